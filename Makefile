@@ -1,0 +1,27 @@
+PYTHON ?= python3
+BUILD ?= build/dev
+LEVELS ?= auto
+
+.PHONY: native check test bench format
+native:  ## compile the extension in place (LEVELS="v4x" for one ISA level)
+	cmake -S . -B $(BUILD) -G Ninja -DPTRT_LEVELS="$(LEVELS)" -DPython_EXECUTABLE=$$(which $(PYTHON)) > /dev/null
+	cmake --build $(BUILD)
+	cp $(BUILD)/_native*.so pytensor_rt/
+
+check:  ## everything that must hold before a commit
+	ruff format --check .
+	ruff check .
+	mypy
+	clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc')
+	lint-imports
+
+format:
+	ruff format .
+	ruff check --fix .
+	clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc')
+
+test:
+	$(PYTHON) -m pytest
+
+bench:
+	$(PYTHON) benchmarks/compare.py

@@ -1,0 +1,65 @@
+// Which ISA levels were compiled in, and which of them this machine can run.
+#include "core/program.h"
+
+namespace ptrt {
+
+#define PTRT_DECLARE(level) \
+  namespace level {         \
+  const KernelTable& table(); \
+  }
+#ifdef PTRT_HAVE_v2
+PTRT_DECLARE(v2)
+#endif
+#ifdef PTRT_HAVE_v3
+PTRT_DECLARE(v3)
+#endif
+#ifdef PTRT_HAVE_v4
+PTRT_DECLARE(v4)
+#endif
+#ifdef PTRT_HAVE_v4x
+PTRT_DECLARE(v4x)
+#endif
+#ifdef PTRT_HAVE_neon
+PTRT_DECLARE(neon)
+#endif
+#ifdef PTRT_HAVE_generic
+PTRT_DECLARE(generic)
+#endif
+
+const std::vector<const KernelTable*>& kernel_tables() {
+  static const std::vector<const KernelTable*> tables = [] {
+    std::vector<const KernelTable*> t;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    [[maybe_unused]] const bool has_v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+    [[maybe_unused]] const bool has_v3 = has_v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                                         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+    [[maybe_unused]] const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                                         __builtin_cpu_supports("avx512cd");
+    [[maybe_unused]] const bool has_v4x = has_v4 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+#ifdef PTRT_HAVE_v4x
+    if (has_v4x) t.push_back(&v4x::table());
+#endif
+#ifdef PTRT_HAVE_v4
+    if (has_v4) t.push_back(&v4::table());
+#endif
+#ifdef PTRT_HAVE_v3
+    if (has_v3) t.push_back(&v3::table());
+#endif
+#ifdef PTRT_HAVE_v2
+    if (has_v2) t.push_back(&v2::table());
+#endif
+#endif
+#ifdef PTRT_HAVE_neon
+    t.push_back(&neon::table());
+#endif
+#ifdef PTRT_HAVE_generic
+    t.push_back(&generic::table());
+#endif
+    return t;
+  }();
+  return tables;
+}
+
+}  // namespace ptrt

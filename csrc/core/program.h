@@ -1,0 +1,101 @@
+// A plan bound to memory: a flat list of kernels, replayed in order. The encoding is written by pytensor_rt/runtime/encode.py.
+#pragma once
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/launch.h"
+
+namespace ptrt {
+
+// Zeroed-on-demand memory that only grows; shared by all programs of a session (they run one at a time).
+class Arena {
+ public:
+  Arena() = default;
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  void reserve(size_t data_bytes, size_t scratch_bytes);  // may move the memory: bumps generation
+  char* data() const { return data_; }
+  char* scratch() const { return scratch_; }
+  size_t data_bytes() const { return data_bytes_; }
+  size_t scratch_bytes() const { return scratch_bytes_; }
+  uint64_t generation() const { return generation_; }
+  std::mutex mutex;  // held while a program runs on this arena
+
+ private:
+  char *data_ = nullptr, *scratch_ = nullptr;
+  size_t data_bytes_ = 0, scratch_bytes_ = 0;
+  uint64_t generation_ = 1;
+};
+
+class Packs final : public PackCache {
+ public:
+  std::shared_ptr<const void> get(const Operand& source, const std::string& layout, size_t bytes,
+                                  const std::function<void(void*)>& fill) override;
+  size_t bytes() const { return bytes_; }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<std::string, std::shared_ptr<const void>> map_;
+  size_t bytes_ = 0;
+};
+
+struct Const {
+  void* data;
+  int64_t nbytes;
+  bool mapped;  // lives in a read-only file mapping, whose pages may be given back after packing
+};
+
+class Program {
+ public:
+  Program(const int64_t* code, size_t words, const std::vector<Const>& consts, const KernelTable& table, std::shared_ptr<Arena> arena,
+          std::shared_ptr<Packs> packs, int threads);
+
+  // Runs launches [begin, end). The caller holds arena->mutex. Throws LaunchError.
+  void run(void* const* inputs, void* const* outputs, size_t begin, size_t end, int64_t* nanoseconds = nullptr);
+
+  size_t num_launches() const { return kernels_.size(); }
+  size_t num_inputs() const { return num_inputs_; }
+  size_t num_outputs() const { return num_outputs_; }
+  size_t arena_bytes() const { return arena_bytes_; }
+  size_t scratch_bytes() const { return scratch_bytes_; }
+  std::string describe(size_t launch) const { return kernels_[launch]->describe(); }
+  Arena& arena() { return *arena_; }
+
+ private:
+  enum BufferKind : int64_t { kArena = 0, kConstBuffer = 1, kInput = 2, kOutput = 3 };
+  struct Buffer {
+    int64_t kind, value, nbytes;
+  };
+  struct Slot {
+    Operand* operand;
+    int64_t buffer, byte_offset;
+  };
+  void resolve_arena();
+
+  std::vector<Buffer> buffers_;
+  std::vector<std::unique_ptr<Kernel>> kernels_;
+  std::vector<Slot> arena_slots_;
+  struct Patch {
+    Operand* operand;
+    int64_t index, byte_offset;
+  };
+  std::vector<Patch> input_patches_, output_patches_;
+  std::shared_ptr<Arena> arena_;
+  std::shared_ptr<Packs> packs_;
+  uint64_t generation_ = 0;
+  size_t arena_bytes_ = 0, scratch_bytes_ = 0, shared_scratch_ = 0, thread_scratch_ = 0, num_inputs_ = 0, num_outputs_ = 0;
+  int threads_;
+};
+
+struct LaunchError : KernelError {
+  LaunchError(size_t index, const std::string& what) : KernelError(what), launch(index) {}
+  size_t launch;
+};
+
+const std::vector<const KernelTable*>& kernel_tables();  // the levels this machine can run, best first (dispatch.cpp)
+
+}  // namespace ptrt
