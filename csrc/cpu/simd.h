@@ -78,9 +78,10 @@ PTRT_INLINE void store_n(float* p, vf x, int n) {
 }
 
 // IEEE maximum/minimum as the hardware has it: if either is NaN the second operand is returned.
+// (The maskz forms avoid false "uninitialized" warnings of gcc 12.)
 #if defined(__AVX512F__)
-PTRT_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
-PTRT_INLINE vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+PTRT_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_maskz_max_ps((__mmask16)-1, (__m512)a, (__m512)b); }
+PTRT_INLINE vf vmin(vf a, vf b) { return (vf)_mm512_maskz_min_ps((__mmask16)-1, (__m512)a, (__m512)b); }
 #else
 PTRT_INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 PTRT_INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }

@@ -1,0 +1,219 @@
+// The instances of tile.h. Partial tiles (fewer than NV * lanes columns) go through a stack buffer and one shared, not unrolled epilogue,
+// which keeps every instance small.
+#include <utility>
+
+#include "cpu/tile.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+template <class T>
+using V = typename Lanes<T>::V;
+
+PTRT_INLINE vd vmax(vd a, vd b) { return a > b ? a : b; }
+PTRT_INLINE vd vmin(vd a, vd b) { return a < b ? a : b; }
+
+PTRT_INLINE vd load_n(const double* p, int n) {
+  if (n >= WD) return load(p);
+#if defined(__AVX512F__)
+  return (vd)_mm512_maskz_loadu_pd(n <= 0 ? 0 : (__mmask8)((1u << n) - 1), p);
+#else
+  vd r = {};
+  for (int i = 0; i < n; i++) r[i] = p[i];
+  return r;
+#endif
+}
+
+PTRT_INLINE void store_n(double* p, vd x, int n) {
+  if (n >= WD) {
+    store(p, x);
+    return;
+  }
+#if defined(__AVX512F__)
+  if (n > 0) _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)x);
+#else
+  for (int i = 0; i < n; i++) p[i] = x[i];
+#endif
+}
+
+template <class T>
+PTRT_NOINLINE void load_partial(const TileArgs<T>& g, T* buffer, int mr, int nv) {
+  constexpr int L = Lanes<T>::n;
+  for (int i = 0; i < mr; i++)
+    for (int j = 0; j < nv; j++) store(buffer + (i * nv + j) * L, load_n(g.S + i * g.lds + j * g.cj, g.n - j * L));
+}
+
+template <class T>
+PTRT_NOINLINE void finish_partial(const TileArgs<T>& g, const T* buffer, int mr, int nv) {
+  constexpr int L = Lanes<T>::n;
+  for (int i = 0; i < mr; i++)
+    for (int j = 0; j < nv; j++) {
+      const int n = g.n - j * L;
+      if (n <= 0) break;
+      V<T> x = load(buffer + (i * nv + j) * L);
+      if (g.last) {
+        if (g.flags & TileArgs<T>::kScale) x *= splat(g.alpha);
+        if (g.bias) x += load_n(g.bias + j * L, n);
+        if (g.flags & TileArgs<T>::kClampBefore) x = vmin(splat(g.hi), vmax(splat(g.lo), x));
+        if (g.R) x += load_n(g.R + i * g.ldr + j * L, n);
+        if (g.flags & TileArgs<T>::kClampAfter) x = vmin(splat(g.hi), vmax(splat(g.lo), x));
+      }
+      store_n(g.C + i * g.ldc + j * g.cj, x, n);
+    }
+}
+
+// Applies the epilogue to whole accumulators and stores them.
+template <class T, int MR, int NV>
+PTRT_INLINE void finish(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
+  constexpr int L = Lanes<T>::n;
+  if (g.n < NV * L) {
+    T buffer[MR * NV * L];
+    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) store(buffer + (i * NV + j) * L, acc[i][j]);
+    finish_partial(g, buffer, MR, NV);
+    return;
+  }
+  if (g.last) {
+    if (g.flags & TileArgs<T>::kScale) {
+      const V<T> alpha = splat(g.alpha);
+      PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] *= alpha;
+    }
+    if (g.bias) {
+      PTRT_UNROLL for (int j = 0; j < NV; j++) {
+        const V<T> b = load(g.bias + j * L);
+        PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][j] += b;
+      }
+    }
+    const V<T> lo = splat(g.lo), hi = splat(g.hi);
+    if (g.flags & TileArgs<T>::kClampBefore) {
+      PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vmin(hi, vmax(lo, acc[i][j]));
+    }
+    if (g.R) {
+      const T* r = g.R;
+      PTRT_UNROLL for (int i = 0; i < MR; i++, r += g.ldr) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] += load(r + j * L);
+    }
+    if (g.flags & TileArgs<T>::kClampAfter) {
+      PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vmin(hi, vmax(lo, acc[i][j]));
+    }
+  }
+  T* c = g.C;
+  PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) PTRT_UNROLL for (int j = 0; j < NV; j++) store(c + j * g.cj, acc[i][j]);
+}
+
+template <class T, int MR, int NV>
+PTRT_NOINLINE void tile(const TileArgs<T>& g) {
+  constexpr int L = Lanes<T>::n;
+  V<T> acc[MR][NV];
+  if (!g.S) {
+    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = V<T>{};
+  } else if (g.n >= NV * L) {
+    const T* s = g.S;
+    PTRT_UNROLL for (int i = 0; i < MR; i++, s += g.lds) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = load(s + j * g.cj);
+  } else {
+    T buffer[MR * NV * L];
+    load_partial(g, buffer, MR, NV);
+    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = load(buffer + (i * NV + j) * L);
+  }
+  {  // start the misses of the output and the residual now: they complete under the k loop
+    const T *c = g.C, *r = g.R;
+    PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) PTRT_UNROLL for (int j = 0; j < NV; j++) __builtin_prefetch(c + j * g.cj, 1, 3);
+    if (r) {
+      PTRT_UNROLL for (int i = 0; i < MR; i++, r += g.ldr) PTRT_UNROLL for (int j = 0; j < NV; j++) __builtin_prefetch(r + j * L, 0, 3);
+    }
+  }
+  const char* next = static_cast<const char*>(g.next ? g.next : g.B);
+  const int64_t lda = g.lda, lda3 = 3 * lda, ks = g.ks, ldb = g.ldb;
+  for (int64_t t = 0; t < g.taps; t++) {
+    // Rows are reached from three base pointers by lda * {0, 1, 2, 3, 4}: one pointer per row would spill general registers. The empty asm
+    // hides that the pointers are related, or the compiler would turn them back into one pointer per row.
+    const T *a0 = g.A + t * g.ts, *a1 = a0 + 5 * lda, *a2 = a0 + 10 * lda, *b = g.B + t * g.bts;
+    for (int64_t k = 0; k < g.K; k++) {
+      V<T> bv[NV];
+      PTRT_UNROLL for (int j = 0; j < NV; j++) bv[j] = load(b + j * L);
+      b += ldb;
+      __builtin_prefetch(next, 0, 2);
+      next += 64;
+      PTRT_UNROLL for (int i = 0; i < MR; i++) {
+        const T* p = i < 5 ? a0 : i < 10 ? a1 : a2;
+        const int r = i % 5;
+        const V<T> a = splat(r == 0 ? p[0] : r == 1 ? p[lda] : r == 2 ? p[2 * lda] : r == 3 ? p[lda3] : p[4 * lda]);
+        PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] += a * bv[j];
+      }
+      a0 += ks;
+      a1 += ks;
+      a2 += ks;
+      asm volatile("" : "+r"(a0), "+r"(a1), "+r"(a2));
+    }
+  }
+  finish<T, MR, NV>(g, acc);
+}
+
+template <class T, int MR, int NV, int SETS>
+PTRT_NOINLINE void small_tile(const TileArgs<T>& g) {
+  constexpr int L = Lanes<T>::n;
+  constexpr int kAhead = 4096 / sizeof(T);
+  V<T> acc[SETS][MR][NV];
+  PTRT_UNROLL for (int u = 0; u < SETS; u++) PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++)
+      acc[u][i][j] = V<T>{};
+  const T *a = g.A, *b = g.B;
+  const int64_t lda = g.lda, ks = g.ks, ldb = g.ldb;
+  int64_t k = 0;
+  for (; k + SETS <= g.K; k += SETS) {
+    PTRT_UNROLL for (int u = 0; u < SETS; u++) {
+      V<T> bv[NV];
+      PTRT_UNROLL for (int j = 0; j < NV; j++) {
+        bv[j] = load(b + j * L);
+        __builtin_prefetch(b + j * L + kAhead, 0, 3);
+      }
+      b += ldb;
+      PTRT_UNROLL for (int i = 0; i < MR; i++) {
+        const V<T> s = splat(a[i * lda]);
+        PTRT_UNROLL for (int j = 0; j < NV; j++) acc[u][i][j] += s * bv[j];
+      }
+      a += ks;
+    }
+  }
+  for (; k < g.K; k++, a += ks, b += ldb)
+    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[0][i][j] += splat(a[i * lda]) * load(b + j * L);
+  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) {
+    V<T> x = acc[0][i][j];
+    PTRT_UNROLL for (int u = 1; u < SETS; u++) x += acc[u][i][j];
+    acc[0][i][j] = x;
+  }
+  finish<T, MR, NV>(g, acc[0]);
+}
+
+template <class T, int NV, int... I>
+TileFn<T> pick(int mr, std::integer_sequence<int, I...>) {
+  static constexpr TileFn<T> fns[] = {nullptr, tile<T, I + 1, NV>...};
+  return fns[mr];
+}
+
+template <class T>
+TileFn<T> pick(int mr, int nv) {
+  switch (nv) {
+    case 1: return pick<T, 1>(mr, std::make_integer_sequence<int, kMaxRows[1]>());
+    case 2: return pick<T, 2>(mr, std::make_integer_sequence<int, kMaxRows[2]>());
+    case 3: return pick<T, 3>(mr, std::make_integer_sequence<int, kMaxRows[3]>());
+    default: return pick<T, 4>(mr, std::make_integer_sequence<int, kMaxRows[4]>());
+  }
+}
+
+constexpr int kSets = kMaxRows[2] > 6 ? 4 : 2;  // accumulator sets of one row: bounded by the number of registers
+
+template <class T>
+TileFn<T> pick_small(int mr, int nv) {
+  static constexpr TileFn<T> fns[2][4] = {
+      {small_tile<T, 1, 1, 2 * kSets>, small_tile<T, 2, 1, kSets>, small_tile<T, 3, 1, kSets>, small_tile<T, 4, 1, 2>},
+      {small_tile<T, 1, 2, kSets>, small_tile<T, 2, 2, kSets>, small_tile<T, 3, 2, kSets / 2>, small_tile<T, 4, 2, kSets / 2>},
+  };
+  return fns[nv - 1][mr - 1];
+}
+
+}  // namespace
+
+TileFn<float> tile_f32(int mr, int nv) { return pick<float>(mr, nv); }
+TileFn<double> tile_f64(int mr, int nv) { return pick<double>(mr, nv); }
+TileFn<float> small_tile_f32(int mr, int nv) { return pick_small<float>(mr, nv); }
+TileFn<double> small_tile_f64(int mr, int nv) { return pick_small<double>(mr, nv); }
+
+}  // namespace ptrt::PTRT_LEVEL
