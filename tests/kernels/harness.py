@@ -130,6 +130,6 @@ def strided(rng: np.random.Generator, a: np.ndarray[Any, Any]) -> np.ndarray[Any
     big = np.zeros([abs(steps[p]) * a.shape[p] + int(rng.integers(0, 3)) for p in perm], a.dtype)
     view = big.transpose(np.argsort(perm))
     index = tuple(slice(0, abs(s) * n, abs(s)) if s > 0 else slice(abs(s) * n - 1, None, s) for s, n in zip(steps, a.shape))
-    view = view[index] if all(n > 0 for n in a.shape) else np.zeros(a.shape, a.dtype)
+    view = view[(*index, ...)] if all(n > 0 for n in a.shape) else np.zeros(a.shape, a.dtype)
     view[...] = a
     return view

@@ -1,0 +1,163 @@
+// gather: values are only moved, so everything is templated on the element size. All three modes are one loop: an outer nest over (x,
+// indices, y), a few index components that add to x's offset, and an inner block that is copied as it is.
+#include "cpu/gather_index.h"
+#include "cpu/kernels.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+constexpr int64_t kTaskBytes = 64 << 10;
+
+class Gather final : public Kernel {
+ public:
+  explicit Gather(LaunchDesc d) : Kernel(std::move(d)) {
+    need(desc.ins.size() == 2 && desc.outs.size() == 1, "gather", "expected two inputs and one output");
+    const Operand &x = desc.ins[0], &idx = desc.ins[1], &y = desc.outs[0];
+    need(x.present() && y.present() && is_index(idx.dtype), "gather", "indices must be int32 or int64");
+    need(desc.epilogue.empty() ? x.dtype == y.dtype : x.dtype == desc.acc_dtype, "gather", "dtypes differ");
+    Params p = desc.params();
+    const int64_t mode = p.i();
+    int64_t axis = p.i(), batch = p.i();
+    const auto e = static_cast<int64_t>(itemsize(x.dtype)), ei = static_cast<int64_t>(itemsize(idx.dtype));
+    item_ = e;
+    auto outer = [&](int64_t n, int64_t sx, int64_t si, int64_t sy) { outer_.push(n, sx * e, si * ei, sy * e); };
+    auto component = [&](int64_t a) {
+      axis_[parts_] = static_cast<int>(a);
+      size_[parts_] = x.shape[a];
+      step_[parts_++] = x.strides[a] * e;
+    };
+    int out = 0;  // axes of y so far
+    auto matches = [&](int64_t n) { need(out < y.ndim && y.shape[out] == n, "gather", "y has the wrong shape"); };
+    auto block = [&](int64_t first) {
+      for (auto a = first; a < x.ndim; a++, out++) {
+        matches(x.shape[a]);
+        block_.push(x.shape[a], x.strides[a] * e, y.strides[out] * e);
+      }
+    };
+    if (mode == 2) {
+      need(idx.ndim >= 1 && batch >= 0 && batch < idx.ndim && batch <= x.ndim, "gather", "bad batch_dims");
+      const int64_t k = idx.shape[idx.ndim - 1];
+      need(k <= x.ndim - batch, "gather", "too many index components");
+      for (; out < idx.ndim - 1; out++) {
+        matches(idx.shape[out]);
+        if (out < batch) need(x.shape[out] == idx.shape[out], "gather", "batch axes differ");
+        outer(idx.shape[out], out < batch ? x.strides[out] : 0, idx.strides[out], y.strides[out]);
+      }
+      for (int64_t a = 0; a < k; a++) component(batch + a);
+      part_stride_ = idx.strides[idx.ndim - 1] * ei;
+      block(batch + k);
+    } else {
+      if (axis < 0) axis += x.ndim;
+      need(axis >= 0 && axis < x.ndim, "gather", "bad axis");
+      component(axis);
+      if (mode == 0) {
+        for (; out < axis; out++) {
+          matches(x.shape[out]);
+          outer(x.shape[out], x.strides[out], 0, y.strides[out]);
+        }
+        for (int i = 0; i < idx.ndim; i++, out++) {
+          matches(idx.shape[i]);
+          outer(idx.shape[i], 0, idx.strides[i], y.strides[out]);
+        }
+        block(axis + 1);
+      } else {
+        need(mode == 1 && idx.ndim == x.ndim, "gather", "indices must have the rank of x");
+        for (; out < idx.ndim; out++) {
+          matches(idx.shape[out]);
+          need(out == axis || idx.shape[out] <= x.shape[out], "gather", "indices are larger than x");
+          outer(idx.shape[out], out == axis ? 0 : x.strides[out], idx.strides[out], y.strides[out]);
+        }
+      }
+    }
+    need(out == y.ndim, "gather", "y has the wrong rank");
+    outer_.finish();
+    block_.finish();
+    const bool wide = idx.dtype == DType::i64;
+    switch (e) {
+      case 1: run_ = wide ? &Gather::go<1, int64_t> : &Gather::go<1, int32_t>; break;
+      case 2: run_ = wide ? &Gather::go<2, int64_t> : &Gather::go<2, int32_t>; break;
+      case 4: run_ = wide ? &Gather::go<4, int64_t> : &Gather::go<4, int32_t>; break;
+      case 8: run_ = wide ? &Gather::go<8, int64_t> : &Gather::go<8, int32_t>; break;
+      default: run_ = wide ? &Gather::go<16, int64_t> : &Gather::go<16, int32_t>; break;
+    }
+    count_ = outer_.size();
+    block_size_ = block_.size();
+    // The work is split by outer positions, and within one only along the block's slowest axis.
+    const int64_t bytes = block_size_ * e;
+    chunk_ = bytes >= kTaskBytes ? 1 : kTaskBytes / (bytes > 8 ? bytes : 8);
+    const int64_t slice = bytes / (block_.shape[0] > 0 ? block_.shape[0] : 1);
+    piece_ = slice >= kTaskBytes ? 1 : kTaskBytes / (slice > 0 ? slice : 1);
+    if (piece_ > block_.shape[0]) piece_ = block_.shape[0];
+  }
+
+  void run(const RunContext& ctx) override {
+    if (count_ == 0 || block_size_ == 0) return;
+    const int64_t pieces = ceil_div(block_.shape[0], piece_), chunks = ceil_div(count_, chunk_);
+    ctx.parallel(chunks * pieces, [&](int64_t t, int) {
+      const int64_t begin = t / pieces * chunk_, end = begin + chunk_ < count_ ? begin + chunk_ : count_;
+      const int64_t b0 = t % pieces * piece_, b1 = b0 + piece_ < block_.shape[0] ? b0 + piece_ : block_.shape[0];
+      (this->*run_)(begin, end, b0, b1);
+    });
+  }
+
+  std::string describe() const override {
+    if (block_size_ == 1) return "elements";
+    return contiguous_block() ? "rows of " + std::to_string(block_size_ * item_) + " bytes" : "strided blocks";
+  }
+
+ private:
+  bool contiguous_block() const { return block_.nd == 1 && block_.stride[0][0] == item_ && block_.stride[0][1] == item_; }
+
+  template <class I>
+  PTRT_INLINE int64_t offset(const char* idx) const {
+    int64_t off = 0;
+    for (int k = 0; k < parts_; k++) off += checked_index<I>(idx + k * part_stride_, axis_[k], size_[k]) * step_[k];
+    return off;
+  }
+
+  template <int E, class I>
+  void go(int64_t begin, int64_t end, int64_t b0, int64_t b1) const {
+    const char *x = desc.ins[0].as<char>(), *idx = desc.ins[1].as<char>();
+    char* y = desc.outs[0].as<char>();
+    const int64_t* step = outer_.stride[outer_.nd - 1];
+    const int64_t sx = step[0], si = step[1], sy = step[2];
+    if (block_size_ == 1 && parts_ == 1) {
+      const int64_t n = size_[0], s = step_[0];
+      const int axis = axis_[0];
+      outer_.walk(begin, end, [&](const int64_t* off, int64_t m) {
+        const char *px = x + off[0], *pi = idx + off[1];
+        char* py = y + off[2];
+        for (int64_t j = 0; j < m; j++) std::memcpy(py + j * sy, px + j * sx + checked_index<I>(pi + j * si, axis, n) * s, E);
+      });
+      return;
+    }
+    const bool rows = contiguous_block();
+    const int64_t bx = block_.stride[0][0], by = block_.stride[0][1];
+    const int64_t slice = block_size_ / block_.shape[0];
+    const int64_t ix = block_.stride[block_.nd - 1][0], iy = block_.stride[block_.nd - 1][1];
+    outer_.walk(begin, end, [&](const int64_t* off, int64_t m) {
+      for (int64_t j = 0; j < m; j++) {
+        const char* px = x + off[0] + j * sx + offset<I>(idx + off[1] + j * si);
+        char* py = y + off[2] + j * sy;
+        if (rows) std::memcpy(py + b0 * by, px + b0 * bx, static_cast<size_t>((b1 - b0) * E));
+        else block_.walk(b0 * slice, b1 * slice, [&](const int64_t* o, int64_t n) { copy_elements<E>(py + o[1], iy, px + o[0], ix, n); });
+      }
+    });
+  }
+
+  Axes<3> outer_;  // x, indices, y
+  Axes<2> block_;  // x, y
+  int parts_ = 0, axis_[kMaxDims];
+  int64_t size_[kMaxDims], step_[kMaxDims], part_stride_ = 0;
+  int64_t item_, count_, block_size_, chunk_, piece_;
+  void (Gather::*run_)(int64_t, int64_t, int64_t, int64_t) const;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_gather(LaunchDesc desc, BindContext&) {
+  need(desc.epilogue.empty(), "gather", "no epilogue yet");
+  return std::make_unique<Gather>(std::move(desc));
+}
+
+}  // namespace ptrt::PTRT_LEVEL
