@@ -1,0 +1,75 @@
+"""gemm, linear_algebra and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...dtypes import F64, is_float
+from .common import Array, Out, Params, Program, optional, out_spec, required, result, wide
+
+
+def gemm(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
+    a, b = required(ins[0]), required(ins[1])
+    if is_float(a.dtype):
+        with np.errstate(all="ignore"):
+            return [result(np.matmul(wide(a), wide(b)) * params.get("alpha", 1.0), out_spec(outs))]
+    small = a.dtype.itemsize == 1 and b.dtype.itemsize == 1
+    a, b = shifted(a, optional(ins, 2)), shifted(b, optional(ins, 3))
+    y = exact_matmul(a, b) if small else np.matmul(a, b)
+    alpha = params.get("alpha", 1.0)
+    return [result(y if alpha == 1.0 else y * int(alpha), out_spec(outs))]
+
+
+def shifted(x: Array, zero: Array | None) -> Array:
+    """`x - zero` in int64 (or uint64)."""
+    return wide(x) if zero is None else np.subtract(wide(x), wide(zero))
+
+
+def exact_matmul(a: Array, b: Array) -> Array:
+    """Integer product of operands below 2**9 in magnitude: exact in float64 (for fewer than 2**35 terms), where matmul is fast."""
+    return np.asarray(np.matmul(a.astype(F64), b.astype(F64))).astype(np.int64)
+
+
+def linear_algebra(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
+    return [result(np.asarray(np.linalg.det(wide(required(ins[0])).astype(F64))), out_spec(outs))]
+
+
+def attention(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
+    q, k, v = (wide(required(x)) for x in ins[:3])
+    mask, lengths = optional(ins, 3), optional(ins, 4)
+    n_heads, s, t = q.shape[1], q.shape[2], k.shape[2]
+    groups = k.shape[1]
+    k, v = (np.repeat(x, n_heads // groups, axis=1) for x in (k, v))
+    with np.errstate(all="ignore"):
+        scores = np.matmul(q, k.swapaxes(2, 3)) * params["scale"]
+        softcap = params.get("softcap", 0.0)
+        if softcap > 0:
+            scores = softcap * np.tanh(scores / softcap)
+        visible = np.ones(scores.shape, np.bool_)
+        if mask is not None and mask.dtype.kind == "b":
+            visible &= mask
+        elif mask is not None:
+            scores = scores + wide(mask)
+        if params.get("causal", 0):
+            visible &= np.arange(t) <= np.arange(s)[:, None] + params.get("causal_offset", 0)
+        if lengths is not None:
+            visible &= np.arange(t) < lengths.reshape(-1, 1, 1, 1)
+        scores = np.where(visible, scores, -np.inf)
+        top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+        weights = np.exp(scores - np.where(np.isneginf(top), 0.0, top))
+        total = weights.sum(axis=-1, keepdims=True)
+        weights = weights / np.where(total == 0, 1.0, total)
+        # An invisible key has weight 0, and must not contribute even where its value is not finite.
+        y = np.matmul(weights, np.where(np.isfinite(v), v, 0.0))
+        if not np.isfinite(v).all():
+            y = y + _not_finite(weights, v)
+    return [result(y, out_spec(outs))]
+
+
+def _not_finite(weights: Array, v: Array) -> Array:
+    """What the infinities and NaNs of `v` add to the result of the keys that see them."""
+    odd = np.where(np.isfinite(v), 0.0, v)[:, :, None]
+    w = weights[..., None]
+    return np.asarray(np.where((w == 0) | (odd == 0), 0.0, w * odd).sum(axis=3))
