@@ -1,0 +1,328 @@
+// LSTM, GRU and RNN. The input products of a stretch of time steps are one matrix product (bias folded in); then, step by step, the
+// recurrent product against packed weights adds them and the gates are applied by rows of vectors. Gate columns are stored as blocks of one
+// vector per gate, so a block of hidden units is computed from neighbouring vectors.
+//
+// Work is split by direction and by groups of batch rows, which depend only on the shapes. Step s of a sequence of length n reads time s,
+// or n-1-s in the reverse direction; times >= n only get zeros written.
+#include "cpu/kernels.h"
+#include "cpu/recurrent_layer.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+constexpr int64_t kStretchBytes = int64_t{1} << 20;  // of input products kept at a time per direction, so that they stay in cache
+constexpr int64_t kGroupRows = 24;                   // batch rows that one task advances
+
+template <class S>
+TileFn<S> pick_tile(int rows, int nv, bool small) {
+  if constexpr (sizeof(S) == 4) return small ? small_tile_f32(rows, nv) : tile_f32(rows, nv);
+  else return small ? small_tile_f64(rows, nv) : tile_f64(rows, nv);
+}
+
+// c[m][:] = a[m][:] * pack + bias + add[m][:] over `vecs` column vectors.
+template <class S>
+void panel_gemm(int64_t m, int64_t k, const S* a, int64_t lda, const S* pack, int64_t vecs, S* c, int64_t ldc, const S* bias, const S* add,
+                int64_t ldadd) {
+  constexpr int L = Lanes<S>::n;
+  const bool small = m <= 4;
+  TileArgs<S> g;
+  g.lda = lda;
+  g.K = k;
+  g.ldc = ldc;
+  g.ldr = ldadd;
+  g.cj = L;
+  const RowSplit split(m, small ? 4 : kMaxRows[2]);
+  for (int64_t v = 0; v < vecs; v += 2) {
+    const int nv = v + 1 < vecs ? 2 : 1;
+    g.B = pack + v * L * k;
+    g.ldb = g.n = nv * L;
+    g.bias = bias ? bias + v * L : nullptr;
+    for (int64_t i = 0; i < split.blocks; i++) {
+      const int64_t r = split.start(i);
+      g.A = a + r * lda;
+      g.C = c + r * ldc + v * L;
+      g.R = add ? add + r * ldadd + v * L : nullptr;
+      g.next = i == 0 && v + 2 < vecs ? g.B + nv * L * k : nullptr;
+      pick_tile<S>(static_cast<int>(split.rows(i)), nv, small)(g);
+    }
+  }
+}
+
+template <class S>
+class Recurrent final : public Kernel, private RecurrentLayer {
+  static constexpr int L = Lanes<S>::n;
+
+ public:
+  Recurrent(LaunchDesc d, BindContext& bind) : Kernel(std::move(d)) {
+    parse(desc, L);
+    for (int64_t k = 0; k < dirs; k++) cfg_[k] = config<S>(desc, k);
+    plan();
+    for (const int k : {kW, kR}) {
+      if (!in(desc, k).is_const() || (quant && !in(desc, k == kW ? kWZero : kRZero).is_const())) continue;
+      auto fill = [&](void* to) { quant ? pack(desc, k, static_cast<int32_t*>(to)) : pack(desc, k, static_cast<S*>(to)); };
+      (k == kW ? pack_w_ : pack_r_) =
+          bind.packs.get(in(desc, k), pack_key(desc, k), static_cast<size_t>(checked_mul(weight_elements(k), sizeof(S))), fill);
+    }
+  }
+
+  size_t shared_scratch_bytes() const override { return static_cast<size_t>(shared_); }
+  size_t thread_scratch_bytes() const override { return static_cast<size_t>(per_thread_); }
+  std::string describe() const override {
+    return std::string(quant ? "int8 " : "") +
+           (cell == kLstm  ? "lstm"
+            : cell == kGru ? "gru"
+                           : "rnn") +
+           ", " + std::to_string(stretch_) + " steps per input product, " + std::to_string(rows_.blocks) + " row groups";
+  }
+
+  void run(const RunContext& ctx) override {
+    char* base = ctx.shared_scratch;
+    small_ = reinterpret_cast<S*>(base + off_small_);
+    w_ = weights(pack_w_, kW, base + off_w_);
+    r_ = weights(pack_r_, kR, base + off_r_);
+    pack_small(desc, small_);
+    lengths_ = reinterpret_cast<int32_t*>(base + off_lengths_);
+    read_lengths();
+    h_ = reinterpret_cast<S*>(base + off_h_);
+    c_ = reinterpret_cast<S*>(base + off_c_);
+    gx_ = reinterpret_cast<S*>(base + off_gx_);
+    for (int64_t row = 0; row < dirs * N; row++) {
+      initial(kH0, row, h_ + row * padded);
+      if (cell == kLstm) initial(kC0, row, c_ + row * padded);
+    }
+    if (quant) input_range(reinterpret_cast<S*>(ctx.thread_scratch(0)));
+    for (int64_t s0 = 0; s0 < T; s0 += stretch_) {
+      const int64_t steps = T - s0 < stretch_ ? T - s0 : stretch_;
+      const RowSplit parts(steps * N, block_rows_);
+      if (s0 < longest_)
+        ctx.parallel(dirs * parts.blocks, [&](int64_t task, int worker) {
+          const int64_t part = task % parts.blocks;
+          project(task / parts.blocks, s0, parts.start(part), parts.rows(part), ctx.thread_scratch(worker));
+        });
+      ctx.parallel(dirs * rows_.blocks, [&](int64_t task, int worker) {
+        const int64_t part = task % rows_.blocks;
+        advance(task / rows_.blocks, s0, steps, rows_.start(part), rows_.rows(part), ctx.thread_scratch(worker));
+      });
+    }
+    for (int64_t row = 0; row < dirs * N; row++) {
+      final_state(kYh, row, h_ + row * padded);
+      if (cell == kLstm) final_state(kYc, row, c_ + row * padded);
+    }
+  }
+
+ private:
+  void plan() {
+    rows_ = RowSplit(N, quant ? (N > 0 ? N : 1) : kGroupRows);  // a quantised step needs the range of the whole batch
+    block_rows_ = 4 * kMaxRows[2];
+    const int64_t per_step = checked_mul(checked_mul(N, cols), sizeof(S));
+    stretch_ = per_step > 0 ? kStretchBytes / per_step : T;
+    stretch_ = stretch_ > T ? T : stretch_ < 1 ? 1 : stretch_;
+    const Operand& x = in(desc, kX);
+    for (int64_t d = 0; d < dirs; d++) {  // can rows (step, n) of x be read in place, one pitch apart?
+      const bool uniform = N == 1 || T == 1 || (!reverse[d] && x.strides[0] == N * x.strides[1]);
+      pitch_[d] = N == 1 ? (reverse[d] ? -x.strides[0] : x.strides[0]) : x.strides[1];
+      const bool aliasing = pitch_[d] * static_cast<int64_t>(sizeof(S)) % 4096 == 0 && T * N > 4;  // such a pitch thrashes L1
+      in_place_[d] = !quant && x.dtype == (sizeof(S) == 4 ? DType::f32 : DType::f64) && (x.strides[2] == 1 || I <= 1) && uniform &&
+                     !in(desc, kLengths).present() && !aliasing;
+    }
+    gather_pitch_ = round_up(I, L) + L;
+    int64_t at = 0;
+    auto place = [&](int64_t count, int64_t item) {
+      const int64_t offset = at;
+      at += round_up(checked_mul(count, item), 64);
+      return offset;
+    };
+    off_w_ = place(in(desc, kW).is_const() && !quant ? 0 : weight_elements(kW), sizeof(S));
+    off_r_ = place(in(desc, kR).is_const() && !quant ? 0 : weight_elements(kR), sizeof(S));
+    off_small_ = place(checked_mul(dirs, small_stride()), sizeof(S));
+    off_lengths_ = place(N, 4);
+    off_h_ = place(checked_mul(dirs * N, padded), sizeof(S));
+    off_c_ = place(cell == kLstm ? dirs * N * padded : 0, sizeof(S));
+    off_gx_ = place(checked_mul(checked_mul(dirs * stretch_, N), cols), sizeof(S));
+    shared_ = at;
+    at = 0;
+    place(checked_mul(block_rows_, gather_pitch_), sizeof(S));
+    off_words_ = place(quant ? checked_mul(block_rows_, w_depth + 1) : 0, 4);
+    per_thread_ = at;
+    at = 0;
+    const int64_t most = rows_.small + (rows_.extra > 0);
+    place(checked_mul(most, cols), sizeof(S));
+    off_state_ = place(quant ? checked_mul(most, r_depth + 1) : cell == kGru ? most * padded : 0, sizeof(S));
+    per_thread_ = per_thread_ < at ? at : per_thread_;
+  }
+
+  const void* weights(const std::shared_ptr<const void>& packed, int which, char* scratch) const {
+    if (packed) return packed.get();
+    if (quant) pack(desc, which, reinterpret_cast<int32_t*>(scratch));
+    else pack(desc, which, reinterpret_cast<S*>(scratch));
+    return scratch;
+  }
+  const S* bias(int64_t d) const { return small_ + d * small_stride(); }
+  const S* late_bias(int64_t d) const { return bias(d) + cols; }
+  const S* peepholes(int64_t d) const { return in(desc, kP).present() ? late_bias(d) + padded : nullptr; }
+  const S* w_scales(int64_t d) const { return late_bias(d) + 4 * padded; }
+  const S* r_scales(int64_t d) const { return w_scales(d) + cols; }
+  template <class P>
+  const P* panel(const void* base, int64_t d, int group, int64_t depth) const {
+    return static_cast<const P*>(base) + (d * cols + groups[group].col) * depth;
+  }
+
+  void read_lengths() {
+    const Operand& o = in(desc, kLengths);
+    longest_ = o.present() ? 0 : T;
+    for (int64_t n = 0; n < N; n++) {
+      lengths_[n] = o.present() ? o.as<int32_t>()[n * o.strides[0]] : static_cast<int32_t>(T);
+      if (lengths_[n] < 0 || lengths_[n] > T) throw KernelError("recurrent: a sequence length is negative or more than the time steps");
+      longest_ = longest_ < lengths_[n] ? lengths_[n] : longest_;
+    }
+  }
+  int64_t time(int64_t dir, int64_t step, int64_t n) const { return reverse[dir] && step < lengths_[n] ? lengths_[n] - 1 - step : step; }
+
+  void initial(int which, int64_t row, S* to) const {
+    std::memset(to, 0, static_cast<size_t>(padded) * sizeof(S));
+    const Operand& o = in(desc, which);
+    if (o.present()) load_row(to, o.dtype, o.data, row / N * o.strides[0] + row % N * o.strides[1], o.strides[2], H);
+  }
+  void final_state(int which, int64_t row, S* from) const {
+    const Operand& o = out(desc, which);
+    if (!o.present()) return;
+    if (lengths_[row % N] == 0) std::memset(from, 0, static_cast<size_t>(padded) * sizeof(S));  // as onnxruntime has it
+    store_row(from, o.dtype, o.data, row / N * o.strides[0] + row % N * o.strides[1], o.strides[2], H);
+  }
+
+  void input_range(S* row) {
+    range_ = {};
+    const Operand& x = in(desc, kX);
+    if constexpr (sizeof(S) == 4)
+      for (int64_t t = 0; t < longest_; t++)
+        for (int64_t n = 0; n < N; n++) {
+          load_row(row, x.dtype, x.data, t * x.strides[0] + n * x.strides[1], x.strides[2], I);
+          range_.widen(row, I);
+        }
+    range_.finish();
+  }
+
+  // Input products of rows [row0, row0 + count) of a stretch; a row is a (step, n).
+  void project(int64_t dir, int64_t s0, int64_t row0, int64_t count, char* scratch) const {
+    const Operand& x = in(desc, kX);
+    S* gx = gx_ + (dir * stretch_ * N + row0) * cols;
+    S* rows = reinterpret_cast<S*>(scratch);
+    int32_t* words = reinterpret_cast<int32_t*>(scratch + off_words_);
+    const S* a = rows;
+    int64_t lda = gather_pitch_;
+    if (in_place_[dir]) {
+      a = x.as<const S>() + time(dir, s0 + row0 / N, 0) * x.strides[0] + row0 % N * x.strides[1];
+      lda = pitch_[dir];
+    } else {
+      for (int64_t i = 0; i < count; i++) {
+        const int64_t n = (row0 + i) % N, t = time(dir, s0 + (row0 + i) / N, n);
+        load_row(rows + i * lda, x.dtype, x.data, t * x.strides[0] + n * x.strides[1], x.strides[2], I);
+        if constexpr (sizeof(S) == 4)
+          if (quant) quantize_row(range_, rows + i * lda, I, words + i * (w_depth + 1));
+      }
+    }
+    if constexpr (sizeof(S) == 4)
+      if (quant) {
+        quant_gemm(count, w_depth, words, w_depth + 1, panel<int32_t>(w_, dir, 0, w_depth), groups[0].vecs, range_.scale, w_scales(dir),
+                   bias(dir), 0, gx, cols);
+        return;
+      }
+    for (int g = 0; g < n_groups; g++)
+      panel_gemm(count, I, a, lda, panel<S>(w_, dir, g, I), groups[g].vecs, gx + groups[g].col, cols, bias(dir) + groups[g].col,
+                 static_cast<const S*>(nullptr), 0);
+  }
+
+  // Steps [s0, s0 + steps) of batch rows [n0, n0 + count) of one direction.
+  void advance(int64_t dir, int64_t s0, int64_t steps, int64_t n0, int64_t count, char* scratch) const {
+    S* sums = reinterpret_cast<S*>(scratch);
+    S* state = reinterpret_cast<S*>(scratch + off_state_);
+    S *h = h_ + (dir * N + n0) * padded, *c = c_ + (dir * N + n0) * padded;
+    const CellConfig<S>& cfg = cfg_[dir];
+    const Operand& y = out(desc, kY);
+    for (int64_t s = s0; s < s0 + steps; s++) {
+      const S* gx = gx_ + ((dir * stretch_ + s - s0) * N + n0) * cols;
+      if (s < longest_) {
+        if constexpr (sizeof(S) == 4)
+          if (quant) quant_step(dir, s, gx, h, sums, reinterpret_cast<int32_t*>(state));
+        if (!quant)
+          panel_gemm(count, H, h, padded, panel<S>(r_, dir, 0, H), groups[0].vecs, sums, cols, static_cast<const S*>(nullptr), gx, cols);
+        if (cell == kGru) gru_step(dir, s, n0, count, gx, h, sums, state);
+      }
+      for (int64_t i = 0; i < count; i++) {
+        S *hi = h + i * padded, *ci = c + i * padded;
+        const bool active = s < lengths_[n0 + i];
+        if (active && cell == kLstm) {
+          if (cfg.plain) lstm_row<true>(cfg, blocks, sums + i * cols, static_cast<const S*>(nullptr), hi, ci);
+          else lstm_row<false>(cfg, blocks, sums + i * cols, peepholes(dir), hi, ci);
+        } else if (active && cell == kRnn) {
+          rnn_row(cfg, blocks, sums + i * cols, hi);
+        }
+        if (!y.present()) continue;
+        const int64_t at = time(dir, s, n0 + i) * y.strides[0] + dir * y.strides[1] + (n0 + i) * y.strides[2];
+        if (active) store_row(hi, y.dtype, y.data, at, y.strides[3], H);
+        else zero_row(y, at);
+      }
+    }
+  }
+
+  void zero_row(const Operand& y, int64_t at) const {
+    const S zero = 0;
+    for (int64_t j = 0; j < H; j++) store_row(&zero, y.dtype, y.data, at + j * y.strides[3], 1, 1);
+  }
+
+  void gru_step(int64_t dir, int64_t s, int64_t n0, int64_t count, const S* gx, S* h, S* sums, S* reset) const {
+    const CellConfig<S>& cfg = cfg_[dir];
+    const int64_t col = groups[1].col;
+    for (int64_t i = 0; i < count; i++) {
+      S* rh = linear_before_reset ? nullptr : reset + i * padded;
+      if (cfg.plain) gru_gates_row<true>(cfg, blocks, sums + i * cols, h + i * padded, rh);
+      else gru_gates_row<false>(cfg, blocks, sums + i * cols, h + i * padded, rh);
+    }
+    const S* none = nullptr;
+    panel_gemm(count, H, linear_before_reset ? h : reset, padded, panel<S>(r_, dir, 1, H), groups[1].vecs, sums + col, cols,
+               linear_before_reset ? late_bias(dir) : none, linear_before_reset ? none : gx + col, cols);
+    for (int64_t i = 0; i < count; i++) {
+      if (s >= lengths_[n0 + i]) continue;
+      const S* xh = linear_before_reset ? gx + i * cols + col : none;
+      if (cfg.plain) gru_update_row<true>(cfg, blocks, sums + i * cols, sums + i * cols + col, xh, h + i * padded);
+      else gru_update_row<false>(cfg, blocks, sums + i * cols, sums + i * cols + col, xh, h + i * padded);
+    }
+  }
+
+  // A sequence that ended before the previous step no longer counts for the range (onnxruntime has zeros there).
+  void quant_step(int64_t dir, int64_t s, const S* gx, const S* h, S* sums, int32_t* words) const {
+    if constexpr (sizeof(S) == 4) {
+      QuantRange q;
+      for (int64_t n = 0; n < N; n++)
+        if (s <= lengths_[n]) q.widen(h + n * padded, H);
+      q.finish();
+      for (int64_t n = 0; n < N; n++) quantize_row(q, h + n * padded, H, words + n * (r_depth + 1));
+      quant_gemm(N, r_depth, words, r_depth + 1, panel<int32_t>(r_, dir, 0, r_depth), groups[0].vecs, q.scale, r_scales(dir), gx, cols,
+                 sums, cols);
+    }
+  }
+
+  CellConfig<S> cfg_[2];
+  RowSplit rows_{1, 1};
+  int64_t block_rows_ = 0, stretch_ = 0, gather_pitch_ = 0, pitch_[2] = {};
+  bool in_place_[2] = {};
+  int64_t off_w_ = 0, off_r_ = 0, off_small_ = 0, off_lengths_ = 0, off_h_ = 0, off_c_ = 0, off_gx_ = 0, off_words_ = 0, off_state_ = 0;
+  int64_t shared_ = 0, per_thread_ = 0;
+  std::shared_ptr<const void> pack_w_, pack_r_;
+  // Valid during a run.
+  const void *w_ = nullptr, *r_ = nullptr;
+  S *small_ = nullptr, *h_ = nullptr, *c_ = nullptr, *gx_ = nullptr;
+  int32_t* lengths_ = nullptr;
+  int64_t longest_ = 0;
+  QuantRange range_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_recurrent(LaunchDesc desc, BindContext& bind) {
+  if (desc.ins.empty()) throw KernelError("recurrent: x is missing");
+  if (desc.ins[0].dtype == DType::f64) return std::make_unique<Recurrent<double>>(std::move(desc), bind);
+  return std::make_unique<Recurrent<float>>(std::move(desc), bind);
+}
+
+}  // namespace ptrt::PTRT_LEVEL

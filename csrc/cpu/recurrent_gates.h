@@ -1,0 +1,138 @@
+// The elementwise half of a recurrent step: gate activations and state updates of one row (one sequence of the batch).
+#pragma once
+#include "core/vocabulary.h"
+#include "cpu/tile.h"
+#include "cpu/vmath.h"
+
+namespace ptrt::PTRT_LEVEL {
+
+template <class T>
+struct GateActivation {
+  Activation kind = Activation::sigmoid_;
+  T alpha = 0, beta = 0;
+};
+
+template <class T>
+struct CellConfig {  // of one direction
+  GateActivation<T> f, g, h;
+  T clip = 0;  // 0: none
+  bool input_forget = false, linear_before_reset = false;
+  bool plain = false;  // sigmoid, tanh, tanh, no clip, no peepholes, no coupling
+};
+
+namespace {
+
+template <class T>
+using Vec = typename Lanes<T>::V;
+
+template <class F>
+PTRT_INLINE vd per_lane(vd x, F f) {
+  for (int i = 0; i < WD; i++) x[i] = f(x[i]);
+  return x;
+}
+PTRT_INLINE vf act_sigmoid(vf x) { return vsigmoid(x); }
+PTRT_INLINE vf act_tanh(vf x) { return vtanh(x); }
+PTRT_INLINE vf act_expm1(vf x) { return vexpm1(x); }
+PTRT_INLINE vf act_softplus(vf x) { return vsoftplus(x); }
+PTRT_INLINE vd act_sigmoid(vd x) {
+  return per_lane(x, [](double v) { return v < 0 ? __builtin_exp(v) / (1 + __builtin_exp(v)) : 1 / (1 + __builtin_exp(-v)); });
+}
+PTRT_INLINE vd act_tanh(vd x) {
+  return per_lane(x, [](double v) { return __builtin_tanh(v); });
+}
+PTRT_INLINE vd act_expm1(vd x) {
+  return per_lane(x, [](double v) { return __builtin_expm1(v); });
+}
+PTRT_INLINE vd act_softplus(vd x) {
+  return per_lane(x, [](double v) { return (v > 0 ? v : 0) + __builtin_log1p(__builtin_exp(v > 0 ? -v : v)); });
+}
+
+template <class T>
+PTRT_NOINLINE Vec<T> activate(const GateActivation<T>& a, Vec<T> x) {
+  using V = Vec<T>;
+  const V zero = {};
+  switch (a.kind) {
+    case Activation::sigmoid_: return act_sigmoid(x);
+    case Activation::tanh_: return act_tanh(x);
+    case Activation::relu_: return x < zero ? zero : x;
+    case Activation::affine_: return x * a.alpha + a.beta;
+    case Activation::leaky_relu_: return x < zero ? x * a.alpha : x;
+    case Activation::thresholded_relu_: return x < zero + a.alpha ? zero : x;
+    case Activation::scaled_tanh_: return act_tanh(x * a.beta) * a.alpha;
+    case Activation::hard_sigmoid_: {
+      V y = x * a.alpha + a.beta;
+      y = y < zero ? zero : y;
+      return y > zero + T(1) ? zero + T(1) : y;
+    }
+    case Activation::elu_: return x < zero ? act_expm1(x) * a.alpha : x;
+    case Activation::softsign_: return x / ((x < zero ? -x : x) + T(1));
+    case Activation::softplus_: return act_softplus(x);
+  }
+  return x;
+}
+
+template <bool kPlain, class T>
+PTRT_INLINE Vec<T> gate(const GateActivation<T>& a, Activation plain_kind, T clip, Vec<T> x) {
+  if (kPlain) return plain_kind == Activation::tanh_ ? act_tanh(x) : act_sigmoid(x);
+  if (clip > 0) {
+    const Vec<T> hi = Vec<T>{} + clip;
+    x = x > hi ? hi : x;
+    x = x < -hi ? -hi : x;
+  }
+  return activate<T>(a, x);
+}
+
+// s: gate sums, blocks of [i, o, f, c] vectors. p: peepholes [i, o, f] of `padded` elements each, or null.
+template <bool kPlain, class T>
+void lstm_row(const CellConfig<T>& cfg, int64_t blocks, const T* s, const T* p, T* h, T* c) {
+  constexpr int L = Lanes<T>::n;
+  const int64_t padded = blocks * L;
+  for (int64_t b = 0; b < blocks; b++, s += 4 * L, h += L, c += L) {
+    Vec<T> si = load(s), so = load(s + L), sf = load(s + 2 * L), sc = load(s + 3 * L), c0 = load(c);
+    if (!kPlain && p) {
+      si += load(p + b * L) * c0;
+      sf += load(p + 2 * padded + b * L) * c0;
+    }
+    const Vec<T> i = gate<kPlain>(cfg.f, Activation::sigmoid_, cfg.clip, si);
+    const Vec<T> f = !kPlain && cfg.input_forget ? T(1) - i : gate<kPlain>(cfg.f, Activation::sigmoid_, cfg.clip, sf);
+    const Vec<T> c1 = f * c0 + i * gate<kPlain>(cfg.g, Activation::tanh_, cfg.clip, sc);
+    if (!kPlain && p) so += load(p + padded + b * L) * c1;
+    const Vec<T> o = gate<kPlain>(cfg.f, Activation::sigmoid_, cfg.clip, so);
+    store(c, c1);
+    store(h, o * gate<kPlain>(cfg.h, Activation::tanh_, T(0), c1));
+  }
+}
+
+// First half of a GRU step. zr: sums, blocks of [z, r] vectors, replaced by the activated z and r. rh: r * h, or null.
+template <bool kPlain, class T>
+void gru_gates_row(const CellConfig<T>& cfg, int64_t blocks, T* zr, const T* h, T* rh) {
+  constexpr int L = Lanes<T>::n;
+  for (int64_t b = 0; b < blocks; b++, zr += 2 * L) {
+    const Vec<T> r = gate<kPlain>(cfg.f, Activation::sigmoid_, cfg.clip, load(zr + L));
+    store(zr, gate<kPlain>(cfg.f, Activation::sigmoid_, cfg.clip, load(zr)));
+    store(zr + L, r);
+    if (rh) store(rh + b * L, r * load(h + b * L));
+  }
+}
+
+// Second half. sh: sums of the candidate gate's recurrent part; xh: its input part (linear_before_reset), or null when sh holds both.
+template <bool kPlain, class T>
+void gru_update_row(const CellConfig<T>& cfg, int64_t blocks, const T* zr, const T* sh, const T* xh, T* h) {
+  constexpr int L = Lanes<T>::n;
+  for (int64_t b = 0; b < blocks; b++, zr += 2 * L) {
+    Vec<T> x = load(sh + b * L);
+    if (xh) x = x * load(zr + L) + load(xh + b * L);
+    const Vec<T> n = gate<kPlain>(cfg.g, Activation::tanh_, cfg.clip, x), z = load(zr);
+    store(h + b * L, (T(1) - z) * n + z * load(h + b * L));
+  }
+}
+
+template <class T>
+void rnn_row(const CellConfig<T>& cfg, int64_t blocks, const T* s, T* h) {
+  constexpr int L = Lanes<T>::n;
+  for (int64_t b = 0; b < blocks; b++)
+    store(h + b * L, cfg.plain ? act_tanh(load(s + b * L)) : gate<false>(cfg.f, Activation::tanh_, cfg.clip, load(s + b * L)));
+}
+
+}  // namespace
+}  // namespace ptrt::PTRT_LEVEL
