@@ -12,7 +12,7 @@ struct Block {
   int64_t row_stride = 0, col_stride = 0;
 };
 
-// Value of an `iota` instruction along one axis: base + r * row_step + c * col_step.
+// The index along one axis: base + r * row_step + c * col_step. run() takes an array of them, one per axis that `iota` instructions name.
 struct Iota {
   int64_t base = 0, row_step = 0, col_step = 0;
 };
@@ -25,14 +25,15 @@ class Vm {
   ~Vm();
   Vm(Vm&&) noexcept;
   Vm& operator=(Vm&&) noexcept;
-  DType result() const;         // dtype of the last instruction, which is what `out` must have
-  size_t scratch_bytes() const; // per worker
-  // out[r][c] = program(acc[r][c], ins[k][r][c]) for a rows x cols block. out may be the memory of acc or of an input with the same strides.
-  // Internally works on L1-sized tiles; blocks of at least a few hundred elements amortise its dispatch.
+  DType result() const;          // dtype of the last instruction, which is what `out` must have
+  size_t scratch_bytes() const;  // per worker
+  // out[r][c] = program(acc[r][c], ins[k][r][c]) for a rows x cols block. out may be the memory of acc or of an input with the same
+  // strides. Internally works on L1-sized tiles; blocks of at least a few hundred elements amortise its dispatch.
   void run(int64_t rows, int64_t cols, const Block* ins, Block acc, Block out, char* scratch, const Iota* iota = nullptr) const;
 
- private:
   struct Impl;
+
+ private:
   Impl* impl_;
 };
 
@@ -52,7 +53,8 @@ class Epilogue {
 
  private:
   bool vm_present_ = false;
-  std::vector<Vm> vm_;  // zero or one
+  size_t vm_blocks_ = 0;  // bytes at the start of scratch that hold the operands' blocks
+  std::vector<Vm> vm_;    // zero or one
 };
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -1,0 +1,84 @@
+// Loop templates of the register machine's steps.
+#pragma once
+#include <type_traits>
+
+#include "cpu/vm_ops.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+// Scalar element functions, vectorised by the compiler. `ivdep`: an output that is an argument's memory is met at the same index only.
+template <class O, class A, class F>
+PTRT_INLINE void loop1(const Args& s, F f) {
+  O* o = static_cast<O*>(s.o);
+  const A* a = static_cast<const A*>(s.a[0]);
+  const int64_t n = s.n;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) o[i] = f(a[i]);
+}
+
+template <class O, class A, class F>
+PTRT_INLINE void loop2(const Args& s, F f) {
+  O* o = static_cast<O*>(s.o);
+  const A *a = static_cast<const A*>(s.a[0]), *b = static_cast<const A*>(s.a[1]);
+  const int64_t n = s.n;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) o[i] = f(a[i], b[i]);
+}
+
+// The same, with either argument (not both) allowed to be scalar.
+template <class O, class A, class F>
+PTRT_INLINE void loop2s(const Args& s, F f) {
+  O* o = static_cast<O*>(s.o);
+  const A *a = static_cast<const A*>(s.a[0]), *b = static_cast<const A*>(s.a[1]);
+  const int64_t n = s.n;
+  if (s.scalar & 2) {
+    const A y = *b;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; i++) o[i] = f(a[i], y);
+  } else if (s.scalar & 1) {
+    const A x = *a;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; i++) o[i] = f(x, b[i]);
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; i++) o[i] = f(a[i], b[i]);
+  }
+}
+
+// A function object `F` as a step.
+template <class O, class A, class F>
+void step1(const Args& s) {
+  loop1<O, A>(s, F());
+}
+template <class O, class A, class F>
+void step2(const Args& s) {
+  loop2<O, A>(s, F());
+}
+template <class O, class A, class F>
+void step2s(const Args& s) {
+  loop2s<O, A>(s, F());
+}
+
+// Functions on whole f32 vectors.
+template <class F>
+void vstep1(const Args& s) {
+  float* o = static_cast<float*>(s.o);
+  const float* a = static_cast<const float*>(s.a[0]);
+  F f;
+  int64_t i = 0;
+  for (; i + W <= s.n; i += W) store(o + i, f(load(a + i)));
+  if (i < s.n) store_n(o + i, f(load_n(a + i, static_cast<int>(s.n - i))), static_cast<int>(s.n - i));
+}
+
+#define PTRT_FN1(name, T, expr)                             \
+  struct name {                                             \
+    PTRT_INLINE auto operator()(T x) const { return expr; } \
+  };
+#define PTRT_FN2(name, T, expr)                                  \
+  struct name {                                                  \
+    PTRT_INLINE auto operator()(T x, T y) const { return expr; } \
+  };
+
+}  // namespace
+}  // namespace ptrt::PTRT_LEVEL
