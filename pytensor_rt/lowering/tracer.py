@@ -1,0 +1,531 @@
+"""The Tracer: runs op rules over tensors that have shapes, strides and dtypes but usually no data, and records kernel launches.
+
+An op rule is `rule(t, *inputs, **attributes) -> value | tuple of values`. It returns views of its inputs, folded constants, or tensors that
+a recorded launch will write. Values are Tensors, `Sequence`s of values, or None for an absent optional. Rules use only this module's methods:
+
+    t.map(fn, *xs)                       elementwise program over broadcast operands (fn works on expr.Vars)
+    t.record(kernel, ins, outs, ...)     a launch of the vocabulary; outs are (shape, dtype) pairs
+    x.permute / x.slice / x.expand ...   views (methods of Tensor); t.reshape copies only if no strides can express the result
+    t.concat, t.copy, t.fill, t.empty    destination-style building blocks; copies are elided later where possible
+    t.const, t.int_tensor                constants; int_tensor takes dimensions, which may be symbolic
+    t.need / t.ints / t.floats / t.item  the value of a tensor, if the plan depends on it
+    t.host(fn, ins, outs)                a Python function between kernels (strings, maps)
+    t.node, t.fail(message)              the node being traced; a PlanError naming it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence as Seq
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+from ..dtypes import BOOL, F32, I64, STRING, DType
+from ..errors import PlanError, PytensorRtError
+from ..kernels import ref
+from .expr import Builder, Var
+from .symbolic import is_symbolic
+from .tensor import ARENA, CONST, HOST, INPUT, Array, Buffer, HostCall, Launch, Shape, Tensor, dense_axes, row_major, size_of
+
+FOLD_FREE = 1024  # constants up to this many elements are always folded
+FOLD_GROWTH = 8  # larger ones only if the result is at most this many times the bytes of the operands
+STEER_ELEMENTS = 16
+
+
+class Sequence:
+    """An ONNX sequence while tracing: its length is known, its elements are values."""
+
+    __slots__ = ("dtype", "items")
+
+    def __init__(self, items: Iterable[Any], dtype: DType | None = None) -> None:
+        self.items = list(items)
+        self.dtype = dtype
+
+
+Value = Any  # Tensor | Sequence | None
+Rule = Callable[..., Any]
+
+
+class NodeLike(Protocol):
+    """What the tracer needs of graph.Node."""
+
+    op_type: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: dict[str, Any]
+    index: int
+    opset: int
+
+
+class Steer(Exception):
+    """The plan depends on the values of these small inputs: trace again with them known."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(names)
+        self.names = names
+
+
+class Frame:
+    """A graph being traced: its environment and position."""
+
+    __slots__ = ("env", "graph", "index", "outer")
+
+    def __init__(self, graph: Any, env: dict[str, Value], outer: Frame | None) -> None:
+        self.graph, self.env, self.outer, self.index = graph, env, outer, 0
+
+    def get(self, name: str) -> Value:
+        frame: Frame | None = self
+        while frame is not None:
+            if name in frame.env:
+                return frame.env[name]
+            frame = frame.outer
+        raise KeyError(name)
+
+
+def broadcast_shapes(shapes: Seq[Shape]) -> Shape:
+    """NumPy's broadcasting of several shapes. Raises ValueError if they do not fit."""
+    first = shapes[0]
+    if all(s == first for s in shapes[1:]):
+        return first
+    rank = max(len(s) for s in shapes)
+    out: list[int] = [1] * rank
+    for s in shapes:
+        k = rank - len(s)
+        for i, n in enumerate(s):
+            if n != 1:
+                m = out[k + i]
+                if m == 1:
+                    out[k + i] = n
+                elif m != n:
+                    raise ValueError(f"cannot broadcast shapes {', '.join(str(list(map(int, q))) for q in shapes)}")
+    return tuple(out)
+
+
+class Tracer:
+    """One trace of a graph for one signature."""
+
+    def __init__(
+        self,
+        resolve: Callable[[NodeLike], Rule],
+        *,
+        cut: Callable[[Tracer, Tensor, list[Tensor]], Array] | None = None,
+        steer: Callable[[str], bool] = lambda name: True,
+        first_buffer: int = 0,
+    ) -> None:
+        self.resolve = resolve
+        self.launches: list[Launch] = []
+        self.node: Any = None
+        self.frame: Frame | None = None
+        self.kept: list[Value] = []  # values that rules hold on to across a possible cut (loop state)
+        self.random_streams = 0
+        self._cut = cut
+        self._may_steer = steer
+        self._next = first_buffer
+
+    # ---------------------------------------------------------------------------------------------------------------- memory
+    def buffer(self, kind: str, size: int, dtype: DType, data: Any = None, name: str = "", mapped: bool = False) -> Buffer:
+        self._next += 1
+        return Buffer(self._next, kind, size, dtype, data, name, mapped)
+
+    def empty(self, shape: Shape, dtype: DType, strides: Shape | None = None) -> Tensor:
+        """New memory, to be written by launches. Strings live in host buffers."""
+        strides = row_major(shape) if strides is None else strides
+        b = self.buffer(HOST if dtype == STRING else ARENA, size_of(shape), dtype)
+        b.home = (shape, strides)
+        return Tensor(b, 0, shape, strides, dtype)
+
+    def const(self, value: Any, dtype: DType | None = None, mapped: bool = False) -> Tensor:
+        """A constant. Arrays are not copied if they are contiguous; they must not change afterwards."""
+        a = np.asarray(value, dtype)
+        if a.dtype.kind in "US":
+            a = a.astype(object)
+        if not a.flags.c_contiguous:
+            a = np.ascontiguousarray(a)
+        d = a.dtype if dtype is None else dtype
+        b = self.buffer(CONST, a.size, d, a, mapped=mapped)
+        t = Tensor(b, 0, a.shape, row_major(a.shape), d)
+        t._value = a
+        return t
+
+    def int_tensor(self, values: Any, shape: Shape | None = None, dtype: DType = I64) -> Tensor:
+        """A constant int64 tensor from integers that may be symbolic (a list, or one integer for rank 0 with shape=())."""
+        flat = [values] if not isinstance(values, (list, tuple)) else list(values)
+        if any(is_symbolic(v) for v in flat):
+            a = np.empty(len(flat), object)
+            a[:] = flat
+        else:
+            a = np.array(flat, dtype)
+        a = a.reshape((len(flat),) if shape is None else shape)
+        b = self.buffer(CONST, a.size, dtype, a)
+        t = Tensor(b, 0, a.shape, row_major(a.shape), dtype)
+        t._value = a
+        return t
+
+    def known(self, value: Array, shape: Shape, dtype: DType) -> Tensor:
+        """A folded result; object arrays of symbolic integers keep their declared dtype."""
+        if value.dtype == dtype or value.dtype != object:
+            return self.const(np.asarray(value, dtype).reshape(shape))
+        a = np.ascontiguousarray(value).reshape(shape)
+        b = self.buffer(CONST, a.size, dtype, a)
+        return Tensor(b, 0, shape, row_major(shape), dtype)
+
+    # ------------------------------------------------------------------------------------------------------------- recording
+    def _append(self, launch: Launch) -> None:
+        self.launches.append(launch)
+
+    def _nodes(self) -> tuple[Any, ...]:
+        return (self.node,) if self.node is not None else ()
+
+    def _may_fold(self, ins: Iterable[Tensor | None], out_size: int, out_bytes: int) -> bool:
+        if is_symbolic(out_size):
+            return False
+        return out_size <= FOLD_FREE or out_bytes <= FOLD_GROWTH * sum(t.size * t.dtype.itemsize for t in ins if t is not None)
+
+    def record(
+        self,
+        kernel: str,
+        ins: Seq[Tensor | None],
+        outs: Seq[tuple[Shape, DType] | None],
+        params: dict[str, Any] | None = None,
+    ) -> list[Tensor]:
+        """Record a launch and return its outputs (None where absent), or fold it if every operand is known.
+
+        Outputs without elements are constants; a launch whose outputs are all empty is not recorded.
+        """
+        params = params or {}
+        if all(t is None or t.known for t in ins):
+            size = sum(size_of(o[0]) for o in outs if o is not None)
+            if self._may_fold(ins, size, sum(size_of(o[0]) * o[1].itemsize for o in outs if o is not None)):
+                try:
+                    values = ref.KERNELS[kernel]([None if t is None else t.value for t in ins], list(outs), params, ())
+                except PytensorRtError:
+                    raise
+                except (ValueError, IndexError) as e:
+                    self.fail(str(e))
+                return [None if o is None else self.known(np.asarray(v), o[0], o[1]) for v, o in zip(values, outs)]  # type: ignore[misc]
+        tensors = [None if o is None else self.empty(*o) for o in outs]
+        if all(t is None or t.size == 0 for t in tensors):
+            return [None if t is None else self.const(np.empty(t.shape, t.dtype)) for t in tensors]  # type: ignore[misc]
+        self._append(Launch(kernel, list(ins), tensors, params, nodes=self._nodes()))
+        return tensors  # type: ignore[return-value]
+
+    def map(self, fn: Callable[..., Var], *xs: Tensor, dtype: DType | None = None) -> Tensor:
+        """One output, elementwise over broadcast operands: `fn` gets one Var per operand. Scalar constants become immediates.
+
+        `dtype` is only needed to check: the result's dtype is that of the Var `fn` returns.
+        """
+        b = Builder()
+        args: list[Var] = []
+        operands: list[Tensor] = []
+        all_known = True
+        for x in xs:
+            if x.known:
+                if x.size == 1 and x.dtype.kind != "c" and x.dtype != STRING:
+                    v = x.value.reshape(-1)[0]  # type: ignore[union-attr]
+                    args.append(Var(b, b.emit("const", (v if is_symbolic(v) or x.dtype.kind == "V" else v.item() if hasattr(v, "item") else v,), x.dtype), x.dtype))
+                    continue
+            else:
+                all_known = False
+            args.append(Var(b, b.emit("load", (len(operands),), x.dtype), x.dtype))
+            operands.append(x)
+        result = fn(*args)
+        if not isinstance(result, Var):
+            raise TypeError(f"{fn} did not return a Var")
+        if result.index != len(b.code) - 1:
+            b.code.append(("id", (result.index,), result.dtype))
+        out_dtype = result.dtype
+        try:
+            shape = broadcast_shapes([x.shape for x in xs])
+        except ValueError as e:
+            self.fail(str(e))
+        program = tuple(b.code)
+        if all_known and self._may_fold(xs, size_of(shape), size_of(shape) * out_dtype.itemsize):
+            value = ref.evaluate(program, [x.value for x in operands], None, shape, out_dtype)
+            return self.known(value, shape, out_dtype)
+        return self.map_program(program, [x.expand(shape) for x in operands], shape, out_dtype)
+
+    def map_program(self, program: tuple[Any, ...], operands: list[Tensor], shape: Shape, dtype: DType) -> Tensor:
+        """Record a map of a ready-made program; operands already have `shape`. The output inherits the first full operand's axis order."""
+        plain = row_major(shape)
+        strides = plain
+        if not any(o.strides == plain for o in operands):
+            for o in operands:
+                if dense_axes(o.shape, o.strides, size_of(shape)) is not None:
+                    strides = o.strides
+                    break
+        if size_of(shape) == 0:
+            return self.const(np.empty(shape, dtype))
+        out = self.empty(shape, dtype, strides)
+        self._append(Launch("map", list(operands), [out], None, program, self._nodes()))
+        return out
+
+    def copy(self, src: Tensor, dst: Tensor) -> None:
+        """dst[...] = src, same shape and dtype. Elided later if the value can be computed in place."""
+        if src.dtype == STRING:
+            self.host(lambda x: (x,), [src], [dst])
+        elif src.size != 0:
+            self._append(Launch("map", [src], [dst], None, (("load", (0,), src.dtype),), self._nodes()))
+
+    def fill(self, value: Any, dst: Tensor) -> None:
+        """dst[...] = a scalar."""
+        if dst.size != 0:
+            self._append(Launch("map", [], [dst], None, (("const", (value,), dst.dtype),), self._nodes()))
+
+    def iota(self, n: int, dtype: DType = I64) -> Tensor:
+        """0, 1, ..., n-1."""
+        if not is_symbolic(n) and n <= FOLD_FREE:
+            return self.const(np.arange(n, dtype=dtype))
+        out = self.empty((n,), dtype)
+        program: tuple[Any, ...] = (("iota", (0,), I64),)
+        if dtype != I64:
+            program = (*program, ("cast", (0,), dtype))
+        self._append(Launch("map", [], [out], None, program, self._nodes()))
+        return out
+
+    def host(self, fn: Callable[..., tuple[Any, ...]], ins: Seq[Tensor | None], outs: Seq[Tensor | tuple[Shape, DType]]) -> list[Tensor]:
+        """Record a Python function run between kernels (see HostCall). Folds if every operand is known. outs: (shape, dtype) or destinations.
+
+        Outputs of dtype STRING hold any Python object: an object array, or whatever the graph output should be (a list of dicts for ZipMap).
+        """
+        if all(t is None or t.known for t in ins) and not any(isinstance(o, Tensor) for o in outs):
+            values = fn(*[None if t is None else t.value for t in ins])
+            return [self.const(np.asarray(v, o[1]).reshape(o[0])) for v, o in zip(values, outs)]  # type: ignore[index]
+        tensors = [o if isinstance(o, Tensor) else self.empty(*o) for o in outs]
+        self._append(HostCall(fn, list(ins), list(tensors), self._nodes()))
+        return tensors
+
+    # ------------------------------------------------------------------------------------------------------------ composites
+    def contiguous(self, x: Tensor) -> Tensor:
+        """x in row-major order: itself, or a copy."""
+        if x.contiguous:
+            return x
+        if x.known and self._may_fold([x], x.size, x.size * x.dtype.itemsize):
+            return self.known(np.ascontiguousarray(x.value), x.shape, x.dtype)
+        y = self.empty(x.shape, x.dtype)
+        self.copy(x, y)
+        return y
+
+    def reshape(self, x: Tensor, shape: Shape) -> Tensor:
+        """x with another shape of the same size: a view if strides allow, else a copy."""
+        if x.shape == shape:
+            return x
+        if x.size == 0:
+            return self.const(np.empty(shape, x.dtype))
+        y = x.reshaped(shape)
+        if y is None:
+            y = self.contiguous(x).view(shape, row_major(shape), 0)
+        return y
+
+    def concat(self, xs: Seq[Tensor], axis: int) -> Tensor:
+        """Concatenation along a non-negative axis: copies into one destination, elided later where possible."""
+        parts = [x for x in xs if x.shape[axis] != 0] or [xs[0]]
+        if len(parts) == 1:
+            return parts[0]
+        total = parts[0].shape[axis]
+        for x in parts[1:]:
+            total = total + x.shape[axis]
+        shape = (*parts[0].shape[:axis], total, *parts[0].shape[axis + 1 :])
+        if all(x.known for x in parts):
+            values = [x.value for x in parts]
+            if any(v.dtype == object for v in values):  # type: ignore[union-attr]
+                values = [v.astype(object) for v in values]  # type: ignore[union-attr]
+            return self.known(np.concatenate(values, axis), shape, parts[0].dtype)  # type: ignore[arg-type]
+        merged = [parts[0]]  # adjacent slices of one tensor (Split then Concat) become one source again
+        for x in parts[1:]:
+            p = merged[-1]
+            joined = _join(p, x, axis)
+            if joined is None:
+                merged.append(x)
+            else:
+                merged[-1] = joined
+        if len(merged) == 1:
+            return merged[0]
+        out = self.empty(shape, parts[0].dtype)
+        at: int = 0
+        for x in merged:
+            self.copy(x, out.slice(axis, at, x.shape[axis]))
+            at = at + x.shape[axis]
+        return out
+
+    def cast(self, x: Tensor, dtype: DType) -> Tensor:
+        """ONNX Cast between numeric dtypes."""
+        from .expr import cast
+
+        return x if x.dtype == dtype else self.map(lambda v: cast(v, dtype), x)
+
+    def full(self, shape: Shape, value: Any, dtype: DType) -> Tensor:
+        """A constant of one repeated value: a broadcast view of a scalar, no memory."""
+        return self.const(np.asarray(value, dtype).reshape(())).expand(shape)
+
+    # ---------------------------------------------------------------------------------------------------------------- values
+    def need(self, x: Tensor) -> Array:
+        """The value of x. If it is not known the plan comes to depend on it: through small inputs (a retrace), or by ending the segment."""
+        if x.known:
+            return x.value  # type: ignore[return-value]
+        leaves = self._leaves(x)
+        if leaves and all(
+            b.kind == INPUT and b.dtype.kind in "iub" and b.size <= STEER_ELEMENTS and not b.name.startswith("carry:") and self._may_steer(b.name) for b in leaves
+        ):
+            raise Steer(tuple(sorted(b.name for b in leaves)))
+        if self._cut is None:
+            self.fail("the value of an input is needed while planning, but it is only known at run time")
+        live = self._live()
+        value = self._cut(self, x, live)
+        x.buffer = self.buffer(CONST, value.size, x.dtype, value)
+        x.offset, x.strides, x._value, x.vid = 0, row_major(x.shape), value, x.buffer.id
+        return value
+
+    def ints(self, x: Tensor) -> tuple[int, ...]:
+        """The value of an integer tensor, flattened; dimensions may be symbolic."""
+        return tuple(self.need(x).reshape(-1).tolist())
+
+    def floats(self, x: Tensor) -> tuple[float, ...]:
+        """The value of a float tensor, flattened."""
+        return tuple(float(v) for v in self.need(x).reshape(-1))
+
+    def item(self, x: Tensor) -> Any:
+        """The value of a tensor with one element, as a Python number (or symbolic integer)."""
+        v = self.need(x).reshape(-1)
+        if len(v) != 1:
+            self.fail(f"expected a tensor of one element, got shape {list(x.shape)}")
+        return v[0] if v.dtype == object or v.dtype.kind == "V" else v[0].item()
+
+    def _leaves(self, x: Tensor) -> list[Buffer]:
+        """The non-constant buffers, not written by any launch, that x depends on."""
+        writers: dict[int, list[Launch]] = {}
+        for launch in self.launches:
+            for o in launch.writes():
+                writers.setdefault(o.buffer.id, []).append(launch)
+        seen: set[int] = set()
+        todo, out = [x.buffer], []
+        while todo:
+            b = todo.pop()
+            if b.id in seen or b.kind == CONST:
+                continue
+            seen.add(b.id)
+            if b.id not in writers:
+                out.append(b)
+            for launch in writers.get(b.id, ()):
+                todo += [t.buffer for t in launch.reads()]
+        return out
+
+    def _live(self) -> list[Tensor]:
+        """Every distinct tensor that later nodes of any active graph may read, in a deterministic order."""
+        found: dict[int, Tensor] = {}
+
+        def visit(v: Value) -> None:
+            if isinstance(v, Tensor):
+                if v.buffer.kind in (ARENA, HOST):
+                    found.setdefault(id(v), v)
+            elif isinstance(v, Sequence):
+                for item in v.items:
+                    visit(item)
+
+        for v in self.kept:
+            visit(v)
+        frame = self.frame
+        while frame is not None:
+            last = frame.graph.last_use
+            for name, v in frame.env.items():
+                if last.get(name, -1) >= frame.index:
+                    visit(v)
+            frame = frame.outer
+        return list(found.values())
+
+    # ----------------------------------------------------------------------------------------------------------------- nodes
+    def fail(self, message: str) -> NoReturn:
+        """Raise a PlanError that names the current node."""
+        raise PlanError(f"{self.where()}: {message}{self.operands()}")
+
+    def where(self) -> str:
+        n = self.node
+        return "graph" if n is None else f"[{n.domain + '.' if n.domain else ''}{n.op_type}] {n.name or '/'.join(n.outputs)!r}"
+
+    def operands(self) -> str:
+        """The current node's inputs, for error messages."""
+        if self.node is None or self.frame is None:
+            return ""
+        parts = []
+        for name in self.node.inputs:
+            try:
+                v = self.frame.get(name) if name else None
+            except KeyError:
+                v = None
+            if isinstance(v, Tensor):
+                parts.append(f"{name}: {v.dtype}{list(map(int, v.shape))}")
+            elif v is not None:
+                parts.append(f"{name}: {type(v).__name__.lower()}")
+        return f" (inputs: {', '.join(parts)})" if parts else ""
+
+    def run(self, graph: Any, env: dict[str, Value], nested: bool = True) -> list[Value]:
+        """Trace all nodes of a graph. `env` maps its inputs (and receives everything it defines); returns its outputs.
+
+        nested: names that env lacks are looked up in the graph being traced around it (subgraphs); False for function bodies.
+        """
+        outer = self.frame
+        frame = self.frame = Frame(graph, env, outer if nested else None)
+        hidden = outer if not nested else None
+        for name, init in graph.initializers.items():
+            if name not in env:
+                env[name] = self.const(init.array, mapped=init.mapped)
+        caller, node = self.node, None
+        if hidden is not None:  # a function body cannot see its caller's names, but what the caller still needs must survive a cut
+            self.kept.append(Sequence(_frame_values(hidden)))
+        try:
+            for node in graph.nodes:
+                self.node = node
+                frame.index = node.index
+                self.step(node, frame)
+            frame.index = len(graph.nodes)
+            self.node = caller
+            return [frame.get(v.name) for v in graph.outputs]
+        finally:
+            if hidden is not None:
+                self.kept.pop()
+            self.frame = outer
+
+    def step(self, node: Any, frame: Frame) -> None:
+        """Trace one node: look up its inputs, call its rule, bind its outputs."""
+        env = frame.env
+        rule = self.resolve(node)
+        try:
+            values = rule(self, *[(env[i] if i in env else frame.get(i)) if i else None for i in node.inputs], **node.attrs)
+        except (PytensorRtError, Steer):
+            raise
+        except (ValueError, TypeError, IndexError, KeyError, AssertionError, AttributeError) as e:
+            self.node = node
+            raise PlanError(f"{self.where()}: {type(e).__name__}: {e}{self.operands()}") from e
+        if isinstance(values, (tuple, list)):
+            for name, v in zip(node.outputs, values):
+                if name:
+                    env[name] = v
+        elif node.outputs and node.outputs[0]:
+            env[node.outputs[0]] = values
+
+
+def _frame_values(frame: Frame | None) -> list[Value]:
+    out: list[Value] = []
+    while frame is not None:
+        out += [v for n, v in frame.env.items() if frame.graph.last_use.get(n, -1) >= frame.index]
+        frame = frame.outer
+    return out
+
+
+def _join(a: Tensor, b: Tensor, axis: int) -> Tensor | None:
+    """One view covering a then b along axis, if they are adjacent slices of one buffer."""
+    if a.buffer is not b.buffer or a.known or a.dtype != b.dtype:
+        return None
+    step = a.strides[axis] if a.shape[axis] != 1 else b.strides[axis]
+    if b.shape[axis] == 1 and a.shape[axis] == 1:
+        step = b.offset - a.offset
+    if step <= 0 or b.offset != a.offset + a.shape[axis] * step or (b.shape[axis] != 1 and b.strides[axis] != step):
+        return None
+    if any(p != q for i, (p, q) in enumerate(zip(a.strides, b.strides)) if i != axis):
+        return None
+    n = a.shape[axis] + b.shape[axis]
+    return a.view((*a.shape[:axis], n, *a.shape[axis + 1 :]), (*a.strides[:axis], step, *a.strides[axis + 1 :]))
+
+
+__all__ = ["BOOL", "F32", "Frame", "Rule", "Sequence", "Steer", "Tracer", "Value", "broadcast_shapes"]

@@ -1,0 +1,14 @@
+"""Op rules, one file per ONNX op family. Importing this package registers all of them."""
+
+from __future__ import annotations
+
+import importlib
+
+from .registry import INTERNAL, find, op, registered
+
+FAMILIES = ("control", "convolution", "elementwise", "linear", "movement", "normalization", "reduction", "shape")
+
+for _family in FAMILIES:
+    importlib.import_module(f"{__name__}.{_family}")
+
+__all__ = ["FAMILIES", "INTERNAL", "find", "op", "registered"]

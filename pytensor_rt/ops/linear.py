@@ -1,0 +1,96 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..dtypes import F32, I32
+from ..lowering import expr as e
+from ..lowering.tensor import Tensor
+from ..lowering.tracer import Tracer, broadcast_shapes
+from .registry import INTERNAL, op
+
+
+def matmul_like(t: Tracer, a: Tensor, b: Tensor, dtype: Any = None, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
+    """NumPy's matmul as one gemm launch; zero points are per tensor, per row of a or per column of b."""
+    if a.ndim == 0 or b.ndim == 0:
+        t.fail("operands must have rank >= 1")
+    a2 = a.unsqueeze(0) if a.ndim == 1 else a
+    b2 = b.unsqueeze(1) if b.ndim == 1 else b
+    if a2.shape[-1] != b2.shape[-2]:
+        t.fail(f"inner dimensions differ: {int(a2.shape[-1])} and {int(b2.shape[-2])}")
+    batch = broadcast_shapes([a2.shape[:-2], b2.shape[:-2]])
+    m, k, n = a2.shape[-2], a2.shape[-1], b2.shape[-1]
+    ins: list[Tensor | None] = [a2.expand((*batch, m, k)), b2.expand((*batch, k, n))]
+    if a_zero is not None or b_zero is not None:
+        if a_zero is not None:
+            if a_zero.ndim == 1 and a_zero.shape[0] != 1:
+                a_zero = a_zero.unsqueeze(1)
+            a_zero = (t.reshape(a_zero, ()) if a_zero.size == 1 else a_zero).expand((*batch, m, 1))
+        if b_zero is not None:
+            b_zero = (t.reshape(b_zero, ()) if b_zero.size == 1 else b_zero).expand((*batch, 1, n))
+        ins += [a_zero, b_zero]
+    y = t.record("gemm", ins, [((*batch, m, n), dtype or a.dtype)])[0]
+    if a.ndim == 1:
+        y = y.squeeze(y.ndim - 2)
+    return y.squeeze(y.ndim - 1) if b.ndim == 1 else y
+
+
+@op("MatMul")
+def matmul(t: Tracer, a: Tensor, b: Tensor) -> Tensor:
+    return matmul_like(t, a, b)
+
+
+@op("MatMulInteger", since=10)
+def matmul_integer(t: Tracer, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
+    return matmul_like(t, a, b, I32, a_zero, b_zero)
+
+
+@op("Gemm")
+def gemm(
+    t: Tracer, a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0, **_: Any
+) -> Tensor:
+    if a.ndim != 2 or b.ndim != 2:
+        t.fail("operands must have rank 2")
+    a = a.permute((1, 0)) if transA else a
+    b = b.permute((1, 0)) if transB else b
+    if a.shape[1] != b.shape[0]:
+        t.fail(f"inner dimensions differ: {int(a.shape[1])} and {int(b.shape[0])}")
+    y = t.record("gemm", [a, b], [((a.shape[0], b.shape[1]), a.dtype)], {"alpha": float(alpha)})[0]
+    if c is None or beta == 0.0:
+        return y
+    return t.map((lambda v, w: v + w) if beta == 1.0 else lambda v, w: v + w * beta, y, c)
+
+
+@op("QLinearMatMul", since=10)
+def qlinear_matmul(
+    t: Tracer, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor, y_scale: Tensor, y_zero: Tensor
+) -> Tensor:
+    acc = matmul_like(t, a, b, I32, a_zero, b_zero)
+    if a_scale.ndim == 1 and a_scale.shape[0] != 1:
+        a_scale = a_scale.unsqueeze(1)
+    one = lambda s: t.reshape(s, ()) if s.size == 1 else s
+
+    def requantize(v: e.Var, p: e.Var, q: e.Var, r: e.Var, z: e.Var) -> e.Var:
+        scaled = e.cast(v, F32) * (e.cast(p, F32) * e.cast(q, F32) / e.cast(r, F32))
+        return e.cast_sat(e.round_(scaled) + e.cast(z, F32), y_zero.dtype)
+
+    return t.map(requantize, acc, one(a_scale), one(b_scale), one(y_scale), one(y_zero))
+
+
+@op("Attention", domain=INTERNAL)
+def fused_attention(t: Tracer, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float, guard_nan: int = 0) -> Tensor:
+    """softmax(q k^T * scale + mask) v, recognised by passes/attention.py: q, k, v are [B, H, S, D]."""
+    rank = q.ndim
+    while q.ndim < 4:
+        q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
+        mask = mask.unsqueeze(0) if mask is not None and mask.ndim >= q.ndim - 1 else mask
+    shape = (*q.shape[:3], k.shape[2])
+    if k.shape[0] != q.shape[0]:
+        k, v = k.expand((q.shape[0], *k.shape[1:])), v.expand((q.shape[0], *v.shape[1:]))
+    if mask is not None:
+        mask = mask.expand(shape)
+    y = t.record("attention", [q, k, v, mask, None], [((*q.shape[:3], v.shape[3]), q.dtype)], {"scale": float(scale)})[0]
+    for _ in range(4 - rank):
+        y = y.squeeze(0)
+    return y

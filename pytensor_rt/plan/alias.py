@@ -1,0 +1,79 @@
+"""In place: a launch may overwrite an elementwise operand that dies there. Decided last; nobody else decides it."""
+
+from __future__ import annotations
+
+from ..lowering.tensor import ARENA, Buffer, HostCall, Launch, Tensor
+from .fuse import Stats, count
+
+Lifetimes = dict[Buffer, tuple[int, int]]
+
+
+def lifetimes(launches: list[Launch]) -> Lifetimes:
+    """Launch indices of the first write and the last use of every arena buffer (inclusive)."""
+    born: dict[Buffer, int] = {}
+    dies: dict[Buffer, int] = {}
+    for i, launch in enumerate(launches):
+        for o in launch.writes():
+            if o.buffer.kind == ARENA:
+                born.setdefault(o.buffer, i)
+                dies[o.buffer] = i
+        for t in launch.reads():
+            if t.buffer.kind == ARENA:
+                dies[t.buffer] = i
+    return {b: (s, dies[b]) for b, s in born.items()}
+
+
+def candidates(launch: Launch) -> list[Tensor]:
+    """Operands that may share memory with output 0."""
+    if launch.kernel == "map":
+        return [t for t in launch.ins if t is not None]
+    if launch.kernel == "scatter":
+        return [t for t in launch.ins[:1] if t is not None]
+    return launch.epi_ins
+
+
+def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
+    """{buffer: the buffer whose memory it takes over}, transitively resolved."""
+    life = lifetimes(launches)
+    dies = {b: e for b, (_, e) in life.items()}
+    root: dict[Buffer, Buffer] = {}
+    n_writers: dict[Buffer, int] = {}
+    for launch in launches:
+        for o in launch.writes():
+            n_writers[o.buffer] = n_writers.get(o.buffer, 0) + 1
+
+    def find(b: Buffer) -> Buffer:
+        while b in root:
+            b = root[b]
+        return b
+
+    for i, launch in enumerate(launches):
+        if isinstance(launch, HostCall) or sum(1 for _ in launch.writes()) != 1:
+            continue
+        o = launch.outs[0]
+        if o is None or o.buffer.kind != ARENA or n_writers[o.buffer] != 1:
+            continue
+        y = o.buffer
+        elementwise = candidates(launch)
+        for t in elementwise:
+            x = t.buffer
+            if x.kind != ARENA or t.shape != o.shape or t.strides != o.strides or t.offset != o.offset or t.dtype.itemsize != o.dtype.itemsize:
+                continue
+            r = find(x)
+            if x.nbytes < y.nbytes or r.nbytes < y.nbytes or dies[x] != i or dies[r] != i:
+                continue
+            if any(_conflicts(u, t, x, r, find, elementwise) for u in launch.reads()):
+                continue
+            root[y] = r
+            dies[r] = max(dies[r], dies[y])
+            count(stats, "in place")
+            break
+    return {b: find(b) for b in root}
+
+
+def _conflicts(u: Tensor, t: Tensor, x: Buffer, r: Buffer, find: object, elementwise: list[Tensor]) -> bool:
+    """Does this launch read the memory in any other way than element by element, where it writes?"""
+    if u.buffer.kind != ARENA or find(u.buffer) is not r:  # type: ignore[operator]
+        return False
+    same = u.buffer is x and u.strides == t.strides and u.offset == t.offset
+    return not (same and any(u is e for e in elementwise))
