@@ -74,6 +74,11 @@ class Initializer:
     def nbytes(self) -> int:
         return self.unaligned.nbytes
 
+    @property
+    def is_mapping(self) -> bool:
+        """Do the bytes of `unaligned` lie in the mapped file?"""
+        return self._source is not None
+
     def release(self) -> None:
         """Let the system drop the file pages behind this weight; reading it again reads the file again."""
         if self._source is None:

@@ -15,7 +15,9 @@ a recorded launch will write. Values are Tensors, `Sequence`s of values, or None
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence as Seq
+import platform
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Seq
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -30,6 +32,7 @@ from .tensor import ARENA, CONST, HOST, INPUT, Array, Buffer, HostCall, Launch, 
 FOLD_FREE = 1024  # constants up to this many elements are always folded
 FOLD_GROWTH = 8  # larger ones only if the result is at most this many times the bytes of the operands
 STEER_ELEMENTS = 16
+_UNALIGNED_OK = platform.machine() in ("x86_64", "AMD64")
 
 
 class Sequence:
@@ -148,6 +151,12 @@ class Tracer:
         t = Tensor(b, 0, a.shape, row_major(a.shape), d)
         t._value = a
         return t
+
+    def initializer(self, init: Any) -> Tensor:
+        """A graph.Initializer as a constant. Large weights stay views of the mapped file, misaligned ones too where the machine can read them."""
+        in_place = init.mapped or (_UNALIGNED_OK and init.nbytes >= 1 << 16)
+        array = init.unaligned if in_place else init.array
+        return self.const(array, mapped=in_place and init.is_mapping)
 
     def int_tensor(self, values: Any, shape: Shape | None = None, dtype: DType = I64) -> Tensor:
         """A constant int64 tensor from integers that may be symbolic (a list, or one integer for rank 0 with shape=())."""
@@ -469,7 +478,7 @@ class Tracer:
         hidden = outer if not nested else None
         for name, init in graph.initializers.items():
             if name not in env:
-                env[name] = self.const(init.array, mapped=init.mapped)
+                env[name] = self.initializer(init)
         caller, node = self.node, None
         if hidden is not None:  # a function body cannot see its caller's names, but what the caller still needs must survive a cut
             self.kept.append(Sequence(_frame_values(hidden)))

@@ -293,9 +293,9 @@ def refine(p: Launch, t: Tensor) -> bool:
     return True
 
 
-def dead_code(launches: list[Launch]) -> list[Launch]:
+def dead_code(launches: list[Launch], keep: set[Buffer]) -> list[Launch]:
     """Drop launches whose outputs nobody reads. Host calls with no live output go too: they have no side effects."""
-    live: set[Buffer] = set()
+    live = set(keep)
     kept: list[Launch] = []
     for launch in reversed(launches):
         if any(o.buffer.kind == "output" or o.buffer in live for o in launch.writes()):

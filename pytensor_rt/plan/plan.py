@@ -51,8 +51,10 @@ class PlanOptions:
     alias: bool = True
 
 
-def make_plan(launches: list[Launch], outputs: dict[str, Any], options: PlanOptions = PlanOptions()) -> Plan:  # noqa: B008
-    """Plan a recorded kernel graph. Mutates the launches' tensors: pass clones if the trace goes on."""
+def make_plan(
+    launches: list[Launch], outputs: dict[str, Any], options: PlanOptions = PlanOptions(), keep: set[Buffer] | None = None  # noqa: B008
+) -> Plan:
+    """Plan a recorded kernel graph. Mutates the launches' tensors: pass clones if the trace goes on. `keep`: host buffers read afterwards."""
     clock = time.perf_counter
     stats: Stats = {"recorded": len(launches)}
     into: dict[int, set[int]] = {}
@@ -61,7 +63,7 @@ def make_plan(launches: list[Launch], outputs: dict[str, Any], options: PlanOpti
     def mark(name: str) -> None:
         marks.append((name, clock()))
 
-    launches = dead_code(launches)
+    launches = dead_code(launches, keep or set())
     if options.layout:
         channels_last(launches, stats)
     mark("layout")

@@ -1,0 +1,1 @@
+"""Plan cache, segments, binding and replay."""

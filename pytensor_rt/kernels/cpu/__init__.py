@@ -1,0 +1,53 @@
+"""The C++ backend: `_native`, its ISA levels and its thread pool. Imports the extension lazily."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Any
+
+from ...errors import DeviceError
+
+
+def native() -> ModuleType:
+    """The compiled extension. Raises DeviceError, saying what to do, if this installation has none."""
+    try:
+        from ... import _native
+    except ImportError as e:
+        raise DeviceError(f"device 'cpu' needs the compiled extension, which this installation lacks ({e}); reinstall with a C++ compiler") from e
+    return _native  # type: ignore[no-any-return]
+
+
+def isa_level() -> str:
+    """The ISA level in use: PTRT_ISA if set, else the best this machine has. Raises DeviceError if it is not available."""
+    levels: list[str] = native().isa_levels()
+    wanted = os.environ.get("PTRT_ISA", "")
+    if not wanted:
+        return levels[0]
+    if wanted not in levels:
+        raise DeviceError(f"PTRT_ISA={wanted}: this machine and build have {', '.join(levels)}")
+    return wanted
+
+
+def available_cpus() -> int:
+    """CPUs this process may use: the affinity mask capped by the cgroup quota."""
+    n: int = native().available_cpus()
+    return n
+
+
+class Memory:
+    """What the programs of one session share: the arena, the packed weights, the ISA level and the thread count."""
+
+    def __init__(self, threads: int, isa: str, packs: Any = None) -> None:
+        self.native = native()
+        self.threads, self.isa = threads, isa
+        self.arena = self.native.Arena()
+        self.packs = packs if packs is not None else self.native.Packs()
+
+    def sibling(self) -> Memory:
+        """Memory with its own arena that shares the packed weights."""
+        return Memory(self.threads, self.isa, self.packs)
+
+    def program(self, code: Any, consts: list[Any], mapped: list[bool]) -> Any:
+        """Bind an encoded plan (see runtime/encode.py)."""
+        return self.native.Program(code, consts, mapped, self.isa, self.arena, self.packs, self.threads)

@@ -1,0 +1,147 @@
+"""A Plan bound to a device's memory: encode once, then run with the caller's input and output arrays."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from ..errors import ExecutionError, PlanError, UnsupportedError
+from ..lowering.tensor import ARENA, CONST, HOST, INPUT, OUTPUT, Buffer, HostCall, Launch, Tensor
+from ..plan.plan import Plan
+from . import encode
+
+
+def describe_nodes(launch: Launch) -> str:
+    """The ONNX nodes a launch serves, for messages: `[Conv] 'conv1' + [Relu] 'relu1'`."""
+    seen: list[str] = []
+    for n in launch.nodes:
+        text = f"[{n.op_type}] {n.name or '/'.join(n.outputs)!r}"
+        if text not in seen:
+            seen.append(text)
+    return " + ".join(seen) or f"({launch.kernel})"
+
+
+class Encoded:
+    """The words of a plan and the objects they refer to."""
+
+    def __init__(self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer]) -> None:
+        numbers: dict[Buffer, int] = {}
+        table: list[int] = []
+        self.consts: list[Any] = []
+        self.mapped: list[bool] = []
+        in_at = {b: i for i, b in enumerate(inputs)}
+        out_at = {b: i for i, b in enumerate(outputs)}
+        self.native = [launch for launch in plan.launches if not isinstance(launch, HostCall)]
+        for launch in self.native:
+            for t in launch.tensors():
+                b = t.buffer
+                if b in numbers:
+                    continue
+                numbers[b] = len(numbers)
+                if b.kind == ARENA:
+                    table += (encode.ARENA, plan.offsets[b], b.nbytes)
+                elif b.kind == INPUT:
+                    table += (encode.INPUT, in_at[b], b.nbytes)
+                elif b.kind == OUTPUT:
+                    table += (encode.OUTPUT, out_at[b], b.nbytes)
+                elif b.kind == CONST:
+                    table += (encode.CONST, len(self.consts), b.nbytes)
+                    self.consts.append(b.data if b.data.dtype != object else b.data.astype(b.dtype))
+                    self.mapped.append(b.mapped)
+                else:
+                    raise PlanError(f"{describe_nodes(launch)}: a host value cannot be an operand of kernel {launch.kernel!r}")
+        self.code: list[int] = [len(numbers), len(self.native), *table]
+        for launch in self.native:
+            self.code += encode.encode_launch(launch, numbers)
+
+
+class BoundPlan:
+    """A plan ready to run: a native program interleaved with host calls."""
+
+    def __init__(self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer], memory: Any, encoded: Encoded | None = None) -> None:
+        self.plan, self.memory = plan, memory
+        self.inputs, self.outputs = inputs, outputs
+        encoded = encoded or Encoded(plan, inputs, outputs)
+        self.native = encoded.native
+        self.consts = encoded.consts
+        self.program: Any = None
+        if self.native:
+            try:
+                self.program = memory.program(encode.words(encoded.code), encoded.consts, encoded.mapped)
+            except memory.native.LaunchError as e:
+                launch = self.native[e.launch]
+                raise UnsupportedError(f"{describe_nodes(launch)}: kernel {launch.kernel!r}: {e} ({_operands(launch)})") from e
+        self.steps: list[tuple[int, int] | HostCall] = []
+        at = start = 0
+        for launch in plan.launches:
+            if isinstance(launch, HostCall):
+                if at > start:
+                    self.steps.append((start, at))
+                start = at
+                self.steps.append(launch)
+            else:
+                at += 1
+        if at > start:
+            self.steps.append((start, at))
+        self.simple = len(self.steps) <= 1 and not any(isinstance(s, HostCall) for s in self.steps)
+        self.n_native = len(self.native)
+
+    def run(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any] | None = None) -> None:
+        """Run with the arrays of the INPUT and OUTPUT buffers, in order. `host` holds the values of host buffers by buffer id.
+
+        Raises ExecutionError naming the node when a kernel finds bad data.
+        """
+        try:
+            if self.simple:
+                if self.program is not None:
+                    self.program.run(inputs, outputs, 0, self.n_native)
+                return
+            values = {} if host is None else host
+            for step in self.steps:
+                if isinstance(step, HostCall):
+                    self._call(step, inputs, outputs, values)
+                else:
+                    self.program.run(inputs, outputs, *step)
+        except self.memory.native.LaunchError as e:
+            launch = self.native[e.launch]
+            raise ExecutionError(f"{describe_nodes(launch)}: {e} ({_operands(launch)})") from None
+
+    def profile(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
+        """One run; nanoseconds per native launch. Only for plans without host calls."""
+        return self.program.profile(inputs, outputs)
+
+    def _call(self, call: HostCall, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any]) -> None:
+        values = call.fn(*[None if t is None else self.read(t, inputs, outputs, host) for t in call.ins])
+        for t, v in zip(call.outs, values):
+            if t is None:
+                continue
+            if t.buffer.kind == HOST:
+                host[t.buffer.id] = v
+            elif t.size:
+                self.read(t, inputs, outputs, host)[...] = v
+
+    def read(self, t: Tensor, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any]) -> Any:
+        """The NumPy view (or host value) of a tensor in this plan's memory."""
+        b = t.buffer
+        if b.kind == CONST:
+            return t.value
+        if b.kind == HOST:
+            return host[b.id]
+        if b.kind == INPUT and b.dtype == object:
+            return inputs[self.inputs.index(b)]
+        if b.kind == INPUT:
+            address = inputs[self.inputs.index(b)].ctypes.data
+        elif b.kind == OUTPUT:
+            address = outputs[self.outputs.index(b)].ctypes.data
+        else:
+            address = self.memory.arena.address + self.plan.offsets[b]
+        raw = (ctypes.c_char * max(1, b.nbytes)).from_address(address)
+        k = t.dtype.itemsize
+        return np.ndarray(t.shape, t.dtype, raw, k * t.offset, tuple(k * s for s in t.strides))
+
+
+def _operands(launch: Launch) -> str:
+    text = [f"{t.dtype}{list(map(int, t.shape))} strides {list(map(int, t.strides))}" for t in launch.ins if t is not None]
+    return "operands: " + ", ".join(text)

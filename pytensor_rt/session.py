@@ -1,0 +1,339 @@
+"""InferenceSession: the public API, shaped like onnxruntime's, and Runner: a bound plan whose inputs and outputs are its own buffers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .dtypes import DType, from_code, type_name
+from .errors import DeviceError, InputError
+from .runtime.engine import Engine, InputSpec, Segment
+from .runtime.report import PlanReport, report_of
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Feeds = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """One input or output of a model: `type` like `tensor(float)`, `shape` with ints, names of symbolic dimensions, or None."""
+
+    name: str
+    type: str
+    shape: list[int | str | None]
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What `get_modelmeta` returns, with onnxruntime's field names."""
+
+    producer_name: str = ""
+    graph_name: str = ""
+    domain: str = ""
+    description: str = ""
+    graph_description: str = ""
+    version: int = 0
+    custom_metadata_map: dict[str, str] = field(default_factory=dict)
+
+
+class InferenceSession:
+    """Runs one ONNX model.
+
+    Args:
+        model: path of an .onnx file, its bytes, or a ModelProto. Weights of a file are mapped, not read.
+        device: "cpu" (the compiled kernels) or "auto".
+        threads: the most CPU threads a run may use; default: all CPUs this process may use. Results do not depend on it.
+        optimize: apply graph passes. Only tests want False.
+
+    Raises:
+        ModelError: the file is damaged or not ONNX. UnsupportedError: it uses operators that are not implemented; all are listed.
+        DeviceError: the device or the ISA level named by PTRT_ISA is not available.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes | ModelProto,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        optimize: bool = True,
+        providers: Sequence[Any] | None = None,
+    ) -> None:
+        from .graph import load_model, verify
+
+        if device not in ("cpu", "auto"):
+            raise DeviceError(f"device {device!r} is not available; this version runs on 'cpu'")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        from .kernels import cpu
+
+        start = time.perf_counter()
+        loaded = load_model(model)
+        verify(loaded)
+        if optimize:
+            from .passes import optimize as run_passes
+
+            loaded = run_passes(loaded)
+        self.device = "cpu"
+        self.threads = threads or cpu.available_cpus()
+        self._memory = cpu.Memory(self.threads, cpu.isa_level())
+        self._model = loaded
+        self._engine = Engine(loaded, self._memory)
+        self._inputs = {v.name: v for v in self._engine.input_infos}
+        self._fast: dict[Any, tuple[Segment, list[str]]] = {}
+        self._plain = all(v.kind == "tensor" for v in self._engine.input_infos)
+        self._names = tuple(self._inputs)
+        self._output_names = self._engine.output_names
+        self.load_seconds = time.perf_counter() - start
+
+    # ------------------------------------------------------------------------------------------------------------- description
+    def get_inputs(self) -> list[NodeArg]:
+        """The model's inputs, without initializers."""
+        return [_arg(v) for v in self._engine.input_infos]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The model's outputs."""
+        return [_arg(v) for v in self._model.graph.outputs]
+
+    def get_overridable_initializers(self) -> list[NodeArg]:
+        """Initializers that may be fed because they are inputs too."""
+        return [_arg(v) for v in self._model.graph.inputs if v.name in self._engine.overridable]
+
+    def get_modelmeta(self) -> ModelMetadata:
+        """What the file says about itself."""
+        m = self._model.metadata
+        names = ("producer_name", "graph_name", "domain", "description", "graph_description", "version", "custom_metadata_map")
+        return ModelMetadata(**{n: getattr(m, n) for n in names})
+
+    def get_providers(self) -> list[str]:
+        """For code written for onnxruntime."""
+        return ["CPUExecutionProvider"]
+
+    @property
+    def isa(self) -> str:
+        """The ISA level of the kernels in use: v2, v3, v4, v4x or neon."""
+        return self._memory.isa
+
+    # ----------------------------------------------------------------------------------------------------------------- running
+    def run(self, output_names: Sequence[str] | None, input_feed: Feeds, run_options: Any = None) -> list[Any]:
+        """Run the model.
+
+        Args:
+            output_names: which outputs to return, in which order; None for all.
+            input_feed: an array per input (a list of arrays for a sequence input). Initializers that are inputs may be fed too.
+
+        Returns: one value per output: an ndarray the caller owns, a list for sequences, a list of dicts for ZipMap.
+
+        Raises:
+            InputError: an input is missing or unknown, or has the wrong dtype or shape.
+            PlanError: the shapes do not fit the model. ExecutionError: bad data, e.g. an index out of range.
+        """
+        if self._plain and len(input_feed) == len(self._names):
+            try:
+                arrays = [input_feed[n] for n in self._names]
+                key = tuple([(a.shape, a.dtype) for a in arrays])
+            except (KeyError, AttributeError):
+                return self._run_checked(output_names, input_feed)
+            found = self._fast.get(key)
+            if found is not None:
+                segment, order = found
+                for a in arrays:
+                    if not (a.flags.c_contiguous and a.flags.aligned):
+                        return self._run_checked(output_names, input_feed)
+                outs = [np.empty(shape, dtype) for shape, dtype in segment.out_specs]
+                segment.bound.run(tuple([arrays[i] for i in segment.in_index]), tuple(outs))
+                if output_names is None:
+                    return [outs[k] for k in segment.out_index]
+                return self._select(output_names, dict(zip(order, [outs[k] for k in segment.out_index])))
+        return self._run_checked(output_names, input_feed)
+
+    def _select(self, output_names: Sequence[str] | None, values: dict[str, Any]) -> list[Any]:
+        if output_names is None:
+            return list(values.values())
+        missing = [n for n in output_names if n not in values]
+        if missing:
+            raise InputError(f"unknown output {missing[0]!r}; the model has {', '.join(map(repr, self._output_names))}")
+        return [values[n] for n in output_names]
+
+    def _run_checked(self, output_names: Sequence[str] | None, input_feed: Feeds) -> list[Any]:
+        if output_names is not None:
+            self._select(output_names, dict.fromkeys(self._output_names))
+        specs, feeds = self._check(input_feed)
+        shape_key = tuple([(n, s, d) for n, s, d in specs])
+        values = self._engine.run(shape_key, specs, feeds)
+        self._remember(shape_key, specs)
+        return self._select(output_names, values)
+
+    def _remember(self, shape_key: Any, specs: list[InputSpec]) -> None:
+        """Let later runs of this signature skip all checks, if it is one static segment that reads inputs and writes outputs directly."""
+        engine = self._engine
+        if not self._plain or engine.steering or any(n not in self._inputs for n, _, _ in specs):
+            self._fast.clear()
+            return
+        entry = engine.cache.get((shape_key,))
+        segment = entry.first if entry is not None else None
+        if segment is None or segment.read is not None or not segment.direct(self._names, self._output_names):
+            return
+        if len(self._fast) >= 64:
+            self._fast.clear()
+        by_name = {n: (s, d) for n, s, d in specs}
+        self._fast[tuple([by_name[n] for n in self._names])] = (segment, self._output_names)
+
+    def _check(self, input_feed: Feeds) -> tuple[list[InputSpec], dict[str, Any]]:
+        """Validated input specifications and contiguous arrays, in the model's input order."""
+        known = set(self._inputs) | self._engine.overridable
+        for name in input_feed:
+            if name not in known:
+                raise InputError(f"unknown input {name!r}; the model's inputs are {', '.join(map(repr, self._inputs)) or 'none'}")
+        specs: list[InputSpec] = []
+        feeds: dict[str, Any] = {}
+        infos = [*self._engine.input_infos, *(v for v in self._model.graph.inputs if v.name in self._engine.overridable and v.name in input_feed)]
+        for info in infos:
+            if info.name not in input_feed:
+                if info.kind == "optional":
+                    continue
+                raise InputError(f"input {info.name!r} ({info.type_string or 'tensor'}{_shape_text(info.shape)}) is missing")
+            value = input_feed[info.name]
+            if info.kind == "sequence" or (info.kind == "optional" and isinstance(value, (list, tuple))):
+                specs.append((f"{info.name}#len", (len(value),), np.dtype(np.int64)))
+                for i, item in enumerate(value):
+                    a = _array(f"{info.name}[{i}]", item, info.elem_type)
+                    specs.append((f"{info.name}#{i}", a.shape, a.dtype))
+                    feeds[f"{info.name}#{i}"] = a
+                continue
+            if info.kind == "optional":
+                if value is None:
+                    continue
+                a = _array(info.name, value, info.elem_type)
+                specs.append((f"{info.name}#0", a.shape, a.dtype))
+                feeds[f"{info.name}#0"] = a
+                continue
+            a = _array(info.name, value, info.elem_type)
+            if info.shape is not None:
+                _check_shape(info.name, a.shape, info.shape)
+            specs.append((info.name, a.shape, a.dtype))
+            feeds[info.name] = a
+        return specs, feeds
+
+    # ----------------------------------------------------------------------------------------------------------------- binding
+    def bind(self, **inputs: Any) -> Runner:
+        """A runner for fixed shapes: one argument per input, a shape (tuple) or an array whose shape and values to start with.
+
+        Inputs with only fixed dimensions may be left out. Raises InputError for missing inputs, PlanError if the model needs the value of an
+        input that was given as a shape, or is not a single static segment.
+        """
+        return Runner(self, inputs)
+
+    def plan_report(self, **inputs: Any) -> PlanReport:
+        """What was planned: for the given shapes or arrays (as for bind), or without arguments for the last signature run (or the static one)."""
+        engine = self._engine
+        if inputs or not engine.cache:
+            runner = self.bind(**inputs)
+            return report_of(self._memory, [runner._segment.bound])
+        entry = next(reversed(engine.cache.values()))
+        bounds, todo = [], [entry.first]
+        while todo:
+            s = todo.pop()
+            if s is not None:
+                bounds.append(s.bound)
+                todo += s.children.values()
+        return report_of(self._memory, bounds)
+
+
+class Runner:
+    """A plan bound to memory of its own. `inputs[name]` and `outputs[name]` are NumPy views of the plan's buffers: write, `replay()`, read.
+
+    `replay()` copies nothing and allocates nothing.
+    """
+
+    def __init__(self, session: InferenceSession, given: Mapping[str, Any]) -> None:
+        engine = session._engine
+        feeds: dict[str, Any] = {}
+        valued: set[str] = set()
+        for info in engine.input_infos:
+            if info.kind not in (None, "tensor"):
+                raise InputError(f"input {info.name!r} is a {info.kind}: bind() takes tensors only")
+            dtype = from_code(info.elem_type or 1)
+            g = given.get(info.name)
+            if g is None:
+                if info.shape is None or any(not isinstance(n, int) for n in info.shape):
+                    raise InputError(f"bind: input {info.name!r}{_shape_text(info.shape)} has dynamic dimensions; give a shape or an array")
+                g = tuple(n for n in info.shape if isinstance(n, int))
+            if isinstance(g, (tuple, list)) and all(isinstance(n, (int, np.integer)) for n in g):
+                feeds[info.name] = np.zeros(tuple(int(n) for n in g), dtype)
+            else:
+                feeds[info.name] = np.array(_array(info.name, g, info.elem_type))
+                valued.add(info.name)
+            if info.shape is not None:
+                _check_shape(info.name, feeds[info.name].shape, info.shape)
+        for name in given:
+            if name not in feeds:
+                raise InputError(f"unknown input {name!r}; the model's inputs are {', '.join(map(repr, session._inputs))}")
+        self._memory = session._memory.sibling()
+        self._segment = engine.bind_static(feeds, valued, self._memory)
+        bound = self._segment.bound
+        self.inputs: dict[str, np.ndarray[Any, Any]] = feeds
+        arrays = [np.zeros(shape, dtype) for shape, dtype in self._segment.out_specs]
+        self._in = tuple(feeds[n] for n in self._segment.in_names)
+        self._out = tuple(arrays)
+        values = engine.collect_static(self._segment, feeds, arrays)
+        self.outputs: dict[str, np.ndarray[Any, Any]] = values
+        self._program = bound.program if bound.simple else None
+        if self._program is not None:
+            self._program.attach(self._in, self._out)
+            self.replay = self._program.replay
+        self.plan = bound.plan
+
+    def replay(self) -> None:
+        """Run the plan on the current contents of `inputs`, leaving the results in `outputs`."""
+        self._segment.bound.run(self._in, self._out, {})
+
+    def profile(self, repeat: int = 10) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Median nanoseconds of every launch of the plan over `repeat` runs."""
+        bound = self._segment.bound
+        return np.median([bound.profile(self._in, self._out) for _ in range(repeat)], axis=0).astype(np.int64)
+
+    def report(self) -> PlanReport:
+        """The plan report of this runner."""
+        return report_of(self._memory, [self._segment.bound])
+
+
+def _arg(v: Any) -> NodeArg:
+    text = v.type_string or f"tensor({type_name(v.elem_type or 1)})"
+    return NodeArg(v.name, text, list(v.shape) if v.shape is not None else [])
+
+
+def _shape_text(shape: Any) -> str:
+    return "" if shape is None else "[" + ", ".join("?" if n is None else str(n) for n in shape) + "]"
+
+
+def _array(name: str, value: Any, elem_type: int | None) -> np.ndarray[Any, Any]:
+    """A contiguous array of exactly the expected dtype; Python numbers and lists are converted, arrays of another dtype are refused."""
+    expected: DType | None = from_code(elem_type) if elem_type else None
+    if isinstance(value, np.ndarray) or (hasattr(value, "dtype") and hasattr(value, "__array__")):
+        a = np.asarray(value)
+    else:
+        a = np.asarray(value, expected)
+    if expected is not None and a.dtype != expected:
+        if expected.kind == "O" and a.dtype.kind in "US":
+            a = a.astype(object)
+        else:
+            raise InputError(f"input {name!r}: expected {expected.name}, got {a.dtype.name}; convert it with .astype(np.{expected.name})")
+    if not (a.flags.c_contiguous and a.flags.aligned):
+        a = np.array(a, order="C")
+    return a
+
+
+def _check_shape(name: str, got: tuple[int, ...], expected: tuple[Any, ...]) -> None:
+    if len(got) != len(expected):
+        raise InputError(f"input {name!r}: expected rank {len(expected)} {_shape_text(expected)}, got shape {list(got)}")
+    for i, (n, m) in enumerate(zip(got, expected)):
+        if isinstance(m, int) and m != n and m > 0:
+            raise InputError(f"input {name!r}: expected size {m} along axis {i}, got {n} (expected {_shape_text(expected)}, got {list(got)})")
