@@ -48,7 +48,7 @@ class InferenceSession:
 
     Args:
         model: path of an .onnx file, its bytes, or a ModelProto. Weights of a file are mapped, not read.
-        device: "cpu" (the compiled kernels) or "auto".
+        device: "cpu" (the compiled kernels), "auto" (the best there is), or "reference" (NumPy, slow: the oracle of the tests).
         threads: the most CPU threads a run may use; default: all CPUs this process may use. Results do not depend on it.
         optimize: apply graph passes. Only tests want False.
 
@@ -68,12 +68,10 @@ class InferenceSession:
     ) -> None:
         from .graph import load_model, verify
 
-        if device not in ("cpu", "auto"):
+        if device not in ("cpu", "auto", "reference"):
             raise DeviceError(f"device {device!r} is not available; this version runs on 'cpu'")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        from .kernels import cpu
-
         start = time.perf_counter()
         loaded = load_model(model)
         verify(loaded)
@@ -81,9 +79,17 @@ class InferenceSession:
             from .passes import optimize as run_passes
 
             loaded = run_passes(loaded)
-        self.device = "cpu"
-        self.threads = threads or cpu.available_cpus()
-        self._memory = cpu.Memory(self.threads, cpu.isa_level())
+        self.device = "cpu" if device == "auto" else device
+        self._memory: Any
+        if self.device == "reference":
+            from .runtime.reference import ReferenceMemory
+
+            self.threads, self._memory = 1, ReferenceMemory()
+        else:
+            from .kernels import cpu
+
+            self.threads = threads or cpu.available_cpus()
+            self._memory = cpu.Memory(self.threads, cpu.isa_level())
         self._model = loaded
         self._engine = Engine(loaded, self._memory)
         self._inputs = {v.name: v for v in self._engine.input_infos}

@@ -22,6 +22,7 @@ from ..lowering.tensor import ARENA, HOST, INPUT, OUTPUT, Array, Buffer, Launch,
 from ..lowering.tracer import Sequence, Steer, Tracer
 from ..plan.plan import Plan, PlanOptions, make_plan
 from .program import BoundPlan
+from .reference import ReferenceBound, ReferenceMemory
 from .resolve import Resolver
 
 MAX_STEERING_KEYS = 8  # distinct values per shape after which an input stops steering
@@ -194,7 +195,9 @@ class Engine:
             if v.buffer.kind == INPUT and v.buffer not in seen:
                 seen.add(v.buffer)
                 inputs.append(v.buffer)
-        bound = BoundPlan(plan, inputs, out_buffers, memory or self.memory)
+        memory = memory or self.memory
+        bind = ReferenceBound if isinstance(memory, ReferenceMemory) else BoundPlan
+        bound = bind(plan, inputs, out_buffers, memory)
         return Segment(bound, results, read, carried)
 
     # ---------------------------------------------------------------------------------------------------------------- running

@@ -76,7 +76,7 @@ def report_of(memory: Any, bounds: list[BoundPlan]) -> PlanReport:
         for launch in bound.plan.launches:
             strategy = ""
             if launch.kernel != "host":
-                strategy = bound.program.describe(native)
+                strategy = bound.program.describe(native) if bound.program is not None else ""
                 native += 1
             shapes = tuple(f"{t.dtype}{list(map(int, t.shape))}" for t in (*launch.ins, *launch.outs) if t is not None)
             size = len(launch.body) + len(launch.prologue) + len(launch.epilogue)
