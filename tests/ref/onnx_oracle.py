@@ -41,3 +41,21 @@ def check(kernel: str, ins: Sequence[Any], wants: Sequence[Any], params: dict[st
             np.testing.assert_allclose(g, w, rtol=rtol, atol=atol, err_msg=f"{kernel} {params}")
         else:
             np.testing.assert_array_equal(g, w, err_msg=f"{kernel} {params}")
+
+
+def ort_run(op: str, ins: Sequence[Any], n_outputs: int = 1, opset: int = 20, domain: str = "", **attrs: Any) -> list[Any]:
+    """As onnx_run, through onnxruntime: for what onnx.reference ignores or gets wrong."""
+    import onnxruntime as ort
+
+    names = ["" if x is None else f"x{i}" for i, x in enumerate(ins)]
+    outs = [f"y{i}" for i in range(n_outputs)]
+    infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in zip(names, ins) if x is not None]
+    node = helper.make_node(op, names, outs, domain=domain, **attrs)
+    graph = helper.make_graph([node], "g", infos, [helper.make_empty_tensor_value_info(o) for o in outs])
+    opsets = [helper.make_opsetid("", opset)] + ([helper.make_opsetid(domain, 5 if domain == "ai.onnx.ml" else 1)] if domain else [])
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, {n: x for n, x in zip(names, ins) if x is not None}))

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ...dtypes import DType
-from . import convolution, indexing, linear, rows
+from . import convolution, indexing, linear, pooling, rows, sampling, selection, signal
 from .common import Array, Kernel, Out, Params, Program, out_spec
 from .opcodes import evaluate
+from .recurrent import recurrent
 
 
 def _map(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
@@ -40,6 +41,19 @@ KERNELS: dict[str, Kernel] = {
     "linear_algebra": linear.linear_algebra,
     "col2im": convolution.col2im,
     "max_unpool": indexing.max_unpool,
+    "deform_conv": sampling.deform_conv,
+    "pool": pooling.pool,
+    "recurrent": recurrent,
+    "resample": sampling.resample,
+    "grid_sample": sampling.grid_sample,
+    "roi_align": sampling.roi_align,
+    "topk": selection.topk,
+    "unique": selection.unique,
+    "nms": selection.nms,
+    "fft": signal.fft,
+    "random": signal.random,
+    "tree_ensemble": signal.tree_ensemble,
+    "quantize_stats": signal.quantize_stats,
 }
 
 
