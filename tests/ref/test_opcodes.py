@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pytensor_rt.dtypes import BOOL, F16, F32, F64, I8, I32, I64, U8, U64, from_code
-from pytensor_rt.kernels.ref import evaluate
-from pytensor_rt.kernels.spec import OPCODES
+from pytensor_rt.kernels.ref import KERNELS, evaluate
+from pytensor_rt.kernels.spec import OPCODES, SPECS
 
 INTS = [np.dtype(f"{s}int{n}") for s in ("", "u") for n in (8, 16, 32, 64)]
 NARROW_INTS = [from_code(c) for c in (21, 22, 25, 26)]
@@ -253,12 +253,21 @@ def test_symbols_survive():
     assert y.dtype == object and y[0].text == "(((n*2)+1)//3)" and y[0] == 4 and y[1] == 3
     scalar = evaluate(program, [objects(n, shape=()), np.array(1, I64)], None, (), I64)
     assert scalar.shape == () and scalar.reshape(-1)[0].text == "(((n*2)+1)//3)"
+    immediate = evaluate((("const", (n,), I64), ("load", (0,), I64), ("add", (0, 1), I64)), [np.array([1, 2], I64)], None, (2,), I64)
+    assert immediate[1].text == "(n+2)"
     compare = evaluate((("load", (0,), I64), ("const", (5,), I64), ("gt", (0, 1), BOOL)), [objects(n, 4)], None, (2,), BOOL)
     assert compare.dtype == BOOL and compare.tolist() == [True, False]
     choose = (("load", (0,), I64), ("const", (5,), I64), ("eq", (0, 1), BOOL), ("where", (2, 1, 0), I64))
     assert evaluate(choose, [objects(n, 5)], None, (2,), I64)[0] is n
+    for a, b in ((7, -2), (-7, 2), (-7, -2), (7, 0)):
+        quotient = (("const", (a,), I64), ("load", (0,), I64), ("div", (0, 1), I64))
+        assert evaluate(quotient, [objects(b)], None, (1,), I64).tolist() == [truncdiv(a, b)]
     with pytest.raises(NotImplementedError):
         evaluate((("load", (0,), I64), ("cast", (0,), F32)), [objects(n)], None, (1,), F32)
+
+
+def test_every_kernel_is_implemented():
+    assert KERNELS.keys() == SPECS.keys()
 
 
 def test_import_is_light():

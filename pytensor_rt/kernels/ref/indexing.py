@@ -33,8 +33,8 @@ def gather(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Para
     shape, _ = out_spec(outs)
     mode, axis = params["mode"], params.get("axis", 0)
     if mode == "axis":
-        i = checked(indices, x.shape[axis])
-        return [np.take(x, i.reshape(-1), axis).reshape(shape)]
+        i = indices if indices.dtype is I64 else concrete(indices)
+        return [x.take(i.reshape(-1), axis).reshape(shape)]  # take checks the bounds, and counts negative indices from the end
     if mode == "elements":
         return [x[_element_index(x, indices, axis)].reshape(shape)]
     b = params.get("batch_dims", 0)

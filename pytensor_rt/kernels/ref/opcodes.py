@@ -18,15 +18,20 @@ from .common import Array, Program, narrow, wide
 from .symbols import evaluate_objects
 
 _OBJECT = np.dtype(object)
+_PLAIN = (int, bool)
 
 
 def evaluate(program: Program, ins: Sequence[Array], acc: Array | None, shape: tuple[int, ...], dtype: DType) -> Array:
     """Run `program` on operands that broadcast to `shape`. Returns a new contiguous array of that shape.
 
-    `dtype` is that of the last instruction. With object arrays among the operands (symbolic integers), integer results are object arrays.
+    `dtype` is that of the last instruction. With symbolic integers among the operands (object arrays) or constants, integer results are
+    object arrays.
     """
     for a in ins:
-        if a.dtype == _OBJECT:
+        if a.dtype is _OBJECT:
+            return evaluate_objects(program, ins, acc, shape)
+    for op, args, _ in program:
+        if op == "const" and isinstance(args[0], int) and type(args[0]) not in _PLAIN:
             return evaluate_objects(program, ins, acc, shape)
     values: list[Any] = []
     with np.errstate(all="ignore"):
@@ -47,8 +52,10 @@ def evaluate(program: Program, ins: Sequence[Array], acc: Array | None, shape: t
             else:
                 values.append(_apply(op, [values[a] for a in args], d))
     out = values[-1]
-    if out is acc or any(out is a for a in ins) or not isinstance(out, np.ndarray) or out.shape != shape or not out.flags.c_contiguous:
+    if not isinstance(out, np.ndarray) or out.shape != shape:
         out = np.array(np.broadcast_to(out, shape), order="C")
+    elif out is acc or any(out is a for a in ins) or not out.flags.c_contiguous:
+        out = np.array(out, order="C")
     if out.dtype != dtype:
         raise ValueError(f"the program gives {out.dtype}, but {dtype} was declared")
     return np.asarray(out)

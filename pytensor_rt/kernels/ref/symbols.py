@@ -14,9 +14,13 @@ _OBJECT = np.dtype(object)
 
 
 def _div(a: Any, b: Any) -> Any:
-    """Truncating division of operands of one sign (dimensions and their products); plain integers of any sign."""
-    if type(a) is int and type(b) is int:
-        return 0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+    """Truncating division. A symbol (a dimension, or a product of them) is taken to be positive."""
+    if type(b) is int and b == 0:
+        return 0
+    if type(a) is int and a < 0:
+        return -_div(-a, b)
+    if type(b) is int and b < 0:
+        return -_div(a, -b)
     return a // b
 
 
