@@ -219,9 +219,11 @@ _SPECS = (
          "missing_true", "member_sets?"), ("y",),
         (_enum("aggregate", "sum", "average", "min", "max"), _int("n_targets")),
         doc="x [n, f], y [n, n_targets] in float or double, the raw aggregate. Nodes of all trees are flat arrays (int32; thresholds float or "
-            "double; modes index NODE_MODES uint8; missing_true bool: where NaN goes): node i sends a row to true_child[i] if x[features[i]] "
+            "double; modes index NODE_MODES uint8; missing_true bool): node i sends a row to true_child[i] if x[features[i]] "
             "MODE thresholds[i]. A leaf adds leaf_weights[j] to target leaf_targets[j] for j in leaf_ranges[i] .. leaf_ranges[i+1] (leaf_ranges: "
-            "int32 [nodes+1]). roots int32 [trees]. Every child index is checked to be in range and the graph to be acyclic by the loader.",
+            "int32 [nodes+1]). roots int32 [trees]. NaN goes to the true child if missing_true, otherwise where the comparison sends it (neq: true). The "
+            "k-th node of mode member, in node order, tests the k-th stretch of member_sets, whose stretches are separated by NaN. min and max of "
+            "a target that no leaf reached are 0. All operands but x are constants; indices out of range and cycles raise at bind.",
     ),
     KernelSpec("linear_algebra", 26, ("x",), ("y",), (_enum("op", "det"),), doc="Determinant of [..., n, n] by partial pivoting in f64."),
     KernelSpec("col2im", 27, ("x",), ("y",), (_ints("kernel"), *_WINDOW), doc="ONNX Col2Im: x [N, C*prod(kernel), L], y [N, C, d...]."),
