@@ -186,9 +186,14 @@ def test_integer_casts():
         lo, hi = bounds(dtype)
         assert one("cast_sat", [x], dtype).astype(object).tolist() == [min(max(int(v), lo), hi) for v in x]
     f = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 3e9, -3e9, 1e20, np.inf, -np.inf, np.nan, 126.5, 127.5], F32)
-    assert one("cast_sat", [f], I8).tolist() == [0, 2, 2, 0, -2, 127, -128, 127, 127, -128, 0, 126, 127]
+    assert one("cast_sat", [f], I8).tolist() == [0, 2, 2, 0, -2, 127, -128, 127, 127, -128, -128, 126, 127]
     assert one("cast_sat", [f], U8).tolist() == [0, 2, 2, 0, 0, 255, 0, 255, 255, 0, 0, 126, 128]
     assert one("cast_sat", [f], U64).tolist() == [0, 2, 2, 0, 0, 3 * 10**9, 0, 2**64 - 1, 2**64 - 1, 0, 0, 126, 128]
+    wild = np.array([300.7, -300.7, 3e9, -3e9, 1e20, np.nan])
+    assert one("cast", [wild], I8).tolist() == [44, -44, 0, 0, 0, 0]
+    assert one("cast", [wild], I32).tolist() == [300, -300, *[-(2**31)] * 4]
+    assert one("cast", [wild], np.dtype(np.uint32)).tolist() == [300, 2**32 - 300, 3 * 10**9, 2**32 - 3 * 10**9 % 2**32, 0, 0]
+    assert one("cast", [wild], U64).tolist() == [300, 2**64 - 300, 3 * 10**9, 2**64 - 3 * 10**9, 2**63, 2**63]
     assert one("cast", [np.array([2.9, -2.9])], I8).tolist() == [2, -2]
     assert one("cast", [np.array([2.0**63 + 4096])], U64).tolist() == [2**63 + 4096]
 

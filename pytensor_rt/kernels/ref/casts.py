@@ -47,7 +47,7 @@ def _power_of_two(x: Array, dtype: DType, saturate: bool) -> Array:
 
 
 def cast_sat(x: Array, dtype: DType) -> Array:
-    """Round half to even, then saturate to `dtype`. NaN gives 0 in an integer type."""
+    """Round half to even, then saturate to `dtype`. NaN gives the lowest value of an integer type."""
     if is_float(dtype):
         return cast(x, dtype)
     lo, hi = int_range(dtype)
@@ -55,10 +55,7 @@ def cast_sat(x: Array, dtype: DType) -> Array:
         v = np.rint(wide(x))
         inside = (v > lo) & (v < hi)
         kept = narrow(np.where(inside, v, 0.0), dtype)
-        limit = np.where(v >= hi, hi, np.where(v <= lo, lo, 0)) if dtype.kind != "u" or dtype.itemsize < 8 else None
-        if limit is None:
-            limit = np.where(v >= hi, np.uint64(hi), np.uint64(0))
-        return np.where(inside, wide(kept), limit).astype(dtype)
+        return np.where(inside, wide(kept), np.where(v >= hi, np.array(hi, wide(kept).dtype), np.array(lo, wide(kept).dtype))).astype(dtype)
     v = wide(x)
     if v.dtype == I64:
         return np.asarray(np.clip(v, lo, min(hi, 2**63 - 1))).astype(dtype)

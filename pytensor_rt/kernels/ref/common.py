@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...dtypes import F16, F32, F64, I32, I64, U64, DType, is_float
+from ...dtypes import F16, F32, F64, I32, I64, U32, U64, DType, is_float
 
 Array = npt.NDArray[Any]
 Program = tuple[tuple[str, tuple[Any, ...], DType], ...]
@@ -74,12 +74,23 @@ def narrow(x: Array, dtype: DType) -> Array:
 
 
 def float_to_int(x: Array, dtype: DType) -> Array:
-    """Truncate; what does not fit in 64 bits gives the lowest int64, and narrower types keep the low bits of that."""
+    """Truncate. Outside the range as x86 (and so NumPy there) has it, on every machine.
+
+    To at most 16 bits by way of int32 and to uint32 by way of int64, keeping the low bits; NaN and what is outside int32 (int64) gives the lowest
+    int32 (int64). To uint64, values from 2**63 on are exact and all others go by way of int64.
+    """
     x = np.trunc(x)
     if dtype == U64:
-        big = x >= 2.0**63
-        return np.where(big, np.where(big, x - 2.0**63, 0).astype(I64).view(U64) + U64.type(2**63), np.where(big, 0, x).astype(I64).view(U64))
-    return x.astype(I64).astype(dtype)
+        high = (x >= 2.0**63) & (x < 2.0**64)
+        upper = np.where(high, x - 2.0**63, 0.0).astype(I64).view(U64) + U64.type(2**63)
+        return np.where(high, upper, _truncated(x, I64).view(U64))
+    return _truncated(x, I64 if dtype.itemsize == 8 or dtype == U32 else I32).astype(dtype)
+
+
+def _truncated(x: Array, dtype: DType) -> Array:
+    limit = 2.0 ** (8 * dtype.itemsize - 1)
+    inside = (x >= -limit) & (x < limit)
+    return np.where(inside, np.where(inside, x, 0.0).astype(dtype), np.iinfo(dtype).min).astype(dtype)
 
 
 def int_range(dtype: DType) -> tuple[int, int]:

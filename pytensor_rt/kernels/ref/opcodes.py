@@ -63,6 +63,8 @@ def evaluate(program: Program, ins: Sequence[Array], acc: Array | None, shape: t
 
 def constant(value: Any, dtype: DType) -> Array:
     """An immediate. Integers out of range keep their low bits."""
+    if dtype is I64 and type(value) is int and -(2**63) <= value < 2**63:
+        return np.array(value, I64)
     if isinstance(value, int) and not isinstance(value, bool) and dtype.kind in "iuV" and not is_float(dtype):
         return np.array((value + 2**63) % 2**64 - 2**63, I64).astype(dtype)
     if is_float(dtype):
