@@ -143,6 +143,8 @@ def test_special_values(dtype):
     assert one("isinf_neg", [x], BOOL).tolist() == [False, False, True, False, False]
     assert one("cast", [x], BOOL).tolist() == [True, True, True, False, False]
     assert one("sigmoid", [x[1:]], dtype).tolist() == [1, 0, 0.5, 0.5] and np.isnan(one("sigmoid", [x], dtype)[0])
+    for op in ("gelu_erf", "gelu_tanh"):
+        assert one(op, [x], dtype)[1:].tolist() == [np.inf, 0, 0, 0] and np.isnan(one(op, [x], dtype)[0])
     half = np.array([0.5, 1.5, 2.5, -0.5, -1.5]).astype(dtype)
     assert one("round", [half], dtype).tolist() == [0, 2, 2, 0, -2] and np.signbit(one("round", [half], dtype)[3])
 

@@ -182,8 +182,17 @@ def softplus(x: Array) -> Array:
     return np.asarray(np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x))))
 
 
+def _gelu_erf(x: Array) -> Array:
+    return _gated(x, 0.5 * _erfc(-x * math.sqrt(0.5)))
+
+
 def _gelu_tanh(x: Array) -> Array:
-    return np.asarray(x * sigmoid(2.0 * math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
+    return _gated(x, sigmoid(2.0 * math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def _gated(x: Array, gate: Array) -> Array:
+    """x * gate with its limit, -0, at -inf."""
+    return np.asarray(np.where(np.isneginf(x), -0.0, x * gate))
 
 
 _FLOAT: dict[str, Callable[..., Any]] = {
@@ -195,7 +204,7 @@ _FLOAT: dict[str, Callable[..., Any]] = {
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh,
     "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "erf": erf,
     "relu": lambda x: np.maximum(x, 0.0), "sigmoid": sigmoid, "softplus": softplus, "silu": lambda x: x * sigmoid(x),
-    "gelu_erf": lambda x: x * 0.5 * _erfc(-x * math.sqrt(0.5)), "gelu_tanh": _gelu_tanh,
+    "gelu_erf": _gelu_erf, "gelu_tanh": _gelu_tanh,
 }  # fmt: skip
 # Correctly rounded by NumPy in float32 itself, so no detour through float64 is needed.
 _EXACT = {k: _FLOAT[k] for k in ("neg", "abs", "sign", "ceil", "floor", "round", "trunc", "sqrt", "add", "sub", "mul", "div", "max", "min")}
