@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,10 @@ from .model import Array, Graph, Model, Node, ValueInfo
 from .tensors import TensorReader
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
+    from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
+
+
+INTERNAL = "pytensor_rt"  # the domain of nodes that ONNX has no op for
 
 
 def tensor_proto(array: Array, name: str = "") -> TensorProto:
@@ -116,12 +120,21 @@ def graph_proto(graph: Graph) -> GraphProto:
 
 
 def export_model(model: Model) -> ModelProto:
-    """The model as a ModelProto, at the opset versions it was loaded with."""
+    """The model as a ModelProto, at the opset versions it was loaded with.
+
+    Nodes that a rewrite made at a newer opset version, and internal ones, become calls of functions that import what they need.
+    """
     import onnx
 
     m = model.metadata
     p = onnx.ModelProto(ir_version=max(m.ir_version, 8), producer_name=m.producer_name, graph=graph_proto(model.graph))
-    for domain, version in model.opsets.items():
+    opsets = {domain: version for domain, version in model.opsets.items() if domain != INTERNAL}
+    functions: list[FunctionProto] = []
+    _wrap(model.graph, p.graph, opsets, functions)
+    if functions:
+        opsets[INTERNAL] = 1
+        p.functions.extend(functions)
+    for domain, version in opsets.items():
         p.opset_import.add(domain=domain, version=version)
     for (domain, _), f in model.functions.items():
         q = p.functions.add(name=f.name, domain=domain, input=f.inputs, output=f.outputs, attribute=f.attributes, node=f.protos)
@@ -144,3 +157,80 @@ def _restore(node: NodeProto, reader: TensorReader) -> None:
         for t in tensors:
             if t.HasField("segment"):
                 t.CopyFrom(tensor_proto(reader.read(t).array, t.name))
+
+
+def _wrap(graph: Graph, proto: GraphProto, opsets: dict[str, int], functions: list[FunctionProto]) -> None:
+    """Turn the nodes that `opsets` cannot express into calls of new functions."""
+    for node, p in zip(graph.nodes, proto.node):
+        for a, sub in ((a, node.attrs[a.name]) for a in p.attribute):
+            if isinstance(sub, Graph):
+                _wrap(sub, a.g, opsets, functions)
+        if node.domain == INTERNAL:
+            body = _attention(node)
+        elif not node.domain and node.op_type == "Gelu" and opsets.get("", 0) < 20:
+            body = _gelu(node)
+        elif not node.domain and node.opset > opsets.get("", 0):
+            body = _single(node)
+        else:
+            continue
+        body.domain, body.name = INTERNAL, f"{node.op_type}_{len(functions)}"
+        functions.append(body)
+        p.domain, p.op_type = INTERNAL, body.name
+        del p.attribute[:]
+
+
+def _single(node: Node) -> FunctionProto:
+    """A function that is just this node, at its own opset version."""
+    import onnx
+
+    inputs, outputs = [f"i{k}" if n else "" for k, n in enumerate(node.inputs)], [f"o{k}" if n else "" for k, n in enumerate(node.outputs)]
+    p = node_proto(node)
+    del p.input[:], p.output[:]
+    p.input.extend(inputs)
+    p.output.extend(outputs)
+    imports = [onnx.OperatorSetIdProto(domain="", version=node.opset)]
+    return onnx.FunctionProto(
+        input=[f"i{k}" for k in range(len(inputs))], output=[f"o{k}" for k in range(len(outputs))], node=[p], opset_import=imports
+    )
+
+
+def _gelu(node: Node) -> FunctionProto:
+    """Gelu (20) in ops of opset 18: not every evaluator can find its body in the specification."""
+    import onnx
+
+    def constant(name: str, value: float) -> str:
+        return f"{name}_c = Constant <value_float = {value!r}> () {name} = CastLike ({name}_c, x) "
+
+    text = constant("half", 0.5) + constant("one", 1.0)
+    if node.attrs.get("approximate", "none") == "tanh":
+        text += constant("a", math.sqrt(2 / math.pi)) + constant("b", math.sqrt(2 / math.pi) * 0.044715)
+        text += "xx = Mul (x, x) bx = Mul (b, xx) sum = Add (a, bx) u = Mul (x, sum) f = Tanh (u) "
+    else:
+        text += constant("a", math.sqrt(0.5)) + "u = Mul (x, a) f = Erf (u) "
+    text += "g = Add (one, f) h = Mul (half, x) y = Mul (h, g)"
+    return onnx.parser.parse_function(f'<opset_import: ["": 18], domain: "{INTERNAL}"> Gelu (x) => (y) {{ {text} }}')
+
+
+def _attention(node: Node) -> FunctionProto:
+    """pytensor_rt::Attention spelled out (see the passes package)."""
+    import onnx
+
+    if node.op_type != "Attention":
+        raise TypeError(f"{node.where} has no equivalent in ONNX")
+    scale, mask = node.attrs.get("scale"), len(node.inputs) > 3
+    lines = ["s = Einsum <equation = '...qd,...kd->...qk'> (q, k)".replace("'", '"')]
+    if scale is None:
+        lines += [
+            "shape = Shape (q)", "last = Constant <value_ints = [-1]> ()", "d = Gather (shape, last)", "df = CastLike (d, q)", "root = Sqrt (df)",
+            "t = Div (s, root)",
+        ]  # fmt: skip
+    else:
+        lines += [f"c = Constant <value_float = {scale!r}> ()", "cl = CastLike (c, q)", "t = Mul (s, cl)"]
+    lines += ["m = Add (t, mask)" if mask else "m = Identity (t)", "w = Softmax <axis = -1> (m)"]
+    if node.attrs.get("nan_to_zero", 0):
+        lines += ["nan = IsNaN (w)", "z = Constant <value_float = 0.0> ()", "zl = CastLike (z, q)", "p = Where (nan, zl, w)"]
+    else:
+        lines += ["p = Identity (w)"]
+    lines += ["y = MatMul (p, v)"]
+    text = f'<opset_import: ["": 18], domain: "{INTERNAL}"> Attention (q, k, v{", mask" if mask else ""}) => (y) {{ {" ".join(lines)} }}'
+    return onnx.parser.parse_function(text)

@@ -1,0 +1,57 @@
+"""Shape-free rewrites of a loaded model: fewer, larger nodes that say what they mean.
+
+Every rewrite fires only if nobody else reads the intermediate values and none of them is a graph output, works inside subgraphs, and leaves
+initializers alone that are inputs too. A node made by a rewrite carries the names of the nodes it replaces in `Node.origins`, and its own
+`Node.opset`, which may be newer than the model's.
+
+Recognised patterns become these nodes, with the semantics of the ONNX operator of that version:
+    LayerNormalization (17)   axis < 0; Scale may have shape [1] where the model had none
+    RMSNormalization (23)     the same
+    Gelu (20)                 approximate="tanh" for the tanh form
+    HardSwish (14)
+
+Internal nodes, domain `pytensor_rt`, opset 1:
+    Attention(q, k, v, mask?) -> softmax(q k^T * scale + mask) v
+        q [..., S, D], k [..., T, D], v [..., T, E], mask broadcastable to [..., S, T]; the leading axes (any number) broadcast as in MatMul.
+        scale (float): 1 / sqrt(D) if absent. nan_to_zero (int, default 0): 1 turns NaN weights, those of rows where every key is masked by
+        -inf, into 0. The mask is a summand of the scores' type, never boolean.
+"""
+
+from __future__ import annotations
+
+from ..graph import Graph, Model
+from . import activations, attention, dead_code, dedupe, fold_affine, identity, norms
+from .rewriter import INTERNAL, Rewriter
+
+__all__ = ["INTERNAL", "Rewriter", "optimize"]
+
+PASSES = (identity.run, dedupe.constants, dedupe.nodes, fold_affine.run, norms.run, activations.run, attention.run, dead_code.run)
+MAX_ROUNDS = 8  # every pass shrinks the graph; the bound is for safety
+
+
+def optimize(model: Model) -> Model:
+    """Rewrite the model in place until nothing changes; returns it."""
+    _optimize(model.graph, model, None)
+    model.graph.touch()
+    if any(node.domain == INTERNAL for graph in model.graph.graphs() for node in graph.nodes):
+        model.opsets.setdefault(INTERNAL, 1)
+    return model
+
+
+def _optimize(graph: Graph, model: Model, parent: Rewriter | None) -> None:
+    rw = Rewriter(graph, model, parent)
+    dead_code.run(rw)
+    for _ in range(MAX_ROUNDS):
+        changed = False
+        for step in PASSES:
+            changed |= step(rw)
+        if not changed:
+            break
+    rw.flush()
+    nested = [node for node in graph.nodes if node.subgraphs]
+    if nested:
+        for node in nested:
+            for sub in node.subgraphs:
+                _optimize(sub, model, rw)
+        graph.touch()
+        dead_code.run(Rewriter(graph, model, parent))

@@ -1,0 +1,168 @@
+"""Recognise layer and RMS normalization spelled out in elementary ops, and say LayerNormalization (17) or RMSNormalization (23) instead.
+
+The spellings of torch (before opset 17, and for RMSNorm), Keras and TensorFlow:
+    d = x - mean(x);  y = d / sqrt(mean(d * d) + eps) [* gamma] [+ beta]          also Pow(d, 2), Reciprocal or Div(1, ...) and Mul
+    r = gamma / sqrt(mean(d * d) + eps);  y = x * r + (beta - mean(x) * r)
+    y = x / sqrt(mean(x * x) + eps) [* gamma]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..graph import Node
+from .rewriter import Rewriter, float_constant, new_node
+
+
+def run(rw: Rewriter) -> bool:
+    changed = False
+    for node in rw.nodes("Sqrt"):
+        changed = _match(rw, node) or changed
+    return changed
+
+
+def _match(rw: Rewriter, sqrt: Node) -> bool:
+    """From Sqrt upward to the mean of squares, downward to the scaled result."""
+    add = rw.producer(sqrt.inputs[0], "Add")
+    if add is None:
+        return False
+    for variance, eps_name in (add.inputs, add.inputs[::-1]):
+        eps = rw.scalar(eps_name)
+        mean2 = rw.producer(variance, "ReduceMean")
+        if eps is not None and mean2 is not None and eps >= 0:
+            break
+    else:
+        return False
+    axes = _trailing_axes(rw, mean2)
+    square = rw.producer(mean2.inputs[0], "Pow", "Mul")
+    if axes is None or square is None:
+        return False
+    if square.op_type == "Pow":
+        if rw.scalar(square.inputs[1]) != 2:
+            return False
+    elif square.inputs[0] != square.inputs[1]:
+        return False
+    deviation = square.inputs[0]
+    nodes = [square, mean2, add, sqrt]
+    inverse = _inverse(rw, sqrt.outputs[0])
+    x, mean, head = _centered(rw, deviation, axes)
+    if inverse is not None:
+        nodes.append(inverse)
+        factor = inverse.outputs[0]
+        if mean is not None and _keras(rw, nodes, head, x, mean, factor, eps, axes, eps_name):
+            return True
+        scaled = next((r for r in rw.readers.get(factor, ()) if r.op_type == "Mul" and deviation in r.inputs), None)
+    else:
+        scaled = rw.reader(sqrt.outputs[0], "Div")
+        if scaled is not None and scaled.inputs != (deviation, sqrt.outputs[0]):
+            scaled = None
+    if scaled is None:
+        return False
+    gamma, beta, nodes, root = _affine(rw, scaled, nodes, len(axes), with_shift=mean is not None)
+    dtype = rw.constant(eps_name)
+    ones = gamma or rw.add_constant(np.ones(1, dtype.dtype if dtype is not None else np.float32), "ones")
+    if mean is not None and rw.closed([*nodes, *head], root):
+        new = new_node("LayerNormalization", (x, ones, beta), root.outputs, 17, axis=-len(axes), epsilon=eps)
+        rw.replace([*nodes, *head], root, new)
+        return True
+    gamma, _, nodes, root = _affine(rw, scaled, [square, mean2, add, sqrt, *([inverse] if inverse else [])], len(axes), with_shift=False)
+    ones = gamma or ones
+    if not rw.closed(nodes, root):
+        return False
+    rw.replace(nodes, root, new_node("RMSNormalization", (deviation, ones), root.outputs, 23, axis=-len(axes), epsilon=eps))
+    return True
+
+
+def _trailing_axes(rw: Rewriter, mean: Node) -> tuple[int, ...] | None:
+    """The axes of a ReduceMean as (-k, ..., -1), if they are the last k and are kept."""
+    if mean.attrs.get("keepdims", 1) != 1:
+        return None
+    axes = mean.attrs.get("axes")
+    if axes is None and len(mean.inputs) > 1 and mean.inputs[1]:
+        axes = rw.integers(mean.inputs[1])
+    if not axes:
+        return None
+    if min(axes) >= 0:
+        rank = rw.rank(mean.inputs[0])
+        if rank is None and len(axes) == 1:
+            source = rw.producer(mean.inputs[0])
+            rank = next((r for r in map(rw.rank, source.inputs) if r is not None), None) if source is not None else None
+            rank = rank if source is not None and source.op_type in ("Pow", "Mul", "Sub") and rank == axes[0] + 1 else None
+        if rank is None:
+            return None
+        axes = tuple(a - rank for a in axes)
+    axes = tuple(sorted(axes))
+    return axes if axes == tuple(range(-len(axes), 0)) else None
+
+
+def _inverse(rw: Rewriter, name: str) -> Node | None:
+    """The only reader of `name`, if it computes 1 / name."""
+    node = rw.reader(name, "Reciprocal", "Div")
+    if node is None or node.op_type == "Reciprocal":
+        return node
+    return node if node.inputs[1] == name and rw.scalar(node.inputs[0]) == 1 else None
+
+
+def _centered(rw: Rewriter, deviation: str, axes: tuple[int, ...]) -> tuple[str, str | None, list[Node]]:
+    """(x, name of its mean, [Sub, ReduceMean]) if `deviation` is x - mean(x); (deviation, None, []) if not."""
+    sub = rw.producer(deviation, "Sub")
+    mean = rw.producer(sub.inputs[1], "ReduceMean") if sub is not None else None
+    if sub is None or mean is None or mean.inputs[0] != sub.inputs[0] or _trailing_axes(rw, mean) != axes:
+        return deviation, None, []
+    return sub.inputs[0], sub.inputs[1], [mean, sub]
+
+
+def _affine(rw: Rewriter, scaled: Node, nodes: list[Node], k: int, with_shift: bool) -> tuple[str, str, list[Node], Node]:
+    """Follow [Mul gamma] [Add beta] after the normalized value: (gamma or "", beta or "", nodes so far, last node)."""
+    nodes = [*nodes, scaled]
+    root, gamma, beta = scaled, "", ""
+    node = rw.reader(root.outputs[0], "Mul")
+    if node is not None:
+        other = node.inputs[1] if node.inputs[0] == root.outputs[0] else node.inputs[0]
+        if _coefficient(rw, other, k):
+            root, gamma = node, other
+            nodes.append(node)
+    node = rw.reader(root.outputs[0], "Add") if with_shift else None
+    if node is not None:
+        other = node.inputs[1] if node.inputs[0] == root.outputs[0] else node.inputs[0]
+        if _coefficient(rw, other, k):
+            root, beta = node, other
+            nodes.append(node)
+    return gamma, beta, nodes, root
+
+
+def _coefficient(rw: Rewriter, name: str, k: int) -> bool:
+    """May this be gamma or beta: a constant that varies along the normalized axes only?"""
+    array = rw.constant(name)
+    return array is not None and 1 <= len(array.shape) <= k and float_constant(rw, name) is not None
+
+
+def _keras(
+    rw: Rewriter, nodes: list[Node], head: list[Node], x: str, mean: str, factor: str, eps: float, axes: tuple[int, ...], eps_name: str
+) -> bool:
+    """y = x * r + (beta - mean * r) with r = factor [* gamma]."""
+    found, gamma, r = [*nodes, *head], "", factor
+    node = rw.reader(factor, "Mul")
+    if node is not None:
+        gamma = node.inputs[1] if node.inputs[0] == factor else node.inputs[0]
+        if not _coefficient(rw, gamma, len(axes)):
+            return False
+        found.append(node)
+        r = node.outputs[0]
+    products = [n for n in rw.readers.get(r, ()) if n.op_type == "Mul"]
+    by = {(n.inputs[1] if n.inputs[0] == r else n.inputs[0]): n for n in products}
+    if len(products) != 2 or x not in by or mean not in by:
+        return False
+    sub = rw.reader(by[mean].outputs[0], "Sub")
+    root = rw.reader(by[x].outputs[0], "Add")
+    if sub is None or root is None or sub.outputs[0] not in root.inputs or sub.inputs[1] != by[mean].outputs[0]:
+        return False
+    if not _coefficient(rw, sub.inputs[0], len(axes)):
+        return False
+    found += (by[x], by[mean], sub, root)
+    if not rw.closed(found, root):
+        return False
+    dtype = rw.constant(eps_name)
+    scale = gamma or rw.add_constant(np.ones(1, dtype.dtype if dtype is not None else np.float32), "ones")
+    rw.replace(found, root, new_node("LayerNormalization", (x, scale, sub.inputs[0]), root.outputs, 17, axis=-len(axes), epsilon=eps))
+    return True
