@@ -84,15 +84,17 @@ def _channels(node: Node, weight: Array, group: int) -> int | None:
 
 
 def _scale_weight(node: Node, weight: Array, scale: npt.NDArray[np.float64], group: int) -> Array:
-    w = weight.astype(np.float64)
+    out: Array = np.empty(weight.shape, weight.dtype)
+    w, factors = weight, scale
     if node.op_type == "Conv":
-        w *= scale.reshape(-1, *[1] * (w.ndim - 1))
+        factors = scale.reshape(-1, *[1] * (w.ndim - 1))
     elif node.op_type == "ConvTranspose":  # [in, out / group, ...], output channel g * (out / group) + j
-        split = w.reshape(group, w.shape[0] // group, *w.shape[1:])
-        w = (split * scale.reshape(group, 1, w.shape[1], *[1] * (w.ndim - 2))).reshape(w.shape)
-    else:
-        w *= scale.reshape(-1, 1) if node.attrs.get("transB", 0) else scale
-    return w.astype(weight.dtype)
+        w = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
+        factors = scale.reshape(group, 1, weight.shape[1], *[1] * (weight.ndim - 2))
+    elif node.attrs.get("transB", 0):
+        factors = scale.reshape(-1, 1)
+    np.multiply(w, factors, out=out.reshape(w.shape), dtype=np.float64, casting="unsafe")  # float64 inside, rounded once
+    return out
 
 
 def _coefficients(rw: Rewriter, value: str, node: Node, channels: int, rank: int) -> Coefficients | None:

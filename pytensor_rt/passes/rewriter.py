@@ -18,6 +18,10 @@ _SAME_TYPE = {
     "Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Erf", "Tanh", "Sigmoid", "Relu", "Reciprocal", "MatMul", "Gemm", "Conv", "Softmax",
     "LayerNormalization", "RMSNormalization", "Gelu", "HardSwish", "Concat", "ReduceMean", "BatchNormalization", "Identity",
 }  # fmt: skip
+_SAME_RANK = {
+    "Relu", "Softmax", "Erf", "Sqrt", "Tanh", "Sigmoid", "Gelu", "HardSwish", "LayerNormalization", "RMSNormalization", "BatchNormalization",
+    "Identity", "Cast", "Slice", "Split", "Clip", "Conv", "Concat", "Dropout",
+}  # fmt: skip
 _SAME_TYPE_FIRST = {"Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Gather", "Expand", "Pow", "Flatten", "Dropout"}
 
 
@@ -38,10 +42,9 @@ class Rewriter:
         self._gone: set[int] = set()
         self._before: dict[int, list[Node]] = {}
         self._dropped: list[Node] = []  # keeps removed nodes alive, so that ids stay unique
-        self._ranks = {
-            v.name: len(v.shape) for v in (*graph.inputs, *graph.value_infos.values()) if v.kind == "tensor" and v.shape is not None
-        }
-        self._types = {v.name: v.elem_type for v in (*graph.inputs, *graph.value_infos.values()) if v.kind == "tensor" and v.elem_type}
+        values = [v for v in (*graph.inputs, *graph.value_infos.values()) if v.kind == "tensor"]
+        self._ranks: dict[str, int | None] = {v.name: len(v.shape) for v in values if v.shape is not None}
+        self._types: dict[str, int | None] = {v.name: v.elem_type for v in values if v.elem_type}
         self._fresh = 0
         for node in graph.nodes:
             self._register(node)
@@ -108,11 +111,14 @@ class Rewriter:
                 return node.inputs[0], 1 / value
         return None
 
-    def rank(self, name: str) -> int | None:
-        """The number of axes of a value, where the model says so or its producer makes it plain."""
-        known = self._ranks.get(name)
-        if known is not None:
-            return known
+    def rank(self, name: str, depth: int = 0) -> int | None:
+        """The number of axes of a value, where the model says so or its producers make it plain."""
+        if name in self._ranks or depth > 32:
+            return self._ranks.get(name)
+        found = self._ranks[name] = self._find_rank(name, depth + 1)
+        return found
+
+    def _find_rank(self, name: str, depth: int) -> int | None:
         constant = self.constant(name)
         if constant is not None:
             return len(constant.shape)
@@ -127,20 +133,30 @@ class Rewriter:
             if shape is not None:
                 return shape.shape[0] if len(shape.shape) == 1 else None
             parts = self.producer(node.inputs[1], "Concat")
-            if parts is not None and all(self._one_element(p) for p in parts.inputs):
+            if parts is not None and all(self._one_element(p, depth) for p in parts.inputs):
                 return len(parts.inputs)
-        if op in ("Relu", "Softmax", "Erf", "Sqrt", "Tanh", "LayerNormalization", "BatchNormalization", "Identity", "Cast"):
-            return self.rank(node.inputs[0])
-        if op in ("Mul", "Div", "Add", "Sub"):
-            ranks = [self.rank(n) for n in node.inputs]
-            return None if None in ranks else max(r for r in ranks if r is not None)
+        first = self.rank(node.inputs[0], depth) if node.inputs and node.inputs[0] else None
+        if op in _SAME_RANK or (op == "ReduceMean" and node.attrs.get("keepdims", 1)):
+            return first
+        if op == "Shape":
+            return 1
+        if op in ("Squeeze", "Unsqueeze") and first is not None:
+            axes = node.attrs.get("axes") or (self.integers(node.inputs[1]) if len(node.inputs) > 1 else None)
+            return None if not axes else first + len(axes) * (1 if op == "Unsqueeze" else -1)
+        if op in ("Mul", "Div", "Add", "Sub", "MatMul", "Gather", "Where"):
+            ranks = [self.rank(n, depth) for n in node.inputs]
+            if any(r is None for r in ranks):
+                return None
+            if op == "Gather":
+                return (ranks[0] or 0) + (ranks[1] or 0) - 1
+            found = max(r or 0 for r in ranks)
+            return found if op != "MatMul" or min(r or 0 for r in ranks) >= 2 else None
         return None
 
     def elem_type(self, name: str, depth: int = 0) -> int | None:
         """The ONNX element type of a value, where the model says so or its producer makes it plain."""
-        known = self._types.get(name)
-        if known is not None or depth > 32:
-            return known
+        if name in self._types or depth > 32:
+            return self._types.get(name)
         constant = self.constant(name)
         if constant is not None:
             return code_of(constant.dtype)
@@ -156,16 +172,15 @@ class Rewriter:
             found = next((t for n in node.inputs if n and (t := self.elem_type(n, depth + 1)) is not None), None)
         elif node.op_type in _SAME_TYPE_FIRST and node.outputs[0] == name:
             found = self.elem_type(node.inputs[0], depth + 1)
-        if found is not None:
-            self._types[name] = found
+        self._types[name] = found
         return found
 
-    def _one_element(self, name: str) -> bool:
+    def _one_element(self, name: str, depth: int) -> bool:
         constant = self.constant(name)
         if constant is not None:
             return constant.shape == (1,)
         node = self.producer(name, "Unsqueeze")
-        return node is not None and self.rank(node.inputs[0]) in (0, None)
+        return node is not None and self.rank(node.inputs[0], depth) in (0, None)
 
     def closed(self, nodes: Iterable[Node], root: Node) -> bool:
         """May these nodes be replaced by one that makes only the root's outputs? True if nobody else reads what the others make."""

@@ -1,0 +1,471 @@
+"""Every rewrite: it fires on each spelling, keeps the values, and leaves alone what it must not touch."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper, parser
+from onnx.reference import ReferenceEvaluator
+from onnxruntime import InferenceSession
+
+from pytensor_rt.graph import Model, export_model, load_model, verify
+from pytensor_rt.passes import optimize
+
+Feeds = dict[str, np.ndarray]
+
+
+def parse(
+    body: str, inputs: str = "float[2, 5, 8] x", outputs: str = "float y", opset: int = 18, weights: dict[str, np.ndarray] | None = None
+):
+    model = parser.parse_model(f'<ir_version: 9, opset_import: ["": {opset}]> g ({inputs}) => ({outputs}) {{ {body} }}')
+    for v in model.graph.output:
+        v.ClearField("type")
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in (weights or {}).items())
+    return model
+
+
+def feeds_of(model: onnx.ModelProto, seed: int = 0) -> Feeds:
+    rng = np.random.default_rng(seed)
+    out = {}
+    for v in model.graph.input:
+        shape = [d.dim_value or 3 for d in v.type.tensor_type.shape.dim]
+        dtype = helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type)
+        out[v.name] = rng.random(shape) < 0.7 if dtype == np.bool_ else rng.standard_normal(shape).astype(dtype)
+    return out
+
+
+def by_reference(proto: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
+    return ReferenceEvaluator(proto).run(None, feeds)
+
+
+def by_onnxruntime(proto: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
+    return InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
+
+
+def rewritten(proto: onnx.ModelProto, tolerance: float = 2e-6, evaluate=by_reference) -> tuple[Model, Counter[str]]:
+    """Optimize; check that the result is consistent and computes the same; count ops over all graphs."""
+    feeds = feeds_of(proto)
+    want = evaluate(proto, feeds)
+    model = optimize(load_model(proto.SerializeToString()))
+    verify(model)
+    got = evaluate(export_model(model), feeds)
+    for a, b in zip(got, want):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+    nodes = [n for g in model.graph.graphs() for n in g.nodes]
+    assert [n.index for n in model.graph.nodes] == list(range(len(model.graph.nodes)))
+    return model, Counter(n.op_type for n in nodes)
+
+
+def constants(*lines: str) -> str:
+    """`name value` pairs as scalar Constant nodes."""
+    return " ".join(f"{line.split()[0]} = Constant <value_float = {float(line.split()[1])!r}> ()" for line in lines)
+
+
+RNG = np.random.default_rng(1)
+GAMMA = RNG.standard_normal(8).astype(np.float32)
+BETA = RNG.standard_normal(8).astype(np.float32)
+AFFINE = {"gamma": GAMMA, "beta": BETA}
+EPS = constants("eps 1e-5", "two 2", "one 1")
+VARIANCE = "m = ReduceMean <axes = [-1]> (x) d = Sub(x, m) {square} v = ReduceMean <axes = [-1]> (s) ve = Add({add}) r = Sqrt(ve) "
+
+
+def variance(square: str = "s = Pow(d, two)", add: str = "v, eps") -> str:
+    return EPS + VARIANCE.format(square=square, add=add)
+
+
+LAYER_NORMS = {
+    "torch": variance() + "n = Div(d, r) g = Mul(n, gamma) y = Add(g, beta)",
+    "swapped": variance("s = Mul(d, d)", "eps, v") + "n = Div(d, r) g = Mul(gamma, n) y = Add(beta, g)",
+    "reciprocal": variance() + "i = Reciprocal(r) n = Mul(i, d) g = Mul(n, gamma) y = Add(g, beta)",
+    "one over": variance() + "i = Div(one, r) n = Mul(d, i) g = Mul(n, gamma) y = Add(g, beta)",
+    "no affine": variance() + "y = Div(d, r)",
+    "no beta": variance() + "n = Div(d, r) y = Mul(n, gamma)",
+    "no gamma": variance() + "n = Div(d, r) y = Add(n, beta)",
+    "keras": variance() + "i = Reciprocal(r) a = Mul(i, gamma) p = Mul(x, a) q = Mul(m, a) b = Sub(beta, q) y = Add(p, b)",
+    "keras without gamma": variance() + "i = Reciprocal(r) p = Mul(x, i) q = Mul(m, i) b = Sub(beta, q) y = Add(p, b)",
+    "positive axis": variance().replace("[-1]", "[2]") + "n = Div(d, r) g = Mul(n, gamma) y = Add(g, beta)",
+}
+
+
+@pytest.mark.parametrize("spelling", LAYER_NORMS)
+def test_layer_norm(spelling: str) -> None:
+    model, ops = rewritten(parse(LAYER_NORMS[spelling], weights=AFFINE, opset=13))
+    assert ops == {"LayerNormalization": 1}
+    node = model.graph.nodes[0]
+    assert node.opset == 17 and node.attrs["axis"] == -1 and node.attrs["epsilon"] == pytest.approx(1e-5)
+
+
+def test_layer_norm_over_two_axes() -> None:
+    body = variance().replace("[-1]", "[-2, -1]") + "n = Div(d, r) g = Mul(n, gamma) y = Add(g, beta)"
+    model, ops = rewritten(parse(body, weights={k: np.tile(v, (5, 1)) for k, v in AFFINE.items()}, opset=13))
+    assert ops == {"LayerNormalization": 1} and model.graph.nodes[0].attrs["axis"] == -2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        LAYER_NORMS["torch"].replace("[-1]", "[1]"),  # not the last axis
+        LAYER_NORMS["torch"].replace("v = ReduceMean <axes = [-1]>", "v = ReduceMean <axes = [-2, -1]>"),  # two kinds of mean
+        variance("s = Pow(d, one)") + "n = Div(d, r) y = Mul(n, gamma)",  # not a square
+    ],
+)
+def test_not_a_layer_norm(body: str) -> None:
+    _, ops = rewritten(parse(body, weights={**AFFINE, "gamma": np.float32([2.0])}, opset=13))
+    assert not ops["LayerNormalization"]
+
+
+def test_layer_norm_with_another_reader() -> None:
+    _, ops = rewritten(parse(LAYER_NORMS["torch"] + " z = Relu(v)", outputs="float y, float z", weights=AFFINE, opset=13))
+    assert not ops["LayerNormalization"] and ops["Sqrt"] == 1
+
+
+SQUARES = EPS + "s = Pow(x, two) v = ReduceMean <axes = [-1]> (s) ve = Add(v, eps) r = Sqrt(ve) "
+RMS_NORMS = {
+    "torch": SQUARES + "i = Reciprocal(r) n = Mul(x, i) y = Mul(n, gamma)",
+    "llama": SQUARES + "i = Div(one, r) n = Mul(x, i) y = Mul(gamma, n)",
+    "div": SQUARES + "n = Div(x, r) y = Mul(n, gamma)",
+    "plain": SQUARES + "y = Div(x, r)",
+    "mul": SQUARES.replace("Pow(x, two)", "Mul(x, x)") + "n = Div(x, r) y = Mul(n, gamma)",
+}
+
+
+@pytest.mark.parametrize("spelling", RMS_NORMS)
+def test_rms_norm(spelling: str) -> None:
+    _, ops = rewritten(parse(RMS_NORMS[spelling], weights=AFFINE, opset=13))
+    assert ops == {"RMSNormalization": 1}
+
+
+def test_rms_norm_keeps_an_added_bias() -> None:
+    _, ops = rewritten(parse(SQUARES + "n = Div(x, r) g = Mul(n, gamma) y = Add(g, beta)", weights=AFFINE, opset=13))
+    assert ops == {"RMSNormalization": 1, "Add": 1}
+
+
+GELU = constants("one 1", "half 0.5", "two 2", "three 3", "root2 1.4142135", "inv 0.70710677", "c 0.044715", "k 0.7978845608")
+CUBE = "p = Pow(x, three) cp = Mul(c, p) sum = Add(x, cp) u = Mul(k, sum) "
+GELUS = {
+    "torch": ("none", "u = Div(x, root2) f = Erf(u) g = Add(f, one) h = Mul(x, g) y = Mul(h, half)"),
+    "dynamo": ("none", "u = Div(x, root2) f = Erf(u) g = Add(f, one) h = Mul(half, g) y = Mul(x, h)"),
+    "half first": ("none", "a = Mul(x, half) u = Mul(inv, x) f = Erf(u) g = Add(one, f) y = Mul(a, g)"),
+    "divided": ("none", "u = Mul(x, inv) f = Erf(u) g = Add(one, f) h = Mul(g, x) y = Div(h, two)"),
+    "tanh": ("tanh", CUBE + "f = Tanh(u) g = Add(f, one) h = Mul(half, g) y = Mul(x, h)"),
+    "tanh half first": ("tanh", CUBE + "a = Mul(half, x) f = Tanh(u) g = Add(one, f) y = Mul(a, g)"),
+    "cube by products": ("tanh", "xx = Mul(x, x) p = Mul(x, xx) cp = Mul(p, c) sum = Add(cp, x) u = Mul(sum, k) f = Tanh(u) g = Add(f, one) "
+                         "h = Mul(x, g) y = Mul(h, half)"),
+    "fast": ("tanh", "kx = Mul(x, k) cx = Mul(c, x) cxx = Mul(cx, x) q = Add(one, cxx) u = Mul(kx, q) f = Tanh(u) g = Add(one, f) a = Mul(half, x) "
+             "y = Mul(a, g)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spelling", GELUS)
+def test_gelu(spelling: str) -> None:
+    approximate, body = GELUS[spelling]
+    model, ops = rewritten(parse(GELU + body))
+    assert ops == {"Gelu": 1}
+    assert model.graph.nodes[0].attrs.get("approximate", "none") == approximate and model.graph.nodes[0].opset == 20
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "u = Div(x, root2) f = Erf(u) g = Add(f, one) h = Mul(x, g) y = Mul(h, two)",
+        "u = Div(x, two) f = Erf(u) g = Add(f, one) h = Mul(x, g) y = Mul(h, half)",
+        "z = Relu(x) u = Div(x, root2) f = Erf(u) g = Add(f, one) h = Mul(z, g) y = Mul(h, half)",
+    ],
+)
+def test_not_a_gelu(body: str) -> None:
+    _, ops = rewritten(parse(GELU + body))
+    assert ops["Erf"] == 1 and not ops["Gelu"]
+
+
+HARD = constants("three 3", "zero 0", "six 6", "sixth 0.16666667")
+HARD_SWISHES = {
+    "div last": "a = Add(x, three) b = Clip(a, zero, six) c = Mul(x, b) y = Div(c, six)",
+    "div first": "a = Add(three, x) b = Clip(a, zero, six) c = Div(b, six) y = Mul(c, x)",
+    "mul": "a = Add(x, three) b = Clip(a, zero, six) c = Mul(sixth, b) y = Mul(x, c)",
+    "sigmoid": "b = HardSigmoid <alpha = 0.16666667, beta = 0.5> (x) y = Mul(x, b)",
+}
+
+
+@pytest.mark.parametrize("spelling", HARD_SWISHES)
+def test_hard_swish(spelling: str) -> None:
+    _, ops = rewritten(parse(HARD + HARD_SWISHES[spelling]))
+    assert ops == {"HardSwish": 1}
+
+
+# ---- attention
+
+QKV = "float[2, 4, 5, 8] q, float[2, 4, 7, 8] k, float[2, 4, 7, 6] v"
+SCALE = constants("s 0.3535533", "root 2.828427", "zero 0") + " ninf = Constant <value_float = -3.4e38> () "
+KT = SCALE + "kt = Transpose <perm = [0, 1, 3, 2]> (k) "
+TAIL = " w = Softmax <axis = -1> (b) y = MatMul(w, v)"
+SHAPE_SCALE = """ last = Constant <value_ints = [-1]> () end = Constant <value_ints = [9223372036854775807]> () sh = Shape(q) d = Slice(sh, last, end)
+    df = Cast <to = 1> (d) r = Sqrt(df) unit = Constant <value_float = 1.0> () t = Div(unit, r) t2 = Cast <to = 1> (t) """
+ATTENTIONS = {
+    "plain": (KT + "b = MatMul(q, kt)", 1.0),
+    "mul": (KT + "a = MatMul(q, kt) b = Mul(a, s)", 0.3535533),
+    "div": (KT + "a = MatMul(q, kt) b = Div(a, root)", 0.3535533),
+    "scaled q": (KT + "qs = Mul(s, q) b = MatMul(qs, kt)", 0.3535533),
+    "scaled both": (KT + "qs = Mul(q, s) ks = Mul(kt, s) b = MatMul(qs, ks)", 0.125),
+    "mask": (KT + "a = MatMul(q, kt) c = Mul(a, s) b = Add(c, mask)", 0.3535533),
+    "mask first": (KT + "a = MatMul(q, kt) c = Div(a, root) b = Add(mask, c)", 0.3535533),
+    "shape": (KT + SHAPE_SCALE + "h = Sqrt(t2) qs = Mul(q, h) g = Sqrt(t2) ks = Mul(kt, g) b = MatMul(qs, ks)", None),
+    "pow": (KT + SHAPE_SCALE.replace("r = Sqrt(df)", "half = Constant <value_float = 0.5> () r = Pow(df, half)") + "a = MatMul(q, kt) b = Div(a, r)", None),
+    "where keeps": (KT + "a = MatMul(q, kt) c = Mul(a, s) b = Where(keep, c, ninf)", 0.3535533),
+    "where drops": (KT + "a = MatMul(q, kt) c = Mul(a, s) b = Where(keep, ninf, c)", 0.3535533),
+    "no transpose": (SCALE + "f = Constant <value_ints = [8, 7, 8]> () k3 = Reshape(k, f) kt3 = Transpose <perm = [0, 2, 1]> (k3) "
+                     "g = Constant <value_ints = [2, 4, 8, 7]> () kt = Reshape(kt3, g) b = MatMul(q, kt)", 1.0),
+}  # fmt: skip
+EXTRA = {
+    "mask": ", float[2, 1, 5, 7] mask",
+    "mask first": ", float[5, 7] mask",
+    "where keeps": ", bool[2, 1, 5, 7] keep",
+    "where drops": ", bool[5, 7] keep",
+}
+
+
+@pytest.mark.parametrize("spelling", ATTENTIONS)
+def test_attention(spelling: str) -> None:
+    body, scale = ATTENTIONS[spelling]
+    model, ops = rewritten(parse(body + TAIL, QKV + EXTRA.get(spelling, "")))
+    assert ops["Attention"] == 1 and not ops["Softmax"] and not ops["MatMul"]
+    node = next(n for n in model.graph.nodes if n.op_type == "Attention")
+    assert node.domain == "pytensor_rt" and model.opsets["pytensor_rt"] == 1
+    assert node.attrs.get("scale") == (None if scale is None else pytest.approx(scale, rel=1e-6))
+    assert node.inputs[0] == "q" and node.inputs[2] == "v" and len(node.inputs) == (4 if spelling in EXTRA else 3)
+    if spelling != "no transpose":
+        assert node.inputs[1] == "k" and not ops["Transpose"]
+
+
+def test_attention_nan_guard() -> None:
+    body = (
+        KT
+        + """a = MatMul(q, kt) c = Mul(a, s) inf = Constant <value_float = -inf> () m = Where(keep, zero, inf) b = Add(c, m)
+        w0 = Softmax <axis = -1> (b) nan = IsNaN(w0) w = Where(nan, zero, w0) y = MatMul(w, v)"""
+    )
+    proto = parse(body.replace("-inf", "-1.0"), QKV + ", bool[2, 1, 5, 7] keep")
+    for node in proto.graph.node:
+        if node.output[0] == "inf":
+            node.attribute[0].f = -np.inf
+    model, ops = rewritten(proto)
+    assert ops == {"Where": 1, "Attention": 1}
+    assert model.graph.nodes[-1].attrs["nan_to_zero"] == 1
+    feeds = feeds_of(proto) | {"keep": np.zeros((2, 1, 5, 7), bool)}
+    assert not ReferenceEvaluator(export_model(model)).run(None, feeds)[0].any()
+
+
+def test_attention_of_three_axes_absorbs_a_mixed_transpose() -> None:
+    body = constants("s 0.5") + "kt = Transpose <perm = [1, 2, 0]> (k) qs = Mul(q, s) b = MatMul(qs, kt)" + TAIL
+    model, ops = rewritten(parse(body, "float[4, 5, 8] q, float[7, 4, 8] k, float[4, 7, 6] v"))
+    assert ops == {"Transpose": 1, "Attention": 1}
+    assert model.graph.nodes[0].attrs["perm"] == (1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs"),
+    [
+        (KT + "b = MatMul(q, kt)" + TAIL, "float y, float w"),  # the weights are wanted
+        (KT + "b = MatMul(q, kt) z = Relu(b)" + TAIL, "float y, float z"),  # the scores are
+        (KT + "a = MatMul(q, kt) b = Mul(a, mask)" + TAIL, "float y"),  # scaled by a tensor
+        (KT + "b = MatMul(q, kt) w = Softmax <axis = 2> (b) y = MatMul(w, v)", "float y"),
+        (KT + SHAPE_SCALE + "a = MatMul(q, kt) b = Mul(a, df)" + TAIL, "float y"),  # a scale that is no constant nor 1 / sqrt(d)
+        (KT + "low = Constant <value_float = -10.0> () a = MatMul(q, kt) b = Where(keep, a, low)" + TAIL, "float y"),
+        (KT + "a = MatMul(q, kt) c = Add(a, mask) b = Mul(c, s)" + TAIL, "float y"),  # scaled after the mask
+    ],
+)
+def test_not_attention(body: str, outputs: str) -> None:
+    _, ops = rewritten(parse(body, QKV + ", float[5, 7] mask, bool[5, 7] keep", outputs))
+    assert not ops["Attention"] and ops["Softmax"] == 1
+
+
+# ---- folding into weights
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
+
+
+def batch_norm(channels: int) -> dict[str, np.ndarray]:
+    return {"g": random(channels), "b": random(channels), "mean": random(channels), "var": np.abs(random(channels)) + 0.5}
+
+
+CONVS = {
+    "conv": ("c = Conv <pads = [1, 1, 1, 1]> (x, w)", {"w": random(6, 4, 3, 3)}, 6),
+    "conv bias": ("c = Conv(x, w, bias)", {"w": random(6, 4, 3, 3), "bias": random(6)}, 6),
+    "group": ("c = Conv <group = 2> (x, w)", {"w": random(6, 2, 3, 3)}, 6),
+    "transpose": ("c = ConvTranspose(x, w, bias)", {"w": random(4, 6, 2, 2), "bias": random(6)}, 6),
+    "transpose group": ("c = ConvTranspose <group = 2> (x, w)", {"w": random(4, 3, 2, 2)}, 6),
+}
+AFTER = {
+    "batch norm": "y = BatchNormalization(c, g, b, mean, var)",
+    "mul add": "n = Mul(c, ch) y = Add(ch, n)",
+    "sub div": "n = Sub(ch, c) y = Div(n, positive)",
+    "scalar": "n = Mul(one, c) y = Sub(n, one)",
+}
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("conv", CONVS)
+def test_fold_into_conv(conv: str, after: str) -> None:
+    body, weights, channels = CONVS[conv]
+    extra = {
+        "ch": random(1, channels, 1, 1),
+        "positive": np.abs(random(channels, 1, 1)) + 0.5,
+        "one": np.float32(1.5),
+        **batch_norm(channels),
+    }
+    proto = parse(f"{body} {AFTER[after]}", "float[2, 4, 6, 5] x", weights=weights | extra)
+    for v in proto.graph.output:
+        v.type.tensor_type.elem_type = 1
+    model, ops = rewritten(proto, 2e-5, by_onnxruntime)  # onnx.reference has no ConvTranspose with groups
+    assert sum(ops.values()) == 1
+    node = model.graph.nodes[0]
+    assert len(node.inputs) == 3 and set(model.graph.initializers) == set(node.inputs[1:])
+    assert model.graph.initializers[node.inputs[1]].array.dtype == np.float32
+    assert len(node.origins) >= 2
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_fold_into_gemm(transposed: int) -> None:
+    weights = {"w": random(5, 4) if transposed else random(4, 5), "bias": random(5), **batch_norm(5)}
+    body = f"c = Gemm <transB = {transposed}, alpha = 0.5, beta = 2.0> (x, w, bias) y = BatchNormalization(c, g, b, mean, var)"
+    _, ops = rewritten(parse(body, "float[3, 4] x", weights=weights), 2e-5)
+    assert ops == {"Gemm": 1}
+
+
+def test_half_precision_weights_stay_half() -> None:
+    weights = {"w": random(6, 4, 3, 3).astype(np.float16), "s": random(6, 1, 1).astype(np.float16)}
+    model, ops = rewritten(parse("c = Conv(x, w) y = Mul(c, s)", "float16[2, 4, 6, 5] x", "float16 y", weights=weights), 2e-2)
+    assert ops == {"Conv": 1} and model.graph.initializers[model.graph.nodes[0].inputs[1]].array.dtype == np.float16
+
+
+def test_bfloat16_weights_are_rounded_once() -> None:
+    w, s = random(2, 1, 1, 1).astype(ml_dtypes.bfloat16), random(2, 1, 1).astype(ml_dtypes.bfloat16)
+    model = optimize(load_model(parse("c = Conv(x, w) y = Mul(c, s)", "bfloat16[1, 1, 2, 2] x", "bfloat16 y", weights={"w": w, "s": s})))
+    got = model.graph.initializers[model.graph.nodes[0].inputs[1]].array
+    want = (w.astype(np.float64) * s.astype(np.float64)[:, None]).astype(ml_dtypes.bfloat16)
+    assert got.dtype == want.dtype and got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs"),
+    [
+        ("c = Conv(x, w) n = Mul(c, ch) z = Relu(c) y = Add(n, z)", "float y"),  # the convolution has another reader
+        ("c = Conv(x, w) y = Mul(c, ch)", "float y, float c"),  # and is an output
+        ("c = Conv(x, w) e = Relu(w) f = ReduceSum(e) n = Mul(c, ch) y = Add(n, f)", "float y"),  # the weight has another reader
+        ("c = Conv(x, w) y = Mul(c, row)", "float y"),  # not per channel
+        ("c = Conv(x, w) y = Mul(c, c)", "float y"),
+        ("c = Conv(x, w) y = Mul(c, wide)", "float y"),  # broadcasts the result
+    ],
+)
+def test_not_folded(body: str, outputs: str) -> None:
+    weights = {"w": random(6, 4, 3, 3), "ch": random(1, 6, 1, 1), "row": random(3), "wide": random(2, 1, 6, 1, 1)}
+    _, ops = rewritten(parse(body, "float[2, 4, 6, 5] x", outputs, weights=weights))
+    assert ops["Conv"] == 1 and ops["Mul"] == 1
+
+
+# ---- tidying
+
+
+def test_identities() -> None:
+    body = "a = Identity(x) b = Dropout(a) c = Relu(b) d = Identity(c) e = Cast <to = 1> (d) y = Identity(e)"
+    model, ops = rewritten(parse(body))
+    assert ops == {"Relu": 1} and model.graph.nodes[0].inputs == ("x",) and model.graph.nodes[0].outputs == ("y",)
+
+
+def test_identities_that_must_stay() -> None:
+    _, ops = rewritten(
+        parse("y = Identity(x) h = Relu(x) z = Identity(h) a = Cast <to = 11> (x)", outputs="float y, float h, float z, double a")
+    )
+    assert ops == {"Identity": 2, "Relu": 1, "Cast": 1}
+
+
+@pytest.mark.parametrize(("training", "kept"), [("true", 1), ("false", 0)])
+def test_dropout(training: str, kept: int) -> None:
+    flag = {"t": np.array(training == "true"), "ratio": np.float32(0.0)}
+    _, ops = rewritten(parse("d = Dropout(x, ratio, t) y = Relu(d)", weights=flag))
+    assert ops["Dropout"] == kept
+
+
+def test_dead_code() -> None:
+    model, ops = rewritten(
+        parse("a = Relu(x) b = Exp(a) y = Relu(x) z, i = Split <num_outputs = 2, axis = 0> (x) q = Exp(z)", weights={"u": random(3)})
+    )
+    assert ops == {"Relu": 1} and not model.graph.initializers
+
+
+def test_common_subexpressions() -> None:
+    body = "a = Exp(x) b = Exp(x) c = Add(a, one) d = Add(b, uno) y = Mul(c, d) e = LeakyRelu <alpha = 0.1> (x) f = LeakyRelu <alpha = 0.2> (x) z = Add(e, f)"
+    model, ops = rewritten(
+        parse(body, outputs="float y, float z", weights={"one": np.float32([1]), "uno": np.float32([1]), "other": np.float64([1])})
+    )
+    assert ops == {"Exp": 1, "Add": 2, "Mul": 1, "LeakyRelu": 2} and len(model.graph.initializers) == 1
+
+
+def test_random_nodes_are_not_merged() -> None:
+    proto = parse("a = RandomNormalLike(x) b = RandomNormalLike(x) y = Sub(a, b)")
+    assert Counter(n.op_type for n in optimize(load_model(proto)).graph.nodes)["RandomNormalLike"] == 2
+
+
+def test_overridable_initializers_are_left_alone() -> None:
+    proto = parse(
+        "c = Conv(x, w) d = Mul(c, s) y = Mul(d, t)",
+        "float[2, 4, 6, 5] x",
+        weights={"w": random(6, 4, 3, 3), "s": np.float32(2), "t": np.float32(2)},
+    )
+    for name, shape in (("w", [6, 4, 3, 3]), ("s", []), ("t", [])):
+        proto.graph.input.append(helper.make_tensor_value_info(name, 1, shape))
+    model = optimize(load_model(proto))
+    assert [n.op_type for n in model.graph.nodes] == ["Conv", "Mul", "Mul"]
+    assert set(model.graph.initializers) == {"w", "s", "t"}
+
+
+def test_subgraphs_are_rewritten() -> None:
+    """With constants and inputs from outside, and a name replaced outside that is free inside."""
+    inner = GELUS["torch"][1].replace("u = Div(x,", "i = Identity(x) u = Div(i,").replace("Mul(x,", "Mul(i,")
+    body = (
+        GELU
+        + f"""x = Identity(x0) sum = ReduceSum <keepdims = 0> (x) zero = Constant <value_float = 0.0> () cond = Less(sum, zero)
+        out = If (cond) <then_branch = t () => (float y) {{ {inner} }}, else_branch = e () => (float z) {{ dead = Exp(x) z = Relu(x) }}>"""
+    )
+    model, ops = rewritten(parse(body, "float[2, 5, 8] x0", "float out"))
+    assert ops == {"ReduceSum": 1, "Less": 1, "If": 1, "Gelu": 1, "Relu": 1}
+    assert {g.free_names for g in model.graph.graphs()} == {(), ("x0",)}
+    assert set(model.graph.initializers) == {"zero"}
+
+
+def test_origins() -> None:
+    proto = parse(GELU + GELUS["torch"][1])
+    for node in proto.graph.node:
+        node.name = f"node_{node.output[0]}"
+    node = optimize(load_model(proto)).graph.nodes[0]
+    assert node.name == "node_y" and set(node.origins) == {"node_u", "node_f", "node_g", "node_h", "node_y"}
+
+
+def test_a_thousand_nodes_are_fast() -> None:
+    """Counted in calls rather than seconds: the passes look at each node a bounded number of times."""
+    import sys
+
+    def calls(n: int) -> int:
+        lines = [constants("one 1")] + [f"a{i} = Add({f'a{i - 1}' if i else 'x'}, one) b{i} = Exp(a{i})" for i in range(n)]
+        proto = parse(" ".join(lines) + " y = Sum(" + ", ".join(f"b{i}" for i in range(n)) + ")")
+        model = load_model(proto)
+        count = 0
+
+        def profile(frame, event, arg) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(profile)
+        try:
+            optimize(model)
+        finally:
+            sys.setprofile(None)
+        assert len(model.graph.nodes) == 2 * n + 1
+        return count
+
+    small, large = calls(100), calls(500)
+    assert large < 5.5 * small and large < 100 * 1001
