@@ -1,16 +1,20 @@
 // gather: values are only moved, so everything is templated on the element size. All three modes are one loop: an outer nest over (x,
 // indices, y), a few index components that add to x's offset, and an inner block that is copied as it is.
+#include <algorithm>
+
 #include "cpu/gather_index.h"
 #include "cpu/kernels.h"
+#include "cpu/vm.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
 constexpr int64_t kTaskBytes = 64 << 10;
+constexpr int64_t kTile = 4096;  // elements gathered before the epilogue sees them
 
 class Gather final : public Kernel {
  public:
-  explicit Gather(LaunchDesc d) : Kernel(std::move(d)) {
+  explicit Gather(LaunchDesc d) : Kernel(std::move(d)), epilogue_(desc) {
     need(desc.ins.size() == 2 && desc.outs.size() == 1, "gather", "expected two inputs and one output");
     const Operand &x = desc.ins[0], &idx = desc.ins[1], &y = desc.outs[0];
     need(x.present() && y.present() && is_index(idx.dtype), "gather", "indices must be int32 or int64");
@@ -70,15 +74,20 @@ class Gather final : public Kernel {
       }
     }
     need(out == y.ndim, "gather", "y has the wrong rank");
+    if (!epilogue_.empty()) {
+      all_outer_ = outer_;
+      all_block_ = block_;
+      tiling(y);
+    }
     outer_.finish();
     block_.finish();
     const bool wide = idx.dtype == DType::i64;
     switch (e) {
-      case 1: run_ = wide ? &Gather::go<1, int64_t> : &Gather::go<1, int32_t>; break;
-      case 2: run_ = wide ? &Gather::go<2, int64_t> : &Gather::go<2, int32_t>; break;
-      case 4: run_ = wide ? &Gather::go<4, int64_t> : &Gather::go<4, int32_t>; break;
-      case 8: run_ = wide ? &Gather::go<8, int64_t> : &Gather::go<8, int32_t>; break;
-      default: run_ = wide ? &Gather::go<16, int64_t> : &Gather::go<16, int32_t>; break;
+      case 1: wide ? set<1, int64_t>() : set<1, int32_t>(); break;
+      case 2: wide ? set<2, int64_t>() : set<2, int32_t>(); break;
+      case 4: wide ? set<4, int64_t>() : set<4, int32_t>(); break;
+      case 8: wide ? set<8, int64_t>() : set<8, int32_t>(); break;
+      default: wide ? set<16, int64_t>() : set<16, int32_t>(); break;
     }
     count_ = outer_.size();
     block_size_ = block_.size();
@@ -92,6 +101,10 @@ class Gather final : public Kernel {
 
   void run(const RunContext& ctx) override {
     if (count_ == 0 || block_size_ == 0) return;
+    if (!epilogue_.empty()) {
+      ctx.parallel(boxes_, [&](int64_t t, int worker) { (this->*box_)(t, ctx.thread_scratch(worker)); });
+      return;
+    }
     const int64_t pieces = ceil_div(block_.shape[0], piece_), chunks = ceil_div(count_, chunk_);
     ctx.parallel(chunks * pieces, [&](int64_t t, int) {
       const int64_t begin = t / pieces * chunk_, end = begin + chunk_ < count_ ? begin + chunk_ : count_;
@@ -100,12 +113,71 @@ class Gather final : public Kernel {
     });
   }
 
+  size_t thread_scratch_bytes() const override {
+    return epilogue_.empty() ? 0 : static_cast<size_t>(kTile * item_) + epilogue_.scratch_bytes();
+  }
+
   std::string describe() const override {
     if (block_size_ == 1) return "elements";
     return contiguous_block() ? "rows of " + std::to_string(block_size_ * item_) + " bytes" : "strided blocks";
   }
 
  private:
+  template <int E, class I>
+  void set() {
+    run_ = &Gather::go<E, I>;
+    box_ = &Gather::box<E, I>;
+  }
+
+  // With an epilogue, y is cut into boxes of at most kTile elements along its last two axes.
+  void tiling(const Operand& y) {
+    const int64_t n = y.ndim > 0 ? y.shape[y.ndim - 1] : 1, m = y.ndim > 1 ? y.shape[y.ndim - 2] : 1;
+    cols_ = std::max<int64_t>(1, std::min(n, kTile));
+    rows_ = std::max<int64_t>(1, std::min(m, kTile / cols_));
+    boxes_ = ceil_div(n, cols_) * ceil_div(m, rows_);
+    for (int i = 0; i < y.ndim - 2; i++) boxes_ *= y.shape[i];
+  }
+
+  template <int E, class I>
+  void box(int64_t t, char* scratch) const {
+    const Operand& y = desc.outs[0];
+    const int last = y.ndim - 1;
+    int64_t index[kMaxDims] = {}, rows = 1, cols = 1;
+    for (int i = last; i >= 0; i--) {
+      const int64_t step = i == last ? cols_ : i == last - 1 ? rows_ : 1, n = ceil_div(y.shape[i], step);
+      index[i] = t % n * step;
+      t /= n;
+      if (i == last) cols = std::min(cols_, y.shape[i] - index[i]);
+      if (i == last - 1) rows = std::min(rows_, y.shape[i] - index[i]);
+    }
+    int64_t at[kMaxDims];
+    std::copy(index, index + kMaxDims, at);
+    for (int64_t r = 0; r < rows; r++) {
+      if (last > 0) at[last - 1] = index[last - 1] + r;
+      row<E, I>(at, cols, scratch + r * cols * E);
+    }
+    epilogue_.apply(desc, index, last - 1, rows, last < 0 ? 0 : last, cols, {scratch, cols, 1}, scratch + kTile * item_);
+  }
+
+  // `cols` gathered elements from position `at` of y along its last axis.
+  template <int E, class I>
+  void row(const int64_t* at, int64_t cols, char* out) const {
+    const char *x = desc.ins[0].as<char>(), *idx = desc.ins[1].as<char>();
+    for (int i = 0; i < all_outer_.nd; i++) {
+      x += at[i] * all_outer_.stride[i][0];
+      idx += at[i] * all_outer_.stride[i][1];
+    }
+    if (all_block_.nd > 0) {
+      x += offset<I>(idx);
+      for (int i = 0; i < all_block_.nd; i++) x += at[all_outer_.nd + i] * all_block_.stride[i][0];
+      copy_elements<E>(out, E, x, all_block_.stride[all_block_.nd - 1][0], cols);
+      return;
+    }
+    const int inner = all_outer_.nd - 1;
+    const int64_t sx = inner < 0 ? 0 : all_outer_.stride[inner][0], si = inner < 0 ? 0 : all_outer_.stride[inner][1];
+    for (int64_t c = 0; c < cols; c++) std::memcpy(out + c * E, x + c * sx + offset<I>(idx + c * si), E);
+  }
+
   bool contiguous_block() const { return block_.nd == 1 && block_.stride[0][0] == item_ && block_.stride[0][1] == item_; }
 
   template <class I>
@@ -147,17 +219,19 @@ class Gather final : public Kernel {
 
   Axes<3> outer_;  // x, indices, y
   Axes<2> block_;  // x, y
+  Epilogue epilogue_;
+  Axes<3> all_outer_;  // as above, one entry per axis of y, for epilogues
+  Axes<2> all_block_;
+  int64_t rows_ = 1, cols_ = 1, boxes_ = 0;
   int parts_ = 0, axis_[kMaxDims];
   int64_t size_[kMaxDims], step_[kMaxDims], part_stride_ = 0;
   int64_t item_, count_, block_size_, chunk_, piece_;
   void (Gather::*run_)(int64_t, int64_t, int64_t, int64_t) const;
+  void (Gather::*box_)(int64_t, char*) const;
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_gather(LaunchDesc desc, BindContext&) {
-  need(desc.epilogue.empty(), "gather", "no epilogue yet");
-  return std::make_unique<Gather>(std::move(desc));
-}
+std::unique_ptr<Kernel> make_gather(LaunchDesc desc, BindContext&) { return std::make_unique<Gather>(std::move(desc)); }
 
 }  // namespace ptrt::PTRT_LEVEL

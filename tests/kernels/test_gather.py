@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pytensor_rt import _native
+from pytensor_rt.lowering.expr import cast
 
 from . import harness
 
@@ -137,3 +138,40 @@ def test_wrong_shapes_are_refused() -> None:
     for y in [(4, 4), (4,), (4, 5, 1)]:
         with pytest.raises(_native.LaunchError, match="gather"):
             harness.run("gather", [x, idx], [(y, np.float32)], {"mode": "axis"})
+
+
+EPILOGUE_CASES = [
+    ("axis", (7, 5), (4,), 0), ("axis", (3, 7), (2, 3), 1), ("axis", (2, 5, 3, 4), (6,), 1), ("axis", (9,), (), 0), ("axis", (50, 6000), (3, 2), 0),
+    ("axis", (3, 2), (9000,), 1), ("elements", (7, 5), (4, 5), 0), ("elements", (6,), (9,), 0), ("nd", (4, 5), (3, 2), 0), ("nd", (4, 5, 3), (3, 1), 0),
+    ("nd", (6,), (1,), 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", EPILOGUE_CASES, ids=str)
+def test_epilogue(case: tuple[str, tuple[int, ...], tuple[int, ...], int], threads: int) -> None:
+    """Dequantised rows plus a bias, with a separate bias and one that is the output's own memory."""
+    mode, xs, ishape, axis = case
+    rng = np.random.default_rng(5)
+    x = rng.integers(-100, 100, xs).astype(np.int8)
+    if mode == "nd":
+        idx = np.stack([rng.integers(-n, n, ishape[:-1]) for n in xs[: ishape[-1]]], -1)
+        plain = reference_nd(x, idx, 0)
+    else:
+        idx = rng.integers(-xs[axis], xs[axis], ishape)
+        plain = np.take(x, idx, axis) if mode == "axis" else np.take_along_axis(x, idx, axis)
+    shape = np.shape(plain)
+    bias = np.asarray(rng.standard_normal(shape)).astype(np.float32)
+    column = np.broadcast_to(rng.standard_normal((*shape[:-1], 1) if shape else ()).astype(np.float32), shape)
+    want = np.float32(plain) * np.float32(0.5) + bias + column
+    params = {"mode": mode, "axis": axis}
+
+    def finish(acc: Any, b: Any, c: Any) -> Any:
+        return cast(acc, np.dtype(np.float32)) * 0.5 + b + c
+
+    for xx, y in [(x, np.zeros(shape, np.float32)), (harness.strided(rng, x), harness.strided(rng, np.zeros(shape, np.float32)))]:
+        harness.run("gather", [xx, idx], [y], params, epilogue=finish, epi_ins=[bias, column], acc_dtype=np.int8, threads=threads)
+        np.testing.assert_allclose(y, want, rtol=1e-6, atol=1e-6)
+        y[...] = bias
+        harness.run("gather", [xx, idx], [y], params, epilogue=finish, epi_ins=[y, column], acc_dtype=np.int8, threads=threads)
+        np.testing.assert_allclose(y, want, rtol=1e-6, atol=1e-6)
