@@ -10,7 +10,7 @@ from ..dtypes import F32, from_code, is_float
 from ..lowering import expr as e
 from ..lowering.symbolic import is_symbolic
 from ..lowering.tensor import Tensor, size_of
-from ..lowering.tracer import Sequence, Tracer, broadcast_shapes
+from ..lowering.tracer import Tracer, broadcast_shapes
 from .registry import op
 from .util import norm_axes, norm_axis
 
@@ -315,8 +315,3 @@ def trilu(t: Tracer, x: Tensor, k_in: Tensor | None = None, *, upper: int = 1) -
     zero = False if x.dtype.kind == "b" else 0
     keep = (lambda r, c: c - r >= k) if upper else (lambda r, c: c - r <= k)
     return t.map(lambda v, r, c: e.where(keep(r, c), v, zero), x, rows, cols)
-
-
-@op("SequenceConstruct")
-def sequence_construct(t: Tracer, *xs: Tensor) -> Sequence:
-    return Sequence(xs, xs[0].dtype)

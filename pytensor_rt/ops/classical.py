@@ -1,0 +1,342 @@
+"""ai.onnx.ml: scikit-learn's pipelines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import F32, F64, I32, I64, STRING
+from ..kernels.spec import NODE_MODES
+from ..lowering import expr as e
+from ..lowering.tensor import Tensor
+from ..lowering.tracer import Tracer
+from .linear import matmul_like
+from .reduction import reduce_axes
+from .registry import op
+
+ML = "ai.onnx.ml"
+
+
+def _rows(t: Tracer, x: Tensor) -> Tensor:
+    """[n, features]: a vector is one row."""
+    return x.unsqueeze(0) if x.ndim == 1 else x
+
+
+def _as_float(t: Tracer, x: Tensor) -> Tensor:
+    return x if x.dtype in (F32, F64) else t.cast(x, F32)
+
+
+@op("Scaler", domain=ML)
+def scaler(t: Tracer, x: Tensor, *, offset: Any = (0.0,), scale: Any = (1.0,)) -> Tensor:
+    return t.map(lambda v, o, s: (v - o) * s, t.cast(x, F32), t.const(np.array(offset, np.float32)), t.const(np.array(scale, np.float32)))
+
+
+@op("Normalizer", domain=ML)
+def normalizer(t: Tracer, x: Tensor, *, norm: str = "MAX") -> Tensor:
+    x = t.cast(x, F32)
+    last = (x.ndim - 1,)
+    if norm == "MAX":
+        return t.map(lambda v, m: e.where(m == 0, v, v / m), x, reduce_axes(t, x, "max", last, True))
+    return t.map(lambda v, m: e.where(m == 0, v, v / m), x, reduce_axes(t, x, "l1" if norm == "L1" else "l2", last, True))
+
+
+@op("Binarizer", domain=ML)
+def binarizer(t: Tracer, x: Tensor, *, threshold: float = 0.0) -> Tensor:
+    return t.map(lambda v: e.cast(v > threshold, x.dtype), x)
+
+
+@op("Imputer", domain=ML)
+def imputer(t: Tracer, x: Tensor, *, imputed_value_floats: Any = None, imputed_value_int64s: Any = None, replaced_value_float: float = 0.0,
+            replaced_value_int64: int = 0) -> Tensor:  # fmt: skip
+    if x.dtype == I64:
+        fill = t.const(np.array(imputed_value_int64s, np.int64))
+        return t.map(lambda v, f: e.where(v == replaced_value_int64, f, v), x, fill)
+    fill = t.const(np.array(imputed_value_floats, x.dtype))
+    if np.isnan(replaced_value_float):
+        return t.map(lambda v, f: e.where(e.isnan(v), f, v), x, fill)
+    return t.map(lambda v, f: e.where(v == replaced_value_float, f, v), x, fill)
+
+
+@op("ArrayFeatureExtractor", domain=ML)
+def array_feature_extractor(t: Tracer, x: Tensor, index: Tensor) -> Tensor:
+    flat = t.reshape(index, (index.size,))
+    x2 = x if x.ndim > 1 else x.unsqueeze(0)
+    shape = (*x2.shape[:-1], flat.shape[0])
+    if x.dtype == STRING:
+        return t.host(lambda v, i: (np.take(v, i, -1),), [x2, flat], [(shape, x.dtype)])[0]
+    return t.record("gather", [x2, flat], [(shape, x.dtype)], {"mode": "axis", "axis": x2.ndim - 1})[0]
+
+
+@op("FeatureVectorizer", domain=ML)
+def feature_vectorizer(t: Tracer, *xs: Tensor, inputdimensions: Any = None) -> Tensor:
+    return t.concat([t.cast(_rows(t, x), F32) for x in xs], 1)
+
+
+@op("LinearRegressor", domain=ML)
+def linear_regressor(t: Tracer, x: Tensor, *, coefficients: Any, intercepts: Any = None, targets: int = 1, post_transform: str = "NONE") -> Tensor:
+    x = t.cast(_rows(t, x), F32)
+    w = t.const(np.array(coefficients, np.float32).reshape(targets, -1).T.copy())
+    y = matmul_like(t, x, w)
+    if intercepts is not None:
+        y = t.map(lambda v, b: v + b, y, t.const(np.array(intercepts, np.float32)))
+    return transform(t, y, post_transform)
+
+
+def transform(t: Tracer, y: Tensor, kind: str) -> Tensor:
+    """ONNX-ML post_transform over the last axis."""
+    if kind == "NONE":
+        return y
+    if kind == "LOGISTIC":
+        return t.map(e.sigmoid, y)
+    last = y.ndim - 1
+    if kind == "SOFTMAX":
+        return t.record("softmax", [y], [(y.shape, y.dtype)], {"op": "softmax", "axis": last})[0]
+    if kind == "SOFTMAX_ZERO":  # zeros stay zero and do not take part
+        masked = t.map(lambda v: e.where(v == 0, float("-inf"), v), y)
+        s = t.record("softmax", [masked], [(y.shape, y.dtype)], {"op": "softmax", "axis": last})[0]
+        return t.map(lambda v, p: e.where(v == 0, v, p), y, s)
+    if kind == "PROBIT":
+        return t.map(_probit, y)
+    t.fail(f"unknown post_transform {kind!r}")
+
+
+def _probit(p: e.Var) -> e.Var:
+    """sqrt(2) * erfinv(2p - 1) by Winitzki's approximation, as ONNX runtimes do."""
+    x = p * 2.0 - 1.0
+    log = e.log(-x * x + 1.0)
+    a = log * 0.5 + 2.0 / (3.14159 * 0.147)
+    b = log * (1.0 / 0.147)
+    root = e.sqrt(e.sqrt(a * a - b) - a)
+    return e.where(x < 0, -root, root) * 1.41421356
+
+
+def _labels(t: Tracer, index: Tensor, strings: Any, ints: Any) -> Tensor:
+    """Class labels [n] from class positions int64 [n]."""
+    if strings:
+        table = np.array([str(s) for s in strings], object)
+        return t.host(lambda i: (table[i],), [index], [(index.shape, STRING)])[0]
+    values = np.array(ints, np.int64)
+    if (values == np.arange(len(values))).all():
+        return index
+    return t.record("gather", [t.const(values), index], [(index.shape, I64)], {"mode": "axis", "axis": 0})[0]
+
+
+def _argmax(t: Tracer, scores: Tensor) -> Tensor:
+    y = t.record("arg_reduce", [scores], [((scores.shape[0], 1), I64)], {"op": "max", "axis": 1})[0]
+    return y.squeeze(1)
+
+
+@op("LinearClassifier", domain=ML)
+def linear_classifier(
+    t: Tracer, x: Tensor, *, coefficients: Any, intercepts: Any = None, classlabels_ints: Any = None, classlabels_strings: Any = None,
+    multi_class: int = 0, post_transform: str = "NONE",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    x = t.cast(_rows(t, x), F32)
+    n_labels = len(classlabels_strings or classlabels_ints or ())
+    n = len(intercepts) if intercepts is not None else n_labels
+    w = np.array(coefficients, np.float32).reshape(n, -1)
+    scores = matmul_like(t, x, t.const(w.T.copy()))
+    if intercepts is not None:
+        scores = t.map(lambda v, b: v + b, scores, t.const(np.array(intercepts, np.float32)))
+    if n == 1 and n_labels == 2:  # binary: one score decides
+        threshold = 0.5 if post_transform == "LOGISTIC" else 0.0
+        positive = transform(t, scores, post_transform) if post_transform == "LOGISTIC" else scores
+        index = t.map(lambda v: e.cast(v > threshold, I64), positive).squeeze(1)
+        negative = t.map((lambda v: 1 - v) if post_transform == "LOGISTIC" else lambda v: -v, positive)
+        both = t.concat([negative, positive], 1)
+        if post_transform not in ("NONE", "LOGISTIC"):
+            both = transform(t, both, post_transform)
+        return _labels(t, index, classlabels_strings, classlabels_ints), both
+    return _labels(t, _argmax(t, scores), classlabels_strings, classlabels_ints), transform(t, scores, post_transform)
+
+
+@op("ZipMap", domain=ML)
+def zip_map(t: Tracer, x: Tensor, *, classlabels_int64s: Any = None, classlabels_strings: Any = None) -> Tensor:
+    """A list of {label: score} per row."""
+    labels = list(classlabels_strings or classlabels_int64s)
+
+    def rows(v: Any) -> tuple[Any, ...]:
+        return ([dict(zip(labels, map(float, row))) for row in v.reshape(-1, len(labels))],)
+
+    out = t.empty((x.shape[0] if x.ndim > 1 else 1,), STRING)
+    return t.host(rows, [x], [out])[0]
+
+
+@op("LabelEncoder", domain=ML)
+def label_encoder(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
+    keys: Any = None
+    values: Any = None
+    if "classes_strings" in attrs:  # version 1: strings to their positions, or back
+        names = [str(s) for s in attrs["classes_strings"]]
+        keys, values = (names, list(range(len(names)))) if x.dtype == STRING else (list(range(len(names))), names)
+        default: Any = attrs.get("default_int64", -1) if x.dtype == STRING else attrs.get("default_string", "_Unused")
+    else:
+        for kind in ("strings", "int64s", "floats", "tensor"):
+            keys = attrs.get(f"keys_{kind}", keys)
+            values = attrs.get(f"values_{kind}", values)
+        keys, values = np.asarray(keys).reshape(-1).tolist(), np.asarray(values).reshape(-1)
+        is_text, is_int = values.dtype.kind in "USO", values.dtype.kind in "iu"
+        if "default_tensor" in attrs:
+            default = np.asarray(attrs["default_tensor"]).reshape(-1)[0]
+        else:
+            default = attrs.get("default_string", "_Unused") if is_text else attrs.get("default_int64", -1) if is_int else attrs.get("default_float", -0.0)
+        values = values.tolist()
+    table = dict(zip(keys, values))
+    nan_value = next((v for k, v in table.items() if isinstance(k, float) and k != k), default)
+    dtype = STRING if isinstance(values[0], str) else I64 if isinstance(values[0], int) else F32
+    if "values_tensor" in attrs and dtype != STRING:
+        dtype = np.asarray(attrs["values_tensor"]).dtype
+
+    def encode(v: Any) -> tuple[Any, ...]:
+        flat = [nan_value if isinstance(k, float) and k != k else table.get(k, default) for k in v.reshape(-1).tolist()]
+        out = np.empty(len(flat), dtype)
+        out[:] = flat
+        return (out.reshape(v.shape),)
+
+    return t.host(encode, [x], [(x.shape, dtype)])[0]
+
+
+@op("CategoryMapper", domain=ML)
+def category_mapper(t: Tracer, x: Tensor, *, cats_int64s: Any, cats_strings: Any, default_int64: int = -1, default_string: str = "_Unused") -> Tensor:
+    if x.dtype == STRING:
+        return label_encoder(t, x, keys_strings=tuple(cats_strings), values_int64s=tuple(cats_int64s), default_int64=default_int64)
+    return label_encoder(t, x, keys_int64s=tuple(cats_int64s), values_strings=tuple(cats_strings), default_string=default_string)
+
+
+@op("OneHotEncoder", domain=ML)
+def one_hot_encoder(t: Tracer, x: Tensor, *, cats_int64s: Any = None, cats_strings: Any = None, zeros: int = 1) -> Tensor:
+    if cats_strings:
+        names = np.array([str(s) for s in cats_strings], object)
+        return t.host(lambda v: ((v[..., None] == names).astype(np.float32),), [x], [((*x.shape, len(names)), F32)])[0]
+    cats = np.array(cats_int64s, np.int64)
+    return t.map(lambda v, c: e.cast(v == c, F32), t.cast(x, I64).unsqueeze(x.ndim), t.const(cats))
+
+
+# ------------------------------------------------------------------------------------------------------------------- tree ensembles
+_MODES = {"BRANCH_LEQ": "leq", "BRANCH_LT": "lt", "BRANCH_GTE": "gte", "BRANCH_GT": "gt", "BRANCH_EQ": "eq", "BRANCH_NEQ": "neq", "LEAF": "leaf"}
+
+
+def tree_arrays(
+    t: Tracer, dtype: Any, *, nodes_treeids: Any, nodes_nodeids: Any, nodes_featureids: Any, nodes_values: Any, nodes_modes: Any, nodes_truenodeids: Any,
+    nodes_falsenodeids: Any, nodes_missing_value_tracks_true: Any, leaf_treeids: Any, leaf_nodeids: Any, leaf_ids: Any, leaf_weights: Any,
+) -> list[Tensor]:  # fmt: skip
+    """The flat arrays of the tree_ensemble kernel from the TreeEnsembleRegressor/Classifier attributes. Checks every index."""
+    position = {(a, b): i for i, (a, b) in enumerate(zip(nodes_treeids, nodes_nodeids))}
+    n = len(position)
+    if n != len(nodes_modes) or n != len(nodes_values) or n != len(nodes_featureids):
+        t.fail("the node attributes have different lengths, or a node is defined twice")
+    modes = np.array([NODE_MODES.index(_MODES[m]) for m in nodes_modes], np.uint8)
+    true, false = np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32)
+    roots = []
+    seen: set[int] = set()
+    targets_of: set[int] = set()
+    for i, (tree, m, a, b) in enumerate(zip(nodes_treeids, nodes_modes, nodes_truenodeids, nodes_falsenodeids)):
+        if tree not in seen:
+            seen.add(tree)
+            roots.append(i)
+        if m != "LEAF":
+            for child, out in ((a, true), (b, false)):
+                j = position.get((tree, child))
+                if j is None:
+                    t.fail(f"tree {tree}: node {nodes_nodeids[i]} points to node {child}, which does not exist")
+                if j in targets_of or j == i:
+                    t.fail(f"tree {tree}: node {child} has two parents")
+                targets_of.add(j)
+                out[i] = j
+    if any(r in targets_of for r in roots):
+        t.fail("the first node of a tree is not its root, or the nodes form a cycle")
+    per_node: list[list[tuple[int, float]]] = [[] for _ in range(n)]
+    for tree, node, target, w in zip(leaf_treeids, leaf_nodeids, leaf_ids, leaf_weights):
+        j = position.get((tree, node))
+        if j is None:
+            t.fail(f"tree {tree}: a leaf weight names node {node}, which does not exist")
+        per_node[j].append((int(target), float(w)))
+    ranges = np.cumsum([0, *(len(p) for p in per_node)]).astype(np.int32)
+    flat = [p for part in per_node for p in part]
+    missing = np.array(nodes_missing_value_tracks_true or (0,) * n, np.bool_)
+    arrays = [
+        np.array(nodes_featureids, np.int32), np.array(nodes_values, dtype), modes, true, false, np.array(roots, np.int32),
+        np.array([p[0] for p in flat], np.int32), np.array([p[1] for p in flat], dtype), ranges, missing,
+    ]  # fmt: skip
+    return [t.const(a) for a in arrays]
+
+
+def _ensemble(t: Tracer, x: Tensor, arrays: list[Tensor], n_targets: int, aggregate: str) -> Tensor:
+    dtype = F64 if x.dtype == F64 else F32
+    features = arrays[0].value
+    if features is not None and features.size and not (0 <= int(features.min()) and int(features.max()) < x.shape[1]):
+        t.fail(f"a node reads feature {int(features.max())} of {int(x.shape[1])}")
+    targets = arrays[6].value
+    if targets is not None and targets.size and not (0 <= int(targets.min()) and int(targets.max()) < n_targets):
+        t.fail(f"a leaf names target {int(targets.max())} of {n_targets}")
+    return t.record("tree_ensemble", [x, *arrays, None], [((x.shape[0], n_targets), dtype)], {"aggregate": aggregate, "n_targets": n_targets})[0]
+
+
+_NODE_ATTRS = (
+    "nodes_treeids", "nodes_nodeids", "nodes_featureids", "nodes_values", "nodes_modes", "nodes_truenodeids", "nodes_falsenodeids",
+    "nodes_missing_value_tracks_true",
+)  # fmt: skip
+
+
+def _node_attrs(attrs: dict[str, Any]) -> dict[str, Any]:
+    out = {k: attrs.get(k) for k in _NODE_ATTRS}
+    if attrs.get("nodes_values_as_tensor") is not None:
+        out["nodes_values"] = np.asarray(attrs["nodes_values_as_tensor"]).tolist()
+    return out
+
+
+@op("TreeEnsembleRegressor", domain=ML)
+def tree_ensemble_regressor(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
+    x = _as_float(t, _rows(t, x))
+    weights = attrs.get("target_weights")
+    if attrs.get("target_weights_as_tensor") is not None:
+        weights = np.asarray(attrs["target_weights_as_tensor"]).tolist()
+    n = attrs.get("n_targets", 1)
+    arrays = tree_arrays(
+        t, x.dtype, **_node_attrs(attrs), leaf_treeids=attrs["target_treeids"], leaf_nodeids=attrs["target_nodeids"], leaf_ids=attrs["target_ids"],
+        leaf_weights=weights,
+    )  # fmt: skip
+    y = _ensemble(t, x, arrays, n, attrs.get("aggregate_function", "SUM").lower())
+    base = attrs.get("base_values") or (np.asarray(attrs["base_values_as_tensor"]).tolist() if attrs.get("base_values_as_tensor") is not None else None)
+    if base:
+        y = t.map(lambda v, b: v + b, y, t.const(np.array(base, y.dtype)))
+    return t.cast(transform(t, y, attrs.get("post_transform", "NONE")), F32)
+
+
+@op("TreeEnsembleClassifier", domain=ML)
+def tree_ensemble_classifier(t: Tracer, x: Tensor, **attrs: Any) -> tuple[Tensor, Tensor]:
+    x = _as_float(t, _rows(t, x))
+    strings, ints = attrs.get("classlabels_strings"), attrs.get("classlabels_int64s")
+    n = len(strings or ints)
+    weights = attrs.get("class_weights")
+    if attrs.get("class_weights_as_tensor") is not None:
+        weights = np.asarray(attrs["class_weights_as_tensor"]).tolist()
+    ids = attrs["class_ids"]
+    binary = n == 2 and len(set(ids)) == 1  # one column of weights for two classes
+    arrays = tree_arrays(
+        t, x.dtype, **_node_attrs(attrs), leaf_treeids=attrs["class_treeids"], leaf_nodeids=attrs["class_nodeids"],
+        leaf_ids=[0] * len(ids) if binary else ids, leaf_weights=weights,
+    )  # fmt: skip
+    scores = _ensemble(t, x, arrays, 1 if binary else n, "sum")
+    base = attrs.get("base_values") or (np.asarray(attrs["base_values_as_tensor"]).tolist() if attrs.get("base_values_as_tensor") is not None else None)
+    if base:
+        scores = t.map(lambda v, b: v + b, scores, t.const(np.array(base, scores.dtype)))
+    scores = t.cast(scores, F32)
+    kind = attrs.get("post_transform", "NONE")
+    if binary:
+        positive_weights = all(w >= 0 for w in weights)
+        limit = 0.5 if positive_weights and kind == "NONE" else 0.0
+        index = t.map(lambda v: e.cast(v > limit, I64), scores).squeeze(1)
+        if kind == "LOGISTIC":
+            p = t.map(e.sigmoid, scores)
+            both = t.concat([t.map(lambda v: 1 - v, p), p], 1)
+        elif positive_weights and kind == "NONE":
+            both = t.concat([t.map(lambda v: 1 - v, scores), scores], 1)
+        else:
+            both = transform(t, t.concat([t.map(lambda v: -v, scores), scores], 1), kind)
+        return _labels(t, index, strings, ints), both
+    return _labels(t, _argmax(t, scores), strings, ints), transform(t, scores, kind)
+
+
+__all__ = ["I32", "ML", "transform", "tree_arrays"]
