@@ -135,7 +135,10 @@ def linear_classifier(
     x = t.cast(_rows(t, x), F32)
     n_labels = len(classlabels_strings or classlabels_ints or ())
     n = len(intercepts) if intercepts is not None else n_labels
-    w = np.array(coefficients, np.float32).reshape(n, -1)
+    features = int(x.shape[1])
+    if len(coefficients) < n * features:
+        t.fail(f"{len(coefficients)} coefficients, expected {n} classes x {features} features")
+    w = np.array(coefficients, np.float32)[: n * features].reshape(n, features)  # more are ignored, as onnxruntime does (its logreg_iris has them)
     scores = matmul_like(t, x, t.const(w.T.copy()))
     if intercepts is not None:
         scores = t.map(lambda v, b: v + b, scores, t.const(np.array(intercepts, np.float32)))
