@@ -16,6 +16,7 @@ import numpy as np
 
 from ..dtypes import BOOL, DType
 from ..kernels.spec import OPCODES
+from .symbolic import is_symbolic
 
 Instr = tuple[str, tuple[Any, ...], DType]
 Program = tuple[Instr, ...]
@@ -31,7 +32,11 @@ class Builder:
         self.seen: dict[Any, int] = {}
 
     def emit(self, op: str, args: tuple[Any, ...], dtype: DType) -> int:
-        key = (op, (repr(args[0]), type(args[0])) if op == "const" else args, dtype)  # repr tells -0.0 from 0.0 and keeps NaN equal to itself
+        if op == "const":  # repr tells -0.0 from 0.0 and keeps NaN equal to itself; a symbol is equal only to itself
+            v = args[0]
+            key: Any = (op, ("symbol", v._expr) if is_symbolic(v) else (repr(v), type(v)), dtype)
+        else:
+            key = (op, args, dtype)
         index = self.seen.get(key)
         if index is None:
             index = self.seen[key] = len(self.code)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..dtypes import DType
+from .symbolic import is_symbolic
 
 Shape = tuple[int, ...]
 Array = npt.NDArray[Any]
@@ -101,6 +102,8 @@ class Tensor:
                 k = data.itemsize
                 flat = data.reshape(-1)[self.offset :]
                 self._value = np.lib.stride_tricks.as_strided(flat, self.shape, tuple(k * s for s in self.strides), writeable=False)
+            if self._value.dtype == object and self.dtype != object and not any(is_symbolic(v) for v in self._value.reshape(-1)):
+                self._value = self._value.astype(self.dtype)
         return self._value
 
     def view(self, shape: Shape, strides: Shape, offset: int | None = None) -> Tensor:

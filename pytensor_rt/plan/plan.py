@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..lowering.symbolic import plain
 from ..lowering.tensor import ARENA, Buffer, HostCall, Launch, Tensor
 from .alias import in_place, lifetimes
 from .arena import Item, aligned, lower_bound, place
@@ -76,15 +77,16 @@ def make_plan(
     roots = in_place(launches, stats) if options.alias else {}
     mark("alias")
     items, holders = _items(launches, roots)
-    offsets, arena_bytes = place(items)
+    sizes = [(first, last, plain(n)) for first, last, n in items]  # placement follows the hints of symbolic sizes
+    offsets, arena_bytes = place(sizes)
     mark("place")
     plan = Plan(
         launches=launches,
         outputs=outputs,
         offsets={b: offsets[k] for b, k in holders},
         arena_bytes=arena_bytes,
-        lower_bound=lower_bound(items, len(launches)),
-        naive_bytes=sum(aligned(b.nbytes) for b, _ in holders),
+        lower_bound=lower_bound(sizes, len(launches)),
+        naive_bytes=sum(aligned(plain(b.nbytes)) for b, _ in holders),
         stats=stats,
         into=into,
         items=items,

@@ -24,6 +24,7 @@ from ..plan.plan import Plan, PlanOptions, make_plan
 from .program import BoundPlan
 from .reference import ReferenceBound, ReferenceMemory
 from .resolve import Resolver
+from .templates import Templates
 
 MAX_STEERING_KEYS = 8  # distinct values per shape after which an input stops steering
 CACHE_WORDS = 8 << 20  # encoded words kept over all cached plans (64 MiB)
@@ -86,6 +87,7 @@ class Engine:
         self.input_infos = [v for v in graph.inputs if v.name not in graph.initializers]
         self.output_names = [v.name for v in graph.outputs]
         self.base_env, self.graph, self.next_buffer = self._fold(graph)
+        self.templates = Templates(self) if not isinstance(memory, ReferenceMemory) and not self.overridable else None
 
     # ------------------------------------------------------------------------------------------------------------- preparation
     def _fold(self, graph: Graph) -> tuple[dict[str, Any], Graph, int]:
@@ -184,6 +186,14 @@ class Engine:
         """Plan and bind recorded launches."""
         plan = make_plan(launches, results if read is None else {"": Sequence([read])}, self.options, keep)
         self.plans += 1
+        inputs = self.input_buffers(plan, results)
+        memory = memory or self.memory
+        bind = ReferenceBound if isinstance(memory, ReferenceMemory) else BoundPlan
+        bound = bind(plan, inputs, out_buffers, memory)
+        return Segment(bound, results, read, carried)
+
+    def input_buffers(self, plan: Plan, results: Any) -> list[Buffer]:
+        """The INPUT buffers a plan reads or hands out, in order of first use."""
         inputs: list[Buffer] = []
         seen: set[Buffer] = set()
         for launch in plan.launches:
@@ -195,10 +205,7 @@ class Engine:
             if v.buffer.kind == INPUT and v.buffer not in seen:
                 seen.add(v.buffer)
                 inputs.append(v.buffer)
-        memory = memory or self.memory
-        bind = ReferenceBound if isinstance(memory, ReferenceMemory) else BoundPlan
-        bound = bind(plan, inputs, out_buffers, memory)
-        return Segment(bound, results, read, carried)
+        return inputs
 
     # ---------------------------------------------------------------------------------------------------------------- running
     def entry(self, key: Any) -> Entry | None:
@@ -222,6 +229,8 @@ class Engine:
                     if self._tired(shape_key, known):
                         continue
                     e = Entry()
+                    if self.templates is not None:
+                        e.first = self.templates.find(specs, known)
                 try:
                     out = _Run(self, e, specs, known, feeds).run()
                 except Steer as s:

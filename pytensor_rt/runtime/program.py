@@ -33,6 +33,7 @@ class Encoded:
         self.mapped: list[bool] = []
         in_at = {b: i for i, b in enumerate(inputs)}
         out_at = {b: i for i, b in enumerate(outputs)}
+        self.arena_words: list[tuple[int, Buffer]] = []  # position in `code` of every arena buffer's offset
         self.native = [launch for launch in plan.launches if not isinstance(launch, HostCall)]
         for launch in self.native:
             for t in launch.tensors():
@@ -41,6 +42,7 @@ class Encoded:
                     continue
                 numbers[b] = len(numbers)
                 if b.kind == ARENA:
+                    self.arena_words.append((len(table) + 3, b))
                     table += (encode.ARENA, plan.offsets[b], b.nbytes)
                 elif b.kind == INPUT:
                     table += (encode.INPUT, in_at[b], b.nbytes)
@@ -60,16 +62,22 @@ class Encoded:
 class BoundPlan:
     """A plan ready to run: a native program interleaved with host calls."""
 
-    def __init__(self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer], memory: Any, encoded: Encoded | None = None) -> None:
+    def __init__(
+        self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer], memory: Any, encoded: Encoded | None = None, code: Any = None
+    ) -> None:
         self.plan, self.memory = plan, memory
         self.inputs, self.outputs = inputs, outputs
-        encoded = encoded or Encoded(plan, inputs, outputs)
+        self.from_template = code is not None  # then the plan's shapes and offsets are those of the template's hints
+        if encoded is None:
+            encoded = Encoded(plan, inputs, outputs)
+        if code is None:
+            code = encode.words(encoded.code)
         self.native = encoded.native
         self.consts = encoded.consts
         self.program: Any = None
         if self.native:
             try:
-                self.program = memory.program(encode.words(encoded.code), encoded.consts, encoded.mapped)
+                self.program = memory.program(code, encoded.consts, encoded.mapped)
             except memory.native.LaunchError as e:
                 launch = self.native[e.launch]
                 raise UnsupportedError(f"{describe_nodes(launch)}: kernel {launch.kernel!r}: {e} ({_operands(launch)})") from e

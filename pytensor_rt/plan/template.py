@@ -1,0 +1,130 @@
+"""Plan templates: an encoded plan as a function of symbolic dimensions.
+
+A trace with symbolic dimensions (lowering/symbolic.py) leaves symbolic integers in the encoded words of its plan. A Template compiles the few
+distinct expressions behind them, and the guards the trace relied on, into one Python function; a new shape then costs one call of it, one table
+fill, and arena placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..lowering.symbolic import Recorder, SymInt, plain
+from .arena import ALIGN
+
+Words = np.ndarray[Any, np.dtype[np.int64]]
+_OPERATORS = {
+    "add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+}  # fmt: skip
+
+
+class Template:
+    """An encoded plan over `n_dims` dimension variables.
+
+    Args:
+        recorder: the expressions and guards of the trace.
+        code: the encoded words, with SymInts where they depend on dimensions.
+        arena_words: (position in code of an arena buffer's offset, its placement item).
+        items: (first launch, last launch, bytes) per placement item; bytes may be symbolic.
+        extra: further values wanted for each shape, e.g. output shapes.
+    """
+
+    def __init__(
+        self, recorder: Recorder, n_dims: int, code: Sequence[int], arena_words: Sequence[tuple[int, int]], items: Sequence[tuple[int, int, int]],
+        extra: Sequence[int],
+    ) -> None:  # fmt: skip
+        self.recorder, self.n_dims = recorder, n_dims
+        self.symbolic = [(k, v._expr) for k, v in enumerate(code) if type(v) is SymInt]
+        self.base = np.array([plain(v) for v in code], np.int64)
+        self.positions = np.array([k for k, _ in self.symbolic], np.intp)
+        self.sources = np.array([e for _, e in self.symbolic], np.intp)
+        self.offset_positions = np.array([k for k, _ in arena_words], np.intp)
+        self.offset_items = np.array([k for _, k in arena_words], np.intp)
+        self.sizes = [v._expr if type(v) is SymInt else -1 for _, _, v in items]
+        self.fixed_sizes = [plain(v) for _, _, v in items]
+        self.neighbours = [
+            [j for j, (s, d, _) in enumerate(items) if j != i and s <= last and first <= d] for i, (first, last, _) in enumerate(items)
+        ]
+        self.first = [f for f, _, _ in items]
+        self.extra = [(v._expr if type(v) is SymInt else -1, plain(v)) for v in extra]
+        self.evaluate = self._compile()
+
+    def _compile(self) -> Callable[[Sequence[int]], list[int] | None]:
+        def operand(r: tuple[str, int]) -> str:
+            return f"e[{r[1]}]" if r[0] == "s" else repr(r[1])
+
+        lines = ["def evaluate(d):", f"    e = [0] * {len(self.recorder.expressions)}"]
+        for i, x in enumerate(self.recorder.expressions):
+            if x[0] == "dim":
+                lines.append(f"    e[{i}] = d[{x[1]}]")
+            elif x[0] in ("floordiv", "mod"):
+                lines.append(f"    if {operand(x[2])} == 0: return None")
+                lines.append(f"    e[{i}] = {operand(x[1])} {_OPERATORS[x[0]]} {operand(x[2])}")
+            else:
+                lines.append(f"    e[{i}] = {operand(x[1])} {_OPERATORS[x[0]]} {operand(x[2])}")
+        for (name, a, b), outcome in self.recorder.guards.items():
+            lines.append(f"    if {'not ' if outcome else ''}({operand(a)} {_OPERATORS[name]} {operand(b)}): return None")
+        lines.append("    return e")
+        scope: dict[str, Any] = {}
+        exec("\n".join(lines), scope)  # text made of integers and operators only
+        function: Callable[[Sequence[int]], list[int] | None] = scope["evaluate"]
+        return function
+
+    def same_as(self, other: Template) -> bool:
+        """Do two traces with different hints give the same function? Then nothing was silently fixed at a hint's value."""
+        return (
+            self.recorder.expressions == other.recorder.expressions
+            and self.recorder.guards == other.recorder.guards
+            and self.symbolic == other.symbolic
+            and len(self.base) == len(other.base)
+            and self._fixed_words_equal(other)
+            and self.sizes == other.sizes
+            and [f for f, s in zip(self.fixed_sizes, self.sizes) if s < 0] == [f for f, s in zip(other.fixed_sizes, other.sizes) if s < 0]
+            and [(e, 0 if e >= 0 else v) for e, v in self.extra] == [(e, 0 if e >= 0 else v) for e, v in other.extra]
+        )
+
+    def _fixed_words_equal(self, other: Template) -> bool:
+        free = np.zeros(len(self.base), bool)
+        free[self.positions] = True
+        free[self.offset_positions] = True
+        return bool(((self.base == other.base) | free).all())
+
+    def accepts(self, dims: Sequence[int]) -> bool:
+        return self.evaluate(dims) is not None
+
+    def instantiate(self, dims: Sequence[int]) -> tuple[Words, list[int], int] | None:
+        """(code, extra values, arena bytes) for these dimensions, or None if a guard does not hold."""
+        e = self.evaluate(dims)
+        if e is None:
+            return None
+        code = self.base.copy()
+        if len(self.sources):
+            code[self.positions] = np.array(e, np.int64)[self.sources]
+        sizes = [-(-(e[s] if s >= 0 else f) // ALIGN) * ALIGN for s, f in zip(self.sizes, self.fixed_sizes)]
+        offsets, total = self._place(sizes)
+        if len(offsets):
+            code[self.offset_positions] = np.array(offsets, np.int64)[self.offset_items]
+        return code, [e[s] if s >= 0 else v for s, v in self.extra], total
+
+    def _place(self, sizes: list[int]) -> tuple[list[int], int]:
+        """arena.place for these sizes: the lifetimes, and so who may overlap whom, are the same for every shape."""
+        offsets = [-1] * len(sizes)
+        first = self.first
+        total = 0
+        for k in sorted(range(len(sizes)), key=lambda k: (-sizes[k], first[k], k)):
+            n = sizes[k]
+            position, best, gap = 0, -1, -1
+            for lo, hi in sorted([(offsets[j], offsets[j] + sizes[j]) for j in self.neighbours[k] if offsets[j] >= 0]):
+                room = lo - position
+                if room >= n and (best < 0 or room < gap):
+                    best, gap = position, room
+                if hi > position:
+                    position = hi
+            at = best if best >= 0 else position
+            offsets[k] = at
+            if at + n > total:
+                total = at + n
+        return offsets, total

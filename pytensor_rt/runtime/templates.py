@@ -1,0 +1,160 @@
+"""Templates of a session: when the second shape of a kind arrives, trace once with symbolic dimensions; from then on fill tables.
+
+A kind is everything about a signature except the sizes of its dynamic dimensions. Dimensions of size 0 or 1 stay fixed (their strides and views
+are different); dimensions that share a symbolic name and a size share a variable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import PytensorRtError
+from ..lowering.symbolic import Recorder, is_symbolic, plain
+from ..lowering.tensor import Tensor
+from ..lowering.tracer import Steer
+from ..plan.template import Template
+from .program import BoundPlan, Encoded
+
+Specs = list[tuple[str, tuple[int, ...], Any]]
+
+
+class Kind:
+    """The dynamic dimensions of a signature: which (input, axis) is which variable."""
+
+    def __init__(self, specs: Specs, infos: dict[str, Any]) -> None:
+        self.dims: list[int] = []
+        variables: dict[tuple[Any, int], int] = {}
+        self.where: list[tuple[tuple[int, int], ...]] = []  # per input: (axis, variable)
+        key = []
+        for name, shape, dtype in specs:
+            info = infos.get(name)
+            axes = []
+            fixed: list[Any] = []
+            for axis, n in enumerate(shape):
+                declared = info.shape[axis] if info is not None and info.shape is not None and axis < len(info.shape) else None
+                if isinstance(declared, int) and declared > 0 or n < 2 or info is None:
+                    fixed.append(n)
+                    continue
+                symbol = (declared if declared else (name, axis), n)
+                v = variables.get(symbol)
+                if v is None:
+                    v = variables[symbol] = len(self.dims)
+                    self.dims.append(n)
+                axes.append((axis, v))
+                fixed.append(("d", v))
+            self.where.append(tuple(axes))
+            key.append((name, tuple(fixed), dtype))
+        self.key = tuple(key)
+
+    def symbolic_specs(self, specs: Specs, recorder: Recorder, dims: list[int]) -> Specs:
+        """The specs with SymInts, hinting at `dims`."""
+        values = [recorder.dimension(k, n) for k, n in enumerate(dims)]
+        out = []
+        for (name, shape, dtype), axes in zip(specs, self.where):
+            new = list(shape)
+            for axis, v in axes:
+                new[axis] = values[v]
+            out.append((name, tuple(new), dtype))
+        return out
+
+
+class SessionTemplate:
+    """A verified template with what is needed to make segments of it."""
+
+    def __init__(self, template: Template, results: Any, encoded: Encoded, inputs: Any, outputs: Any, plan: Any, shapes: list[int]) -> None:
+        self.template, self.results, self.encoded, self.inputs, self.outputs, self.plan = template, results, encoded, inputs, outputs, plan
+        self.ranks = shapes  # rank of every output buffer, to cut `extra` into shapes
+
+
+class Templates:
+    """The templates of one engine, by kind."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.infos = {v.name: v for v in engine.input_infos}
+        self.seen: dict[Any, list[int]] = {}  # kind -> dimensions of the first signature seen
+        self.made: dict[Any, SessionTemplate | None] = {}
+
+    def find(self, specs: Specs, known: dict[str, Any]) -> Any:
+        """A segment for these specs from a template, or None. Makes the template when a kind is seen for the second time."""
+        kind = Kind(specs, self.infos)
+        if not kind.dims:
+            return None
+        key = (kind.key, *((n, v.tobytes()) for n, v in known.items()))
+        made = self.made.get(key)
+        if made is None:
+            if key in self.made:
+                return None
+            if key not in self.seen:
+                self.seen[key] = list(kind.dims)
+                return None
+            made = self.made[key] = self.make(kind, specs, known, self.seen[key])
+            if made is None:
+                return None
+        found = made.template.instantiate(kind.dims)
+        if found is None:
+            return None
+        return self.segment(made, found[0], found[1])
+
+    def segment(self, made: SessionTemplate, code: Any, extra: list[int]) -> Any:
+        from .engine import Segment
+
+        shapes, at = [], 0
+        for rank in made.ranks:
+            shapes.append(tuple(extra[at : at + rank]))
+            at += rank
+        bound = BoundPlan(made.plan, made.inputs, made.outputs, self.engine.memory, made.encoded, code)
+        segment = Segment(bound, made.results, None, [])
+        segment.out_specs = [(s, b.dtype) for s, b in zip(shapes, made.outputs)]
+        return segment
+
+    def make(self, kind: Kind, specs: Specs, known: dict[str, Any], first: list[int]) -> SessionTemplate | None:
+        """Trace with symbolic dimensions, twice with different hints; None if the model or these shapes do not allow a template."""
+        try:
+            made = self.trace(kind, specs, known, kind.dims)
+            if made is None:
+                return None
+            others = [first, [n + 1 for n in kind.dims], [n + 8 for n in kind.dims], [2 * n for n in kind.dims], [n + k for k, n in enumerate(kind.dims, 2)]]
+            for dims in others:
+                if dims != kind.dims and all(n > 1 for n in dims) and made.template.accepts(dims):
+                    second = self.trace(kind, specs, known, dims)
+                    return made if second is not None and made.template.same_as(second.template) else None
+        except (PytensorRtError, Steer, NotImplementedError, TypeError, ValueError, OverflowError):
+            return None
+        return None
+
+    def trace(self, kind: Kind, specs: Specs, known: dict[str, Any], dims: list[int]) -> SessionTemplate | None:
+        from ..plan.plan import make_plan
+
+        engine = self.engine
+        recorder = Recorder()
+        t, env = engine.tracer(kind.symbolic_specs(specs, recorder, dims), known)
+        values = t.run(engine.graph, env)
+        results, outputs = engine.finish(t, values)
+        if any(not isinstance(v, Tensor) or v.known and any(is_symbolic(n) for n in v.shape) or _holds_symbols(v) for v in results.values()):
+            return None
+        plan = make_plan(t.launches, results, engine.options)
+        if any(launch.kernel == "host" for launch in plan.launches):
+            return None
+        inputs = engine.input_buffers(plan, results)
+        encoded = Encoded(plan, inputs, outputs)
+        if any(c.dtype == object for c in encoded.consts):
+            return None
+        number = {b: k for b, k in plan.roots}
+        arena_words = [(at, number[b]) for at, b in encoded.arena_words]
+        extra: list[int] = []
+        ranks = []
+        for b in outputs:
+            shape = b.home[0]
+            ranks.append(len(shape))
+            extra += shape
+        template = Template(recorder, len(dims), encoded.code, arena_words, plan.items, extra)
+        return SessionTemplate(template, results, encoded, inputs, outputs, plan, ranks)
+
+
+def _holds_symbols(v: Tensor) -> bool:
+    value = v.value
+    return value is not None and value.dtype == object and any(is_symbolic(n) for n in value.reshape(-1))
+
+
+__all__ = ["Kind", "SessionTemplate", "Templates", "plain"]
