@@ -79,7 +79,7 @@ def qlinear_matmul(
 
 
 @op("Attention", domain=INTERNAL)
-def fused_attention(t: Tracer, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float, guard_nan: int = 0) -> Tensor:
+def fused_attention(t: Tracer, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float = 1.0, nan_to_zero: int = 0) -> Tensor:
     """softmax(q k^T * scale + mask) v, recognised by passes/attention.py: q, k, v are [B, H, S, D]."""
     rank = q.ndim
     while q.ndim < 4:
