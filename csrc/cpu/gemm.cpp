@@ -1,0 +1,137 @@
+#include "cpu/gemm.h"
+
+#include <algorithm>
+#include <string>
+
+#include "core/vocabulary.h"
+#include "cpu/kernels.h"
+#include "cpu/simd.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+bool is_byte(DType t) { return t == DType::u8 || t == DType::i8; }
+bool is_float(DType t) { return t == DType::f32 || t == DType::f64 || t == DType::f16 || t == DType::bf16; }
+
+void check(bool ok, const char* what) {
+  if (!ok) throw KernelError(std::string("gemm: ") + what);
+}
+
+void validate(const LaunchDesc& d) {
+  check(d.ins.size() >= 2 && d.ins.size() <= 4 && d.outs.size() == 1 && d.outs[0].present(),
+        "expected operands a, b, a_zero?, b_zero? and y");
+  const Operand &a = d.ins[0], &b = d.ins[1], &y = d.outs[0];
+  const int r = y.ndim;
+  check(r >= 2 && a.ndim == r && b.ndim == r, "a, b and y must have the same rank >= 2");
+  for (int i = 0; i < r - 2; i++)
+    check((a.shape[i] == y.shape[i] || a.shape[i] == 1) && (b.shape[i] == y.shape[i] || b.shape[i] == 1), "batch axes do not match");
+  check(a.shape[r - 2] == y.shape[r - 2] && b.shape[r - 1] == y.shape[r - 1] && a.shape[r - 1] == b.shape[r - 2], "shapes do not match");
+  for (int k = 2; k < 4; k++)
+    if (const Operand* zero = optional_input(d, k)) {
+      const Operand &z = *zero, &of = d.ins[static_cast<size_t>(k - 2)];
+      check(z.dtype == of.dtype && z.ndim == r, "a zero point must have its operand's dtype and rank");
+      for (int i = 0; i < r; i++) check(z.shape[i] == of.shape[i] || z.shape[i] == 1, "a zero point's shape does not broadcast");
+      check(z.shape[k == 2 ? r - 1 : r - 2] == 1 || z.strides[k == 2 ? r - 1 : r - 2] == 0, "a zero point must not vary along k");
+    }
+  for (const Operand& e : d.epi_ins) check(e.ndim == r, "epilogue operands must have y's rank");
+  const DType acc = d.epilogue.empty() ? y.dtype : d.acc_dtype;
+  if (is_byte(a.dtype)) check(is_byte(b.dtype) && acc == DType::i32, "8-bit operands give int32");
+  else check(a.dtype == b.dtype && acc == a.dtype, "a, b and the result must have one dtype");
+}
+
+// Everything that is indexed by y's axes, with the axis m or n of each operand that has one.
+struct Axes {
+  std::vector<Operand*> all;
+  explicit Axes(LaunchDesc& d) : all{&d.ins[0], &d.ins[1], &d.outs[0]} {
+    for (size_t k = 2; k < d.ins.size(); k++)
+      if (d.ins[k].present()) all.push_back(&d.ins[k]);
+    for (Operand& e : d.epi_ins) all.push_back(&e);
+  }
+  void drop(int axis) {
+    for (Operand* o : all) {
+      for (int i = axis; i + 1 < o->ndim; i++) o->shape[i] = o->shape[i + 1], o->strides[i] = o->strides[i + 1];
+      o->ndim--;
+    }
+  }
+};
+
+// Folds batch axis d into m where B does not depend on it and every other operand steps through (d, m) evenly.
+bool fold_into_rows(LaunchDesc& d, int ib, int axis) {
+  Axes axes(d);
+  const int m = d.outs[0].ndim - 2;
+  const int64_t M = d.outs[0].shape[m], n = d.outs[0].shape[axis];
+  const Operand* b_side[2] = {optional_input(d, ib), optional_input(d, ib + 2)};
+  for (const Operand* o : b_side)
+    if (o && o->strides[axis] != 0) return false;
+  for (const Operand* o : axes.all)
+    if (o != b_side[0] && o != b_side[1] && M != 1 && o->strides[axis] != M * o->strides[m]) return false;
+  for (Operand* o : axes.all) {
+    if (o == b_side[0] || o == b_side[1]) continue;
+    if (M == 1) o->strides[m] = o->strides[axis];
+    o->shape[m] = M * n;
+  }
+  axes.drop(axis);
+  return true;
+}
+
+}  // namespace
+
+size_t checked_bytes(int64_t a, int64_t b, int64_t c, int64_t item) {
+  int64_t r;
+  if (__builtin_mul_overflow(a, b, &r) || __builtin_mul_overflow(r, c, &r) || __builtin_mul_overflow(r, item, &r) || r > INT64_MAX / 2)
+    throw KernelError("gemm: too large");
+  return static_cast<size_t>(r);
+}
+
+GemmShape canonical_gemm(LaunchDesc& d) {
+  GemmShape s;
+  s.alpha = d.params().f();
+  Operand& y = d.outs[0];
+  // Programs that count along an axis pin the axes: their launches keep m, n and the batch as they are.
+  const bool pinned =
+      std::any_of(d.epilogue.begin(), d.epilogue.end(), [](const Instr& i) { return i.op == static_cast<int32_t>(Op::iota_); });
+  const int r = y.ndim;
+  if (!pinned && y.shape[r - 1] != 1 && y.strides[r - 1] != 1 && (y.strides[r - 2] == 1 || y.shape[r - 2] == 1)) {
+    for (Operand* o : Axes(d).all) {
+      std::swap(o->shape[r - 1], o->shape[r - 2]);
+      std::swap(o->strides[r - 1], o->strides[r - 2]);
+    }
+    std::swap(s.ia, s.ib);
+  }
+  for (int axis = r - 3; axis >= 0 && !pinned; axis--) {
+    if (y.shape[axis] == 1) Axes(d).drop(axis);
+    else fold_into_rows(d, s.ib, axis);
+  }
+  const Operand &a = d.ins[static_cast<size_t>(s.ia)], &b = d.ins[static_cast<size_t>(s.ib)];
+  s.nb = y.ndim - 2;
+  for (int i = 0; i < s.nb; i++) {
+    s.batch[i] = y.shape[i];
+    s.batches *= y.shape[i];
+    s.as[i] = a.shape[i] == 1 ? 0 : a.strides[i];
+    s.bs[i] = b.shape[i] == 1 ? 0 : b.strides[i];
+    s.ys[i] = y.strides[i];
+  }
+  const int m = s.nb, n = s.nb + 1;
+  s.M = y.shape[m];
+  s.N = y.shape[n];
+  s.K = a.shape[n];
+  s.am = a.strides[m];
+  s.ak = a.strides[n];
+  s.bk = b.strides[m];
+  s.bn = b.strides[n];
+  s.ym = y.strides[m];
+  s.yn = y.strides[n];
+  return s;
+}
+
+std::unique_ptr<Kernel> make_gemm(LaunchDesc desc, BindContext& bind) {
+  validate(desc);
+  const DType t = desc.ins[0].dtype;
+  const bool zeros = optional_input(desc, 2) || optional_input(desc, 3);
+  GemmShape s = canonical_gemm(desc);
+  if (is_byte(t)) return make_gemm_int8(std::move(desc), s, bind);
+  if (is_float(t) && !zeros) return make_gemm_float(std::move(desc), s, bind);
+  return make_gemm_plain(std::move(desc), s, bind);
+}
+
+}  // namespace ptrt::PTRT_LEVEL

@@ -1,0 +1,329 @@
+// Floating-point gemm on register tiles: B in panels (packed at bind when it is constant, otherwise at run time), A read where it lies
+// unless its layout hurts, K blocks, and the epilogue applied in registers (linear_epilogue.h) or to blocks that are still in cache (vm.h).
+//
+// Bits: an element is one chain of multiply-adds over k in order, whatever the tile, the K blocks or the split into tasks are (only the
+// paths for few rows differ, and they depend on the shape alone). That is why the task grid may follow the number of threads.
+#include <algorithm>
+#include <type_traits>
+
+#include "cpu/gemm.h"
+#include "cpu/half.h"
+#include "cpu/linear_epilogue.h"
+#include "cpu/tile.h"
+#include "cpu/vm.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+constexpr int64_t kBlockK = 768, kWholeK = 1024;  // K is cut into even blocks of at most kBlockK if it is longer than kWholeK
+constexpr int64_t kBlockABytes = 640 << 10;       // of A per task: stays in L2 while the panels stream past
+constexpr int64_t kBlockCBytes = 384 << 10;       // of C per task
+constexpr int64_t kBlockVmBytes = 96 << 10;       // of C per task if a program follows
+constexpr int64_t kTaskMacs = 1 << 19;            // work worth handing to another thread
+constexpr int kFewRows = 4;
+
+enum class Pack { kNone, kBind, kShared, kLocal };  // kLocal: every task packs its own batch in thread scratch
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+size_t align64(size_t n) { return (n + 63) / 64 * 64; }
+
+template <class T>
+class FloatGemm final : public Kernel {
+  static constexpr int L = Lanes<T>::n;
+
+ public:
+  FloatGemm(LaunchDesc d, const GemmShape& shape, BindContext& bind) : Kernel(std::move(d)), s_(shape) {
+    const Operand &a = in(s_.ia), &b = in(s_.ib), &y = desc.outs[0];
+    choose_epilogue(y);
+    if (s_.batches == 0 || s_.M == 0 || s_.N == 0) return;
+    few_rows_ = s_.M <= kFewRows;
+    nv_ = few_rows_ ? (s_.N <= L ? 1 : 2) : panel_vectors(s_.N, L);
+    nr_ = nv_ * L;
+    panels_ = ceil_div(s_.N, nr_);
+    const int64_t kblocks = s_.K > kWholeK && !few_rows_ ? ceil_div(s_.K, kBlockK) : 1;
+    kc_ = std::max<int64_t>(1, ceil_div(s_.K, kblocks));
+    choose_grid(bind.threads);
+    choose_packing(a, b, bind);
+    layout_scratch();
+  }
+
+  size_t shared_scratch_bytes() const override { return shared_bytes_; }
+  size_t thread_scratch_bytes() const override { return thread_bytes_; }
+  std::string describe() const override {
+    const auto where = [](Pack p) { return p == Pack::kNone ? "in place" : p == Pack::kBind ? "prepacked" : "packed"; };
+    return std::string(few_rows_ ? "few rows, " : "") + "panels of " + std::to_string(nr_) + ", a " + where(pack_a_) + ", b " +
+           where(pack_b_) + ", tasks " + std::to_string(s_.batches) + "x" + std::to_string(row_groups_) + "x" +
+           std::to_string(panel_groups_) + (buffered_ ? ", buffered" : "");
+  }
+
+  void run(const RunContext& ctx) override {
+    if (s_.batches == 0 || s_.M == 0 || s_.N == 0) return;
+    const Operand &a = in(s_.ia), &b = in(s_.ib);
+    if (pack_b_ == Pack::kShared && s_.K > 0) {
+      T* out = reinterpret_cast<T*>(ctx.shared_scratch + b_offset_);
+      const int64_t chunks = std::min(panels_, ceil_div(panels_ * nr_ * s_.K, 1 << 16));
+      const RowSplit split(panels_, ceil_div(panels_, chunks));
+      ctx.parallel(b_batches_.count * split.blocks, [&](int64_t t, int) {
+        const int64_t batch = t / split.blocks, c = t % split.blocks, p0 = split.start(c);
+        pack_panels(out + batch * panels_ * s_.K * nr_, at(b, b_batches_.offset(s_, batch, s_.bs)), b.dtype, s_.bk, s_.bn, s_.K, s_.N, nr_,
+                    p0, p0 + split.rows(c));
+      });
+    }
+    if (pack_a_ == Pack::kShared && s_.K > 0) {
+      T* out = reinterpret_cast<T*>(ctx.shared_scratch + a_offset_);
+      const RowSplit split(s_.M, std::max<int64_t>(64, (1 << 16) / std::max<int64_t>(1, s_.K)));
+      ctx.parallel(a_batches_.count * split.blocks, [&](int64_t t, int) {
+        const int64_t batch = t / split.blocks, c = t % split.blocks, m0 = split.start(c);
+        copy_matrix(out + (batch * s_.M + m0) * pitch_, pitch_, at(a, a_batches_.offset(s_, batch, s_.as) + m0 * s_.am), a.dtype, s_.am,
+                    s_.ak, split.rows(c), s_.K);
+      });
+    }
+    const T* bias = bias_pointer(ctx);
+    const int64_t grid = row_groups_ * panel_groups_;
+    ctx.parallel(s_.batches * grid, [&](int64_t t, int worker) {
+      block(ctx, t / grid, t % grid / panel_groups_, t % panel_groups_, bias, ctx.thread_scratch(worker));
+    });
+  }
+
+ private:
+  const Operand& in(int k) const { return desc.ins[static_cast<size_t>(k)]; }
+  const Operand& epi(int k) const { return desc.epi_ins[static_cast<size_t>(k)]; }
+  static const void* at(const Operand& o, int64_t element) {
+    return static_cast<const char*>(o.data) + element * static_cast<int64_t>(itemsize(o.dtype));
+  }
+
+  void choose_epilogue(const Operand& y) {
+    linear_ = linear_epilogue(desc, s_.nb + 1);
+    if (linear_.ok && linear_.residual >= 0 && s_.N != 1 && epi(linear_.residual).strides[s_.nb + 1] != 1) linear_.ok = false;
+    if (linear_.ok && y.shape[s_.nb + 1] != 1 && s_.yn != 1 && !desc.epilogue.empty()) linear_.ok = false;
+    if (!linear_.ok && !desc.epilogue.empty()) program_.push_back(Epilogue(desc));
+    if (linear_.ok) s_.alpha *= linear_.alpha;
+    buffered_ = !program_.empty() || y.dtype != dtype_of() || (s_.yn != 1 && s_.N != 1);
+  }
+  static constexpr DType dtype_of() { return std::is_same_v<T, float> ? DType::f32 : DType::f64; }
+
+  void choose_grid(int threads) {
+    const auto size = static_cast<int64_t>(sizeof(T));
+    row_groups_ = std::max<int64_t>(1, ceil_div(s_.M * kc_ * size, kBlockABytes));
+    row_groups_ = std::min(row_groups_, ceil_div(s_.M, kMaxRows[nv_]));
+    const int64_t c_bytes = program_.empty() ? kBlockCBytes : kBlockVmBytes;
+    const int64_t columns = std::max<int64_t>(nr_, c_bytes / (size * ceil_div(s_.M, row_groups_)));
+    panel_groups_ = ceil_div(panels_, columns / nr_);
+    if (threads > 1) {
+      const double macs =
+          static_cast<double>(s_.batches) * static_cast<double>(s_.M) * static_cast<double>(s_.N) * static_cast<double>(s_.K);
+      const int64_t wanted = std::min<int64_t>(threads * 4, static_cast<int64_t>(std::min(macs / kTaskMacs, 1e6)));
+      while (s_.batches * row_groups_ * panel_groups_ < wanted) {
+        if (panels_ >= 2 * panel_groups_) panel_groups_ *= 2;
+        else if (s_.M >= 4 * kMaxRows[nv_] * row_groups_) row_groups_ *= 2;
+        else break;
+      }
+    }
+    panel_groups_ = RowSplit(panels_, ceil_div(panels_, panel_groups_)).blocks;
+    row_groups_ = RowSplit(s_.M, ceil_div(s_.M, row_groups_)).blocks;
+  }
+
+  void choose_packing(const Operand& a, const Operand& b, BindContext& bind) {
+    const bool whole = row_groups_ == 1 && panel_groups_ == 1;  // a task is a whole batch
+    a_batches_ = BatchPack(s_, s_.as);
+    b_batches_ = BatchPack(s_, s_.bs);
+    const auto local = [&](const BatchPack& p) { return whole && s_.batches > 1 && p.count == s_.batches ? Pack::kLocal : Pack::kShared; };
+    if (b.is_const()) {
+      pack_b_ = Pack::kBind;
+      std::string layout = "gemm_b:" + std::to_string(sizeof(T)) + ":" + std::to_string(static_cast<int>(b.dtype)) + ":" +
+                           std::to_string(s_.K) + "x" + std::to_string(s_.N) + ":" + std::to_string(s_.bk) + ":" + std::to_string(s_.bn) +
+                           ":" + std::to_string(nr_);
+      for (int d = 0; d < s_.nb; d++) layout += ":" + std::to_string(s_.bs[d] ? s_.batch[d] : 1) + "/" + std::to_string(s_.bs[d]);
+      const size_t bytes = checked_bytes(b_batches_.count, panels_ * nr_, s_.K, sizeof(T));
+      packed_ = bind.packs.get(b, layout, bytes, [&](void* memory) {
+        for (int64_t i = 0; i < b_batches_.count; i++)
+          pack_panels(static_cast<T*>(memory) + i * panels_ * s_.K * nr_, at(b, b_batches_.offset(s_, i, s_.bs)), b.dtype, s_.bk, s_.bn,
+                      s_.K, s_.N, nr_, 0, panels_);
+      });
+    } else {
+      pack_b_ = local(b_batches_);
+    }
+    const bool thrashes = s_.am * static_cast<int64_t>(sizeof(T)) % 4096 == 0 && s_.M > 8 && s_.K >= 64 && s_.am != 0;
+    if (a.dtype != dtype_of() || (s_.ak != 1 && s_.K != 1) || thrashes) pack_a_ = local(a_batches_);
+    pitch_ = (s_.K + 15) / 16 * 16;
+    if (pitch_ * static_cast<int64_t>(sizeof(T)) % 4096 == 0) pitch_ += 16;
+  }
+
+  void layout_scratch() {
+    const auto take = [](size_t& total, size_t bytes) {
+      const size_t offset = total;
+      total += align64(bytes);
+      return offset;
+    };
+    const int64_t rows = ceil_div(s_.M, row_groups_), columns = ceil_div(panels_, panel_groups_) * nr_;
+    if (pack_b_ == Pack::kShared) b_offset_ = take(shared_bytes_, checked_bytes(b_batches_.count, panels_ * nr_, s_.K, sizeof(T)));
+    if (pack_b_ == Pack::kLocal) b_offset_ = take(thread_bytes_, checked_bytes(1, panels_ * nr_, s_.K, sizeof(T)));
+    if (pack_a_ == Pack::kShared) a_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, pitch_, sizeof(T)));
+    if (pack_a_ == Pack::kLocal) a_offset_ = take(thread_bytes_, checked_bytes(1, s_.M, pitch_, sizeof(T)));
+    if (gathers_bias()) bias_offset_ = take(shared_bytes_, checked_bytes(1, 1, s_.N, sizeof(T)));
+    partial_ = buffered_ || (kc_ < s_.K && linear_.residual >= 0);  // a residual may be y's memory: y must not hold partial sums
+    if (partial_) c_offset_ = take(thread_bytes_, checked_bytes(1, rows, columns, sizeof(T)));
+    if (!program_.empty()) vm_offset_ = take(thread_bytes_, program_[0].scratch_bytes());
+  }
+
+  bool gathers_bias() const { return linear_.ok && linear_.bias >= 0 && s_.N != 1 && epi(linear_.bias).strides[s_.nb + 1] != 1; }
+
+  const T* bias_pointer(const RunContext& ctx) const {
+    if (!linear_.ok || linear_.bias < 0) return nullptr;
+    const Operand& o = epi(linear_.bias);
+    if (!gathers_bias()) return o.as<T>();
+    T* bias = reinterpret_cast<T*>(ctx.shared_scratch + bias_offset_);
+    for (int64_t n = 0; n < s_.N; n++) bias[n] = o.as<T>()[n * o.strides[s_.nb + 1]];
+    return bias;
+  }
+
+  // One task: the rows of a row group times the panels of a panel group, of one batch.
+  void block(const RunContext& ctx, int64_t batch, int64_t row_group, int64_t panel_group, const T* bias, char* scratch) const {
+    const Operand &a = in(s_.ia), &b = in(s_.ib), &y = desc.outs[0];
+    const RowSplit rows(s_.M, ceil_div(s_.M, row_groups_)), groups(panels_, ceil_div(panels_, panel_groups_));
+    const int64_t m0 = rows.start(row_group), mc = rows.rows(row_group), p0 = groups.start(panel_group), pc = groups.rows(panel_group);
+    const int64_t n0 = p0 * nr_, nc = std::min(pc * nr_, s_.N - n0);
+
+    const T* B = nullptr;
+    if (pack_b_ == Pack::kLocal) {
+      T* out = reinterpret_cast<T*>(scratch + b_offset_);
+      pack_panels(out, at(b, batch_offset(s_, batch, s_.bs)), b.dtype, s_.bk, s_.bn, s_.K, s_.N, nr_, p0, p0 + pc);
+      B = out;
+    } else {
+      B = pack_b_ == Pack::kBind ? static_cast<const T*>(packed_.get()) : reinterpret_cast<const T*>(ctx.shared_scratch + b_offset_);
+      B += batch_offset(s_, batch, b_batches_.strides) * panels_ * s_.K * nr_;
+    }
+    TileArgs<T> g;
+    if (pack_a_ == Pack::kNone) {
+      g.A = a.as<T>() + batch_offset(s_, batch, s_.as) + m0 * s_.am;
+      g.lda = s_.am;
+      g.ks = s_.ak;
+    } else {
+      T* packed = reinterpret_cast<T*>((pack_a_ == Pack::kLocal ? scratch : ctx.shared_scratch) + a_offset_);
+      if (pack_a_ == Pack::kLocal) copy_matrix(packed, pitch_, at(a, batch_offset(s_, batch, s_.as)), a.dtype, s_.am, s_.ak, s_.M, s_.K);
+      else packed += batch_offset(s_, batch, a_batches_.strides) * s_.M * pitch_;
+      g.A = packed + m0 * pitch_;
+      g.lda = pitch_;
+    }
+    // Results go to y, or to a buffer that is stored below. Partial sums of K blocks stay where the results go, or in the buffer.
+    T* buffer = partial_ ? reinterpret_cast<T*>(scratch + c_offset_) : nullptr;
+    const int64_t buffer_ld = ceil_div(panels_, panel_groups_) * nr_, y0 = batch_offset(s_, batch, s_.ys) + m0 * s_.ym + n0 * s_.yn;
+    Target t;
+    t.C = buffered_ ? buffer : y.as<T>() + y0;
+    t.ldc = buffered_ ? buffer_ld : s_.ym;
+    t.P = partial_ ? buffer : t.C;
+    t.ldp = partial_ ? buffer_ld : t.ldc;
+    if (linear_.ok) {
+      g.bias = bias ? bias + n0 : nullptr;
+      if (linear_.residual >= 0) {
+        const Operand& r = epi(linear_.residual);
+        g.R = r.as<T>() + batch_offset(s_, batch, r.strides) + m0 * r.strides[s_.nb] + n0;
+        g.ldr = r.strides[s_.nb];
+      }
+      g.lo = static_cast<T>(linear_.lo);
+      g.hi = static_cast<T>(linear_.hi);
+      g.flags = (linear_.clamp_before ? TileArgs<T>::kClampBefore : 0) | (linear_.clamp_after ? TileArgs<T>::kClampAfter : 0);
+    }
+    g.alpha = static_cast<T>(s_.alpha);
+    if (g.alpha != 1) g.flags |= TileArgs<T>::kScale;
+    g.ldb = nr_;
+    g.cj = L;
+    multiply(g, t, B, p0, pc, mc);
+    if (buffered_) finish(batch, m0, mc, n0, nc, buffer, buffer_ld, y0, scratch);
+  }
+
+  struct Target {
+    T *C, *P;
+    int64_t ldc, ldp;
+  };
+
+  void multiply(TileArgs<T> g, const Target& t, const T* B, int64_t p0, int64_t pc, int64_t mc) const {
+    const RowSplit tiles(mc, kMaxRows[nv_]);
+    const T *A = g.A, *R = g.R, *bias = g.bias;
+    const int64_t lines =
+        std::max<int64_t>(1, nr_ * static_cast<int64_t>(sizeof(T)) / 64);  // of a panel per k: that many tiles prefetch it
+    for (int64_t k0 = 0; k0 < std::max<int64_t>(1, s_.K); k0 += kc_) {
+      g.K = std::min(kc_, s_.K - k0);
+      g.last = k0 + kc_ >= s_.K;
+      for (int64_t p = 0; p < pc; p++) {
+        g.B = B + (p0 + p) * s_.K * nr_ + k0 * nr_;
+        const char* next = p0 + p + 1 < panels_ ? reinterpret_cast<const char*>(g.B + s_.K * nr_) : nullptr;
+        g.n = static_cast<int>(std::min<int64_t>(nr_, s_.N - (p0 + p) * nr_));
+        g.bias = bias ? bias + p * nr_ : nullptr;
+        const int nv = static_cast<int>(ceil_div(g.n, L));
+        TileFn<T> large = nullptr, small = nullptr;
+        if (few_rows_) {
+          large = small = small_tile(static_cast<int>(tiles.small), nv);
+        } else {
+          small = tile(static_cast<int>(tiles.small), nv);
+          large = tiles.extra ? tile(static_cast<int>(tiles.small) + 1, nv) : small;
+        }
+        int64_t m = 0;
+        for (int64_t i = 0; i < tiles.blocks; i++) {
+          g.A = A + m * g.lda + k0 * g.ks;
+          g.C = g.last ? t.C + m * t.ldc + p * nr_ : t.P + m * t.ldp + p * nr_;
+          g.ldc = g.last ? t.ldc : t.ldp;
+          g.S = k0 ? t.P + m * t.ldp + p * nr_ : nullptr;
+          g.lds = t.ldp;
+          g.R = R ? R + m * g.ldr + p * nr_ : nullptr;
+          g.next = next && i < lines ? next + i * g.K * 64 : nullptr;
+          (i < tiles.extra ? large : small)(g);
+          m += tiles.rows(i);
+        }
+      }
+    }
+  }
+
+  void finish(int64_t batch, int64_t m0, int64_t mc, int64_t n0, int64_t nc, T* buffer, int64_t ld, int64_t y0, char* scratch) const {
+    const Operand& y = desc.outs[0];
+    if (program_.empty()) {
+      store_matrix(const_cast<void*>(at(y, y0)), y.dtype, s_.ym, s_.yn, buffer, ld, mc, nc);
+      return;
+    }
+    Block acc{buffer, ld, 1};
+    if constexpr (std::is_same_v<T, float>) {
+      if (desc.acc_dtype != DType::f32) {
+        acc.row_stride = 2 * ld;
+        for (int64_t m = 0; m < mc; m++)
+          floats_to_halves(desc.acc_dtype, reinterpret_cast<uint16_t*>(buffer + m * ld), buffer + m * ld, nc);
+      }
+    }
+    int64_t index[kMaxDims] = {};
+    for (int d = s_.nb - 1; d >= 0; d--) {
+      index[d] = batch % s_.batch[d];
+      batch /= s_.batch[d];
+    }
+    index[s_.nb] = m0;
+    index[s_.nb + 1] = n0;
+    program_[0].apply(desc, index, s_.nb, mc, s_.nb + 1, nc, acc, scratch + vm_offset_);
+  }
+
+  static TileFn<T> tile(int mr, int nv) {
+    if constexpr (std::is_same_v<T, float>) return tile_f32(mr, nv);
+    else return tile_f64(mr, nv);
+  }
+  static TileFn<T> small_tile(int mr, int nv) {
+    if constexpr (std::is_same_v<T, float>) return small_tile_f32(mr, nv);
+    else return small_tile_f64(mr, nv);
+  }
+
+  GemmShape s_;
+  LinearEpilogue linear_;
+  std::vector<Epilogue> program_;  // zero or one
+  bool buffered_ = false, partial_ = false, few_rows_ = false;
+  int nv_ = 0, nr_ = 0;
+  int64_t panels_ = 0, kc_ = 0, row_groups_ = 1, panel_groups_ = 1, pitch_ = 0;
+  Pack pack_a_ = Pack::kNone, pack_b_ = Pack::kNone;
+  BatchPack a_batches_, b_batches_;
+  std::shared_ptr<const void> packed_;
+  size_t shared_bytes_ = 0, thread_bytes_ = 0, a_offset_ = 0, b_offset_ = 0, c_offset_ = 0, bias_offset_ = 0, vm_offset_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_gemm_float(LaunchDesc desc, const GemmShape& s, BindContext& bind) {
+  if (desc.ins[0].dtype == DType::f64) return std::make_unique<FloatGemm<double>>(std::move(desc), s, bind);
+  return std::make_unique<FloatGemm<float>>(std::move(desc), s, bind);
+}
+
+}  // namespace ptrt::PTRT_LEVEL
