@@ -83,6 +83,34 @@ size_t checked_bytes(int64_t a, int64_t b, int64_t c, int64_t item) {
   return static_cast<size_t>(r);
 }
 
+GemmGrid gemm_grid(const GemmShape& s, const GridLimits& limits) {
+  constexpr int64_t kBlockABytes = 640 << 10, kTaskMacs = 1 << 19;
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  GemmGrid g;
+  const int64_t panels = ceil_div(s.N, limits.panel);
+  g.row_groups = std::min(std::max<int64_t>(1, ceil_div(s.M * limits.row_bytes, kBlockABytes)), ceil_div(s.M, limits.rows));
+  g.panel_groups = ceil_div(panels, std::max<int64_t>(1, limits.c_bytes / (limits.c_item * g.rows(s) * limits.panel)));
+  if (limits.threads > 1) {
+    const double macs = static_cast<double>(s.batches) * static_cast<double>(s.M) * static_cast<double>(s.N) * static_cast<double>(s.K);
+    const double tasks = std::min(macs / static_cast<double>(kTaskMacs * limits.speed), 1e6);
+    const int64_t wanted = std::min<int64_t>(limits.threads * 4, static_cast<int64_t>(tasks));
+    while (s.batches * g.row_groups * g.panel_groups < wanted) {
+      if (panels >= 2 * g.panel_groups) g.panel_groups *= 2;
+      else if (s.M >= 4 * limits.rows * g.row_groups) g.row_groups *= 2;
+      else break;
+    }
+  }
+  g.panel_groups = g.panel_split(panels).blocks;
+  g.row_groups = g.row_split(s).blocks;
+  return g;
+}
+
+std::string b_layout(const GemmShape& s) {
+  std::string layout = std::to_string(s.K) + "x" + std::to_string(s.N) + ":" + std::to_string(s.bk) + ":" + std::to_string(s.bn);
+  for (int d = 0; d < s.nb; d++) layout += ":" + std::to_string(s.bs[d] ? s.batch[d] : 1) + "/" + std::to_string(s.bs[d]);
+  return layout;
+}
+
 GemmShape canonical_gemm(LaunchDesc& d) {
   GemmShape s;
   s.alpha = d.params().f();

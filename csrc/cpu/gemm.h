@@ -1,8 +1,10 @@
 // gemm: what its strategies share. gemm.cpp reads a launch into a GemmShape and picks a strategy.
 #pragma once
 #include <memory>
+#include <string>
 
 #include "core/launch.h"
+#include "cpu/tile.h"
 
 namespace ptrt::PTRT_LEVEL {
 
@@ -55,6 +57,39 @@ struct BatchPack {
     return o;
   }
 };
+
+// The index of a batch along every batch axis.
+inline void batch_index(const GemmShape& s, int64_t batch, int64_t* index) {
+  for (int d = s.nb - 1; d >= 0; d--) {
+    index[d] = batch % s.batch[d];
+    batch /= s.batch[d];
+  }
+}
+
+// How the rows and panels of one batch are cut into tasks.
+struct GemmGrid {
+  int64_t row_groups = 1, panel_groups = 1;
+  int64_t rows(const GemmShape& s) const { return (s.M + row_groups - 1) / row_groups; }  // of the largest task
+  int64_t panels(int64_t all) const { return (all + panel_groups - 1) / panel_groups; }
+  RowSplit row_split(const GemmShape& s) const { return RowSplit(s.M, rows(s)); }
+  RowSplit panel_split(int64_t all) const { return RowSplit(all, panels(all)); }
+};
+
+struct GridLimits {
+  int64_t panel, rows;  // columns of a panel, rows of the largest tile
+  int64_t row_bytes;    // of A that one row of a task touches at a time
+  int64_t c_bytes;      // the most bytes of C (4 or 8 per element are counted as `c_item`)
+  int64_t c_item;
+  int64_t speed;  // multiply-adds that take the time of one in f32
+  int threads;
+};
+
+// Tasks whose part of A stays in L2 while panels stream past, and enough of them for the threads if they are worth it. The grid may follow
+// the number of threads because no result depends on it.
+GemmGrid gemm_grid(const GemmShape& s, const GridLimits& limits);
+
+// What the packing of a constant B depends on, for PackCache keys.
+std::string b_layout(const GemmShape& s);
 
 // Sizes of buffers; throws KernelError on overflow.
 size_t checked_bytes(int64_t a, int64_t b, int64_t c, int64_t item);

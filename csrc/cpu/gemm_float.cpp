@@ -16,10 +16,8 @@ namespace ptrt::PTRT_LEVEL {
 namespace {
 
 constexpr int64_t kBlockK = 768, kWholeK = 1024;  // K is cut into even blocks of at most kBlockK if it is longer than kWholeK
-constexpr int64_t kBlockABytes = 640 << 10;       // of A per task: stays in L2 while the panels stream past
 constexpr int64_t kBlockCBytes = 384 << 10;       // of C per task
 constexpr int64_t kBlockVmBytes = 96 << 10;       // of C per task if a program follows
-constexpr int64_t kTaskMacs = 1 << 19;            // work worth handing to another thread
 constexpr int kFewRows = 4;
 
 enum class Pack { kNone, kBind, kShared, kLocal };  // kLocal: every task packs its own batch in thread scratch
@@ -42,7 +40,9 @@ class FloatGemm final : public Kernel {
     panels_ = ceil_div(s_.N, nr_);
     const int64_t kblocks = s_.K > kWholeK && !few_rows_ ? ceil_div(s_.K, kBlockK) : 1;
     kc_ = std::max<int64_t>(1, ceil_div(s_.K, kblocks));
-    choose_grid(bind.threads);
+    const auto size = static_cast<int64_t>(sizeof(T));
+    grid_ =
+        gemm_grid(s_, GridLimits{nr_, kMaxRows[nv_], kc_ * size, program_.empty() ? kBlockCBytes : kBlockVmBytes, size, 1, bind.threads});
     choose_packing(a, b, bind);
     layout_scratch();
   }
@@ -52,8 +52,8 @@ class FloatGemm final : public Kernel {
   std::string describe() const override {
     const auto where = [](Pack p) { return p == Pack::kNone ? "in place" : p == Pack::kBind ? "prepacked" : "packed"; };
     return std::string(few_rows_ ? "few rows, " : "") + "panels of " + std::to_string(nr_) + ", a " + where(pack_a_) + ", b " +
-           where(pack_b_) + ", tasks " + std::to_string(s_.batches) + "x" + std::to_string(row_groups_) + "x" +
-           std::to_string(panel_groups_) + (buffered_ ? ", buffered" : "");
+           where(pack_b_) + ", tasks " + std::to_string(s_.batches) + "x" + std::to_string(grid_.row_groups) + "x" +
+           std::to_string(grid_.panel_groups) + (buffered_ ? ", buffered" : "");
   }
 
   void run(const RunContext& ctx) override {
@@ -79,9 +79,9 @@ class FloatGemm final : public Kernel {
       });
     }
     const T* bias = bias_pointer(ctx);
-    const int64_t grid = row_groups_ * panel_groups_;
+    const int64_t grid = grid_.row_groups * grid_.panel_groups;
     ctx.parallel(s_.batches * grid, [&](int64_t t, int worker) {
-      block(ctx, t / grid, t % grid / panel_groups_, t % panel_groups_, bias, ctx.thread_scratch(worker));
+      block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, bias, ctx.thread_scratch(worker));
     });
   }
 
@@ -102,38 +102,15 @@ class FloatGemm final : public Kernel {
   }
   static constexpr DType dtype_of() { return std::is_same_v<T, float> ? DType::f32 : DType::f64; }
 
-  void choose_grid(int threads) {
-    const auto size = static_cast<int64_t>(sizeof(T));
-    row_groups_ = std::max<int64_t>(1, ceil_div(s_.M * kc_ * size, kBlockABytes));
-    row_groups_ = std::min(row_groups_, ceil_div(s_.M, kMaxRows[nv_]));
-    const int64_t c_bytes = program_.empty() ? kBlockCBytes : kBlockVmBytes;
-    const int64_t columns = std::max<int64_t>(nr_, c_bytes / (size * ceil_div(s_.M, row_groups_)));
-    panel_groups_ = ceil_div(panels_, columns / nr_);
-    if (threads > 1) {
-      const double macs =
-          static_cast<double>(s_.batches) * static_cast<double>(s_.M) * static_cast<double>(s_.N) * static_cast<double>(s_.K);
-      const int64_t wanted = std::min<int64_t>(threads * 4, static_cast<int64_t>(std::min(macs / kTaskMacs, 1e6)));
-      while (s_.batches * row_groups_ * panel_groups_ < wanted) {
-        if (panels_ >= 2 * panel_groups_) panel_groups_ *= 2;
-        else if (s_.M >= 4 * kMaxRows[nv_] * row_groups_) row_groups_ *= 2;
-        else break;
-      }
-    }
-    panel_groups_ = RowSplit(panels_, ceil_div(panels_, panel_groups_)).blocks;
-    row_groups_ = RowSplit(s_.M, ceil_div(s_.M, row_groups_)).blocks;
-  }
-
   void choose_packing(const Operand& a, const Operand& b, BindContext& bind) {
-    const bool whole = row_groups_ == 1 && panel_groups_ == 1;  // a task is a whole batch
+    const bool whole = grid_.row_groups == 1 && grid_.panel_groups == 1;  // a task is a whole batch
     a_batches_ = BatchPack(s_, s_.as);
     b_batches_ = BatchPack(s_, s_.bs);
     const auto local = [&](const BatchPack& p) { return whole && s_.batches > 1 && p.count == s_.batches ? Pack::kLocal : Pack::kShared; };
     if (b.is_const()) {
       pack_b_ = Pack::kBind;
-      std::string layout = "gemm_b:" + std::to_string(sizeof(T)) + ":" + std::to_string(static_cast<int>(b.dtype)) + ":" +
-                           std::to_string(s_.K) + "x" + std::to_string(s_.N) + ":" + std::to_string(s_.bk) + ":" + std::to_string(s_.bn) +
-                           ":" + std::to_string(nr_);
-      for (int d = 0; d < s_.nb; d++) layout += ":" + std::to_string(s_.bs[d] ? s_.batch[d] : 1) + "/" + std::to_string(s_.bs[d]);
+      const std::string layout = "gemm_b:" + std::to_string(sizeof(T)) + ":" + std::to_string(static_cast<int>(b.dtype)) + ":" +
+                                 std::to_string(nr_) + ":" + b_layout(s_);
       const size_t bytes = checked_bytes(b_batches_.count, panels_ * nr_, s_.K, sizeof(T));
       packed_ = bind.packs.get(b, layout, bytes, [&](void* memory) {
         for (int64_t i = 0; i < b_batches_.count; i++)
@@ -155,7 +132,7 @@ class FloatGemm final : public Kernel {
       total += align64(bytes);
       return offset;
     };
-    const int64_t rows = ceil_div(s_.M, row_groups_), columns = ceil_div(panels_, panel_groups_) * nr_;
+    const int64_t rows = grid_.rows(s_), columns = grid_.panels(panels_) * nr_;
     if (pack_b_ == Pack::kShared) b_offset_ = take(shared_bytes_, checked_bytes(b_batches_.count, panels_ * nr_, s_.K, sizeof(T)));
     if (pack_b_ == Pack::kLocal) b_offset_ = take(thread_bytes_, checked_bytes(1, panels_ * nr_, s_.K, sizeof(T)));
     if (pack_a_ == Pack::kShared) a_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, pitch_, sizeof(T)));
@@ -180,7 +157,7 @@ class FloatGemm final : public Kernel {
   // One task: the rows of a row group times the panels of a panel group, of one batch.
   void block(const RunContext& ctx, int64_t batch, int64_t row_group, int64_t panel_group, const T* bias, char* scratch) const {
     const Operand &a = in(s_.ia), &b = in(s_.ib), &y = desc.outs[0];
-    const RowSplit rows(s_.M, ceil_div(s_.M, row_groups_)), groups(panels_, ceil_div(panels_, panel_groups_));
+    const RowSplit rows = grid_.row_split(s_), groups = grid_.panel_split(panels_);
     const int64_t m0 = rows.start(row_group), mc = rows.rows(row_group), p0 = groups.start(panel_group), pc = groups.rows(panel_group);
     const int64_t n0 = p0 * nr_, nc = std::min(pc * nr_, s_.N - n0);
 
@@ -207,7 +184,7 @@ class FloatGemm final : public Kernel {
     }
     // Results go to y, or to a buffer that is stored below. Partial sums of K blocks stay where the results go, or in the buffer.
     T* buffer = partial_ ? reinterpret_cast<T*>(scratch + c_offset_) : nullptr;
-    const int64_t buffer_ld = ceil_div(panels_, panel_groups_) * nr_, y0 = batch_offset(s_, batch, s_.ys) + m0 * s_.ym + n0 * s_.yn;
+    const int64_t buffer_ld = grid_.panels(panels_) * nr_, y0 = batch_offset(s_, batch, s_.ys) + m0 * s_.ym + n0 * s_.yn;
     Target t;
     t.C = buffered_ ? buffer : y.as<T>() + y0;
     t.ldc = buffered_ ? buffer_ld : s_.ym;
@@ -289,10 +266,7 @@ class FloatGemm final : public Kernel {
       }
     }
     int64_t index[kMaxDims] = {};
-    for (int d = s_.nb - 1; d >= 0; d--) {
-      index[d] = batch % s_.batch[d];
-      batch /= s_.batch[d];
-    }
+    batch_index(s_, batch, index);
     index[s_.nb] = m0;
     index[s_.nb + 1] = n0;
     program_[0].apply(desc, index, s_.nb, mc, s_.nb + 1, nc, acc, scratch + vm_offset_);
@@ -312,7 +286,8 @@ class FloatGemm final : public Kernel {
   std::vector<Epilogue> program_;  // zero or one
   bool buffered_ = false, partial_ = false, few_rows_ = false;
   int nv_ = 0, nr_ = 0;
-  int64_t panels_ = 0, kc_ = 0, row_groups_ = 1, panel_groups_ = 1, pitch_ = 0;
+  int64_t panels_ = 0, kc_ = 0, pitch_ = 0;
+  GemmGrid grid_;
   Pack pack_a_ = Pack::kNone, pack_b_ = Pack::kNone;
   BatchPack a_batches_, b_batches_;
   std::shared_ptr<const void> packed_;

@@ -85,10 +85,7 @@ class PlainGemm final : public Kernel {
     }
     if (program_.empty()) return;
     int64_t index[kMaxDims] = {};
-    for (int d = s_.nb - 1; d >= 0; d--) {
-      index[d] = batch % s_.batch[d];
-      batch /= s_.batch[d];
-    }
+    batch_index(s_, batch, index);
     index[s_.nb] = m;
     program_[0].apply(desc, index, -1, 1, s_.nb + 1, s_.N, Block{scratch, s_.N, 1}, scratch + row_bytes());
   }
@@ -122,10 +119,6 @@ std::unique_ptr<Kernel> make_gemm_plain(LaunchDesc desc, const GemmShape& s, Bin
     case DType::i64: return std::make_unique<PlainGemm<AsInt>>(std::move(desc), s);
     default: throw KernelError("gemm: dtype not supported");
   }
-}
-
-std::unique_ptr<Kernel> make_gemm_int8(LaunchDesc desc, const GemmShape& s, BindContext& bind) {
-  return make_gemm_plain(std::move(desc), s, bind);
 }
 
 }  // namespace ptrt::PTRT_LEVEL
