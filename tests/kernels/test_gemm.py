@@ -44,7 +44,9 @@ def check(y: np.ndarray[Any, Any], reference: np.ndarray[Any, Any], mag: np.ndar
     bound = bound + STORE[y.dtype] * (np.abs(reference) + bound) + (2.0**-25 if y.dtype == np.float16 else 0)
     error = np.abs(y.astype(np.float64) - reference)
     assert y.shape == reference.shape
-    assert np.all(error <= bound), f"worst {np.max(error / np.maximum(bound, 1e-300))} of the bound at {np.argmax(error / np.maximum(bound, 1e-300))}"
+    assert np.all(error <= bound), (
+        f"worst {np.max(error / np.maximum(bound, 1e-300))} of the bound at {np.argmax(error / np.maximum(bound, 1e-300))}"
+    )
 
 
 SHAPES = [
@@ -126,13 +128,17 @@ def same_bits(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:
     return x.tobytes() == y.tobytes()
 
 
-@pytest.mark.parametrize("m,n,k", [(1, 700, 300), (3, 500, 200), (7, 900, 1100), (200, 96, 1500), (50, 300, 64), (300, 1, 200), (300, 5, 64)])
+@pytest.mark.parametrize(
+    "m,n,k", [(1, 700, 300), (3, 500, 200), (7, 900, 1100), (200, 96, 1500), (50, 300, 64), (300, 1, 200), (300, 5, 64)]
+)
 def test_same_bits_for_any_thread_count(m: int, n: int, k: int) -> None:
     rng = np.random.default_rng(6)
     a, b, r = normal(rng, (2, m, k), np.float32), normal(rng, (2, k, n), np.float32), normal(rng, (2, m, n), np.float32)
     for consts in ([], [1]):
         ys = [
-            run("gemm", [a, b], [((2, m, n), np.float32)], threads=t, consts=consts, epilogue=lambda acc, x: E.relu(acc + x), epi_ins=[r])[0]
+            run("gemm", [a, b], [((2, m, n), np.float32)], threads=t, consts=consts, epilogue=lambda acc, x: E.relu(acc + x), epi_ins=[r])[
+                0
+            ]
             for t in (1, 2, 5)
         ]
         assert same_bits(ys[0], ys[1]) and same_bits(ys[0], ys[2])
@@ -172,7 +178,13 @@ def epilogue_case(name: str, fn: Any, m: int, n: int, k: int, dtype: Any, in_pla
     a, b = normal(rng, (2, m, k), dtype), normal(rng, (2, k, n), dtype)
     c = np.broadcast_to(normal(rng, (n,), dtype), (2, m, n))
     residual = normal(rng, (2, m, n), dtype)
-    r = strided(rng, residual) if layout == "strided" else residual.swapaxes(1, 2).copy().swapaxes(1, 2) if layout == "columns" else residual.copy()
+    r = (
+        strided(rng, residual)
+        if layout == "strided"
+        else residual.swapaxes(1, 2).copy().swapaxes(1, 2)
+        if layout == "columns"
+        else residual.copy()
+    )
     y = r if in_place else strided(rng, np.zeros((2, m, n), dtype)) if layout == "strided" else np.zeros_like(r)
     run("gemm", [a, b], [y], epilogue=fn, epi_ins=[c, r], threads=threads)
     c64, r64 = c.astype(np.float64), residual.astype(np.float64)

@@ -76,7 +76,9 @@ def test_dequantised_result(m: int) -> None:
         (y,) = run("gemm", [a, b, az], [((m, n), F32)], epilogue=fn, epi_ins=epi, acc_dtype=I32, consts=[1], threads=threads)
         exact = reference(a, b, az).astype(np.float64)
         # |acc| < 2^24 here, so the cast is exact; multiplication and addition round once each
-        np.testing.assert_array_less(np.abs(y - np.maximum(exact * scale + bias, 0)), 2.0**-23 * (np.abs(exact * scale) + np.abs(bias)) + 1e-30)
+        np.testing.assert_array_less(
+            np.abs(y - np.maximum(exact * scale + bias, 0)), 2.0**-23 * (np.abs(exact * scale) + np.abs(bias)) + 1e-30
+        )
 
 
 def test_requantised_result() -> None:

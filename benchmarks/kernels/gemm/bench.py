@@ -60,7 +60,9 @@ def session(a: Any, b: Any, const: bool, transposed: bool) -> ort.InferenceSessi
     graph = helper.make_graph(nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], inits)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    return ort.InferenceSession(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString(), options)
+    return ort.InferenceSession(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString(), options
+    )
 
 
 def measure(case: tuple[tuple[int, ...], int, int, int, bool, bool]) -> tuple[float, float, str]:
@@ -100,7 +102,9 @@ def main() -> None:
         ours, theirs, said = measure(case)
         batch, m, k, n, *_ = case
         flops = 2.0 * np.prod(batch, initial=1) * m * k * n
-        print(f"{name:34s} {ours / 1e3:9.1f} us {flops / ours:6.1f} GF   ort {theirs / 1e3:9.1f} us {flops / theirs:6.1f} GF   x{theirs / ours:5.2f}  {said}")
+        print(
+            f"{name:34s} {ours / 1e3:9.1f} us {flops / ours:6.1f} GF   ort {theirs / 1e3:9.1f} us {flops / theirs:6.1f} GF   x{theirs / ours:5.2f}  {said}"
+        )
 
 
 if __name__ == "__main__":
