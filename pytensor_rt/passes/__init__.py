@@ -20,7 +20,7 @@ Internal nodes, domain `pytensor_rt`, opset 1:
 from __future__ import annotations
 
 from ..graph import Graph, Model
-from . import activations, attention, dead_code, dedupe, fold_affine, identity, norms
+from . import activations, attention, dead_code, dedupe, fold_affine, identity, inline, norms
 from .rewriter import INTERNAL, Rewriter
 
 __all__ = ["INTERNAL", "Rewriter", "optimize"]
@@ -30,7 +30,8 @@ MAX_ROUNDS = 8  # every pass shrinks the graph; the bound is for safety
 
 
 def optimize(model: Model) -> Model:
-    """Rewrite the model in place until nothing changes; returns it."""
+    """Inline the model's functions, then rewrite it in place until nothing changes; returns it. Raises ModelError if functions explode."""
+    inline.run(model)
     _optimize(model.graph, model, None)
     model.graph.touch()
     if any(node.domain == INTERNAL for graph in model.graph.graphs() for node in graph.nodes):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..dtypes import F64
 from ..graph import Node
 from .rewriter import Rewriter, float_constant, new_node
 
@@ -49,7 +50,7 @@ def _match(rw: Rewriter, sqrt: Node) -> bool:
     if inverse is not None:
         nodes.append(inverse)
         factor = inverse.outputs[0]
-        if mean is not None and _keras(rw, nodes, head, x, mean, factor, eps, axes, eps_name):
+        if mean is not None and _keras(rw, [*nodes, *head], x, mean, factor, len(axes), eps_name):
             return True
         scaled = next((r for r in rw.readers.get(factor, ()) if r.op_type == "Mul" and deviation in r.inputs), None)
     else:
@@ -58,18 +59,26 @@ def _match(rw: Rewriter, sqrt: Node) -> bool:
             scaled = None
     if scaled is None:
         return False
-    gamma, beta, nodes, root = _affine(rw, scaled, nodes, len(axes), with_shift=mean is not None)
-    dtype = rw.constant(eps_name)
-    ones = gamma or rw.add_constant(np.ones(1, dtype.dtype if dtype is not None else np.float32), "ones")
-    if mean is not None and rw.closed([*nodes, *head], root):
-        new = new_node("LayerNormalization", (x, ones, beta), root.outputs, 17, axis=-len(axes), epsilon=eps)
-        rw.replace([*nodes, *head], root, new)
-        return True
-    gamma, _, nodes, root = _affine(rw, scaled, [square, mean2, add, sqrt, *([inverse] if inverse else [])], len(axes), with_shift=False)
-    ones = gamma or ones
-    if not rw.closed(nodes, root):
+    k = len(axes)
+    if mean is not None:
+        gamma, beta, found, root = _affine(rw, scaled, [*nodes, *head], k, with_shift=True)
+        if _replace(rw, found, root, "LayerNormalization", 17, (x, gamma, beta), k, eps_name):
+            return True
+    gamma, _, found, root = _affine(rw, scaled, nodes, k, with_shift=False)
+    return _replace(rw, found, root, "RMSNormalization", 23, (deviation, gamma), k, eps_name)
+
+
+def _replace(rw: Rewriter, nodes: list[Node], root: Node, op: str, opset: int, inputs: tuple[str, ...], k: int, eps_name: str) -> bool:
+    """Put one node over the last k axes in their place, if nobody else reads what they make. An absent gamma becomes a one."""
+    eps = rw.array(eps_name)
+    if eps is None or not rw.closed(nodes, root):
         return False
-    rw.replace(nodes, root, new_node("RMSNormalization", (deviation, ones), root.outputs, 23, axis=-len(axes), epsilon=eps))
+    x, gamma, *beta = inputs
+    gamma = gamma or rw.add_constant(np.ones(1, eps.dtype), "ones")
+    new = new_node(op, (x, gamma, *beta), root.outputs, opset, axis=-k, epsilon=float(eps.reshape(-1)[0]))
+    if eps.dtype == F64:
+        new.attrs["stash_type"] = 11  # the default is to compute in float32
+    rw.replace(nodes, root, new)
     return True
 
 
@@ -84,10 +93,6 @@ def _trailing_axes(rw: Rewriter, mean: Node) -> tuple[int, ...] | None:
         return None
     if min(axes) >= 0:
         rank = rw.rank(mean.inputs[0])
-        if rank is None and len(axes) == 1:
-            source = rw.producer(mean.inputs[0])
-            rank = next((r for r in map(rw.rank, source.inputs) if r is not None), None) if source is not None else None
-            rank = rank if source is not None and source.op_type in ("Pow", "Mul", "Sub") and rank == axes[0] + 1 else None
         if rank is None:
             return None
         axes = tuple(a - rank for a in axes)
@@ -137,15 +142,13 @@ def _coefficient(rw: Rewriter, name: str, k: int) -> bool:
     return array is not None and 1 <= len(array.shape) <= k and float_constant(rw, name) is not None
 
 
-def _keras(
-    rw: Rewriter, nodes: list[Node], head: list[Node], x: str, mean: str, factor: str, eps: float, axes: tuple[int, ...], eps_name: str
-) -> bool:
+def _keras(rw: Rewriter, nodes: list[Node], x: str, mean: str, factor: str, k: int, eps_name: str) -> bool:
     """y = x * r + (beta - mean * r) with r = factor [* gamma]."""
-    found, gamma, r = [*nodes, *head], "", factor
+    found, gamma, r = list(nodes), "", factor
     node = rw.reader(factor, "Mul")
     if node is not None:
         gamma = node.inputs[1] if node.inputs[0] == factor else node.inputs[0]
-        if not _coefficient(rw, gamma, len(axes)):
+        if not _coefficient(rw, gamma, k):
             return False
         found.append(node)
         r = node.outputs[0]
@@ -157,12 +160,7 @@ def _keras(
     root = rw.reader(by[x].outputs[0], "Add")
     if sub is None or root is None or sub.outputs[0] not in root.inputs or sub.inputs[1] != by[mean].outputs[0]:
         return False
-    if not _coefficient(rw, sub.inputs[0], len(axes)):
+    if not _coefficient(rw, sub.inputs[0], k):
         return False
     found += (by[x], by[mean], sub, root)
-    if not rw.closed(found, root):
-        return False
-    dtype = rw.constant(eps_name)
-    scale = gamma or rw.add_constant(np.ones(1, dtype.dtype if dtype is not None else np.float32), "ones")
-    rw.replace(found, root, new_node("LayerNormalization", (x, scale, sub.inputs[0]), root.outputs, 17, axis=-len(axes), epsilon=eps))
-    return True
+    return _replace(rw, found, root, "LayerNormalization", 17, (x, gamma, sub.inputs[0]), k, eps_name)

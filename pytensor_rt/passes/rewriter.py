@@ -143,7 +143,7 @@ class Rewriter:
         if op in ("Squeeze", "Unsqueeze") and first is not None:
             axes = node.attrs.get("axes") or (self.integers(node.inputs[1]) if len(node.inputs) > 1 else None)
             return None if not axes else first + len(axes) * (1 if op == "Unsqueeze" else -1)
-        if op in ("Mul", "Div", "Add", "Sub", "MatMul", "Gather", "Where"):
+        if op in ("Mul", "Div", "Add", "Sub", "Pow", "MatMul", "Gather", "Where"):
             ranks = [self.rank(n, depth) for n in node.inputs]
             if any(r is None for r in ranks):
                 return None

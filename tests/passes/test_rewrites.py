@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 from onnxruntime import InferenceSession
 
+from pytensor_rt.errors import ModelError
 from pytensor_rt.graph import Model, export_model, load_model, verify
 from pytensor_rt.passes import optimize
 
@@ -97,6 +98,17 @@ def test_layer_norm(spelling: str) -> None:
     assert ops == {"LayerNormalization": 1}
     node = model.graph.nodes[0]
     assert node.opset == 17 and node.attrs["axis"] == -1 and node.attrs["epsilon"] == pytest.approx(1e-5)
+
+
+def test_layer_norm_in_double() -> None:
+    proto = parse(
+        LAYER_NORMS["torch"], "double[2, 5, 8] x", "double y", weights={k: v.astype(np.float64) for k, v in AFFINE.items()}, opset=13
+    )
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            node.attribute[0].CopyFrom(helper.make_attribute("value", numpy_helper.from_array(np.float64(node.attribute[0].f))))
+    (node,) = optimize(load_model(proto)).graph.nodes
+    assert node.op_type == "LayerNormalization" and node.attrs["stash_type"] == 11  # float32, the default, would lose digits
 
 
 def test_layer_norm_over_two_axes() -> None:
@@ -435,6 +447,42 @@ def test_subgraphs_are_rewritten() -> None:
     assert ops == {"ReduceSum": 1, "Less": 1, "If": 1, "Gelu": 1, "Relu": 1}
     assert {g.free_names for g in model.graph.graphs()} == {(), ("x0",)}
     assert set(model.graph.initializers) == {"zero"}
+
+
+def test_functions_are_inlined() -> None:
+    """Nested calls, attribute references, default and absent arguments, subgraphs, a result that is an input, weights."""
+    text = """<ir_version: 9, opset_import: ["": 18, "l": 1]>
+        g (float[2, 3] x) => (float[2, 3] y, float[2, 3] z, float[2, 3] t) { y, t = l.outer <alpha = 0.3> (x) z = l.leaky(y) }
+        <domain: "l", opset_import: ["": 16]>
+        leaky <alpha: float = 0.5> (x) => (y) { y = LeakyRelu <alpha: float = @alpha> (x) }
+        <domain: "l", opset_import: ["": 17, "l": 1]>
+        outer <alpha> (x, b) => (r, x) { h = l.leaky <alpha: float = @alpha> (x) w = Constant <value = float[3] {1.0, 2.0, 3.0}> () lo = Constant <value_float = -0.1> () m = Mul(h, w)
+            c = Constant <value = bool {1}> () r = If (c) <then_branch = t () => (m2) { m2 = Clip(m, lo, b) }, else_branch = e () => (m2) { m2 = Exp(m) }> }"""
+    proto = parser.parse_model(text)
+    model = optimize(load_model(proto))
+    verify(model)
+    feeds = feeds_of(proto)
+    x = feeds["x"].astype(np.float64)
+    y = np.maximum(np.where(x < 0, 0.3 * x, x) * [1, 2, 3], -0.1)
+    for got, want in zip(by_reference(export_model(model), feeds), (y, np.where(y < 0, 0.5 * y, y), x)):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+    ops = Counter(n.op_type for g in model.graph.graphs() for n in g.nodes)
+    assert ops == {"LeakyRelu": 2, "Mul": 1, "If": 1, "Clip": 1, "Exp": 1, "Identity": 1}
+    assert [n.attrs["alpha"] for n in model.graph.nodes if n.op_type == "LeakyRelu"] == pytest.approx([0.3, 0.5])
+    assert {n.opset for n in model.graph.nodes if n.op_type == "LeakyRelu"} == {16}
+    assert not model.functions
+
+
+def test_exploding_functions(monkeypatch) -> None:
+    monkeypatch.setattr("pytensor_rt.passes.inline.MAX_NODES", 5000)
+    levels = [f'<domain: "l", opset_import: ["": 17, "l": 1]> f{i} (x) => (y) {{ {" ".join(f"{o} = l.f{i + 1}({a})" for a, o in ("xa", "ab", "by"))} }}'
+              for i in range(20)]  # fmt: skip
+    levels.append('<domain: "l", opset_import: ["": 17]> f20 (x) => (y) { y = Relu(x) }')
+    proto = parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 17, "l": 1]> g (float[2] x) => (float[2] y) { y = l.f0(x) } ' + " ".join(levels)
+    )
+    with pytest.raises(ModelError, match="more than"):
+        optimize(load_model(proto))
 
 
 def test_origins() -> None:
