@@ -1,0 +1,223 @@
+// softmax, log_softmax and hardmax along one axis. Rows (the axis is contiguous) go through L1 three times: maximum, exponentials with
+// their sum, scaling. Where another axis is the contiguous one, the vectors run along that axis and every lane is a row of its own.
+#include <algorithm>
+
+#include "core/vocabulary.h"
+#include "cpu/kernels.h"
+#include "cpu/reduce_block.h"
+#include "cpu/reduce_vec.h"
+
+namespace ptrt::PTRT_LEVEL {
+
+namespace {
+
+enum class Mode { softmax, log_softmax, hardmax };
+constexpr int64_t kGrain = 16384;  // elements per task, at least
+
+template <class C>
+void hardmax(const C* x, int64_t xs, int64_t n, C* y, int64_t ys) {
+  int64_t best = 0;
+  for (int64_t i = 1; i < n && x[best * xs] == x[best * xs]; i++)
+    if (!(x[i * xs] <= x[best * xs])) best = i;
+  for (int64_t i = 0; i < n; i++) y[i * ys] = i == best;
+}
+
+template <class C>
+C row_max(const C* x, int64_t n) {
+  constexpr int L = kLanes<C>;
+  const C lowest = -std::numeric_limits<C>::infinity();
+  if (n < L) {
+    C m = lowest;
+    for (int64_t i = 0; i < n; i++) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  Vec<C> m[4];
+  for (auto& v : m) v = vsplat(lowest);
+  int64_t i = 0;
+  for (; i + 4 * L <= n; i += 4 * L) PTRT_UNROLL for (int j = 0; j < 4; j++) m[j] = max_of(vload(x + i + j * L), m[j]);
+  for (; i + L <= n; i += L) m[0] = max_of(vload(x + i), m[0]);
+  m[1] = max_of(vload(x + n - L), m[1]);
+  return max_lanes<C>(max_of(max_of(m[0], m[1]), max_of(m[2], m[3])));
+}
+
+// y = exp(x - m), if wanted; returns the sum.
+template <class C, bool kStore>
+double row_exp(const C* x, int64_t n, C m, C* y) {
+  constexpr int L = kLanes<C>;
+  constexpr int64_t kChunk = 4096;
+  double total = 0;
+  const Vec<C> vm = vsplat(m);
+  for (int64_t begin = 0; begin < n; begin += kChunk) {
+    const int64_t end = std::min(n, begin + kChunk);
+    Vec<C> s[4] = {};
+    int64_t i = begin;
+    for (; i + 4 * L <= end; i += 4 * L) PTRT_UNROLL for (int j = 0; j < 4; j++) {
+        Vec<C> e = exp_of(vload(x + i + j * L) - vm);
+        if (kStore) vstore(y + i + j * L, e);
+        s[j] += e;
+      }
+    for (; i + L <= end; i += L) {
+      Vec<C> e = exp_of(vload(x + i) - vm);
+      if (kStore) vstore(y + i, e);
+      s[0] += e;
+    }
+    if (i < end) {
+      Vec<C> e = vsplat(-std::numeric_limits<C>::infinity());
+      const int k = static_cast<int>(end - i);
+      for (int j = 0; j < k; j++) e[j] = x[i + j] - m;
+      e = exp_of(e);
+      if (kStore)
+        for (int j = 0; j < k; j++) y[i + j] = e[j];
+      s[1] += e;
+    }
+    total += sum_lanes<C>((s[0] + s[1]) + (s[2] + s[3]));
+  }
+  return total;
+}
+
+template <class C>
+void softmax_row(Mode mode, const C* x, int64_t n, C* y) {
+  constexpr int L = kLanes<C>;
+  if (mode == Mode::hardmax) return hardmax(x, 1, n, y, 1);
+  const C m = row_max(x, n);
+  if (mode == Mode::softmax) {
+    const C scale = static_cast<C>(1.0 / row_exp<C, true>(x, n, m, y));
+    int64_t i = 0;
+    for (; i + L <= n; i += L) vstore<C>(y + i, vload(y + i) * scale);
+    for (; i < n; i++) y[i] *= scale;
+  } else {
+    const C log_sum = static_cast<C>(std::log(row_exp<C, false>(x, n, m, nullptr)));
+    int64_t i = 0;
+    for (; i + L <= n; i += L) vstore<C>(y + i, vload(x + i) - m - log_sum);
+    for (; i < n; i++) y[i] = x[i] - m - log_sum;
+  }
+}
+
+// L rows at once, one per lane.
+template <class C>
+void softmax_lanes(Mode mode, const C* x, int64_t xs, int64_t n, C* y, int64_t ys) {
+  constexpr int L = kLanes<C>;
+  Vec<C> m = vsplat(-std::numeric_limits<C>::infinity());
+  for (int64_t i = 0; i < n; i++) m = max_of(vload(x + i * xs), m);
+  Vec<C> sum = {}, part = {};
+  for (int64_t i = 0; i < n; i++) {
+    Vec<C> e = exp_of(vload(x + i * xs) - m);
+    if (mode == Mode::softmax) vstore(y + i * ys, e);
+    part += e;
+    if ((i & 63) == 63) {
+      sum += part;
+      part = Vec<C>{};
+    }
+  }
+  sum += part;
+  if (mode == Mode::softmax) {
+    const Vec<C> scale = C{1} / sum;
+    for (int64_t i = 0; i < n; i++) vstore<C>(y + i * ys, vload(y + i * ys) * scale);
+  } else {
+    for (int l = 0; l < L; l++) sum[l] = std::log(sum[l]);
+    for (int64_t i = 0; i < n; i++) vstore<C>(y + i * ys, vload(x + i * xs) - m - sum);
+  }
+}
+
+// The same for c < L rows: through a stack copy where that is short, so that an element's result does not depend on its position.
+template <class C>
+void softmax_tail(Mode mode, const C* x, int64_t xs, int64_t n, C* y, int64_t ys, int64_t c, C* scratch) {
+  constexpr int L = kLanes<C>;
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < L; j++) scratch[i * L + j] = j < c ? x[i * xs + j] : C{0};
+  softmax_lanes(mode, scratch, L, n, scratch, L);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < c; j++) y[i * ys + j] = scratch[i * L + j];
+}
+
+template <class C>
+class Softmax final : public Kernel {
+ public:
+  Softmax(LaunchDesc d, Mode mode, const std::vector<int>& labels) : Kernel(std::move(d)), mode_(mode), source_(desc), sink_(desc) {
+    const Operand& x = desc.ins[0];
+    for (int a = 0; a < x.ndim; a++) (labels[static_cast<size_t>(a)] ? axis_ : kept_) = a;
+    n_ = x.shape[axis_];
+    const int64_t k = x.shape[kept_];
+    lanes_ = kept_ > axis_ && k >= kLanes<C> / 2;
+    for (int a = 0; a < x.ndim; a++)
+      if (a != axis_ && a != kept_) outer_.add(a, x.shape[a]);
+    const int64_t n = std::max<int64_t>(n_, 1);
+    if (lanes_) per_block_ = std::clamp<int64_t>(32768 / n, kLanes<C>, 256) / kLanes<C> * kLanes<C>;
+    else per_block_ = std::clamp<int64_t>(4096 / n, 1, 64);
+    per_block_ = std::max<int64_t>(1, std::min(per_block_, k));
+    blocks_ = (k + per_block_ - 1) / per_block_;
+    if (__builtin_mul_overflow(n, per_block_, &elements_) || elements_ > int64_t{1} << 40) throw KernelError("softmax: axis too long");
+    grain_ = std::max<int64_t>(1, kGrain / elements_);
+  }
+
+  size_t thread_scratch_bytes() const override {
+    return source_.scratch_bytes(elements_) + sink_.scratch_bytes(elements_) + align64(static_cast<size_t>(elements_) * sizeof(C)) +
+           align64(static_cast<size_t>(std::max<int64_t>(n_, 1)) * kVecBytes);
+  }
+
+  std::string describe() const override { return lanes_ ? "lanes" : "rows"; }
+
+  void run(const RunContext& ctx) override {
+    const int64_t units = outer_.total * blocks_;
+    if (n_ == 0 || units == 0) return;
+    ctx.parallel((units + grain_ - 1) / grain_, [&](int64_t task, int worker) {
+      char* scratch = ctx.thread_scratch(worker);
+      for (int64_t u = task * grain_; u < std::min(units, (task + 1) * grain_); u++) block(u, scratch);
+    });
+  }
+
+ private:
+  void block(int64_t unit, char* scratch) const {
+    char* sink_scratch = scratch + source_.scratch_bytes(elements_);
+    C* buffer = reinterpret_cast<C*>(sink_scratch + sink_.scratch_bytes(elements_));
+    C* tail = reinterpret_cast<C*>(reinterpret_cast<char*>(buffer) + align64(static_cast<size_t>(elements_) * sizeof(C)));
+    int64_t index[kMaxDims] = {};
+    outer_.seek(index, unit / blocks_);
+    index[kept_] = unit % blocks_ * per_block_;
+    const int64_t k = std::min(per_block_, desc.ins[0].shape[kept_] - index[kept_]);
+    const int row_axis = lanes_ ? axis_ : kept_, col_axis = lanes_ ? kept_ : axis_;
+    const int64_t rows = lanes_ ? n_ : k, cols = lanes_ ? k : n_;
+    int64_t xs, ys = cols;
+    const C* x = source_.block(desc, index, row_axis, rows, col_axis, cols, scratch, &xs);
+    const bool direct = sink_.direct(desc, col_axis);
+    C* y = buffer;
+    if (direct) {
+      y = reinterpret_cast<C*>(element(desc.outs[0], index));
+      ys = desc.outs[0].strides[row_axis];
+    }
+    if (!lanes_) {
+      for (int64_t r = 0; r < rows; r++) softmax_row(mode_, x + r * xs, cols, y + r * ys);
+    } else if (mode_ == Mode::hardmax) {
+      for (int64_t c = 0; c < cols; c++) hardmax(x + c, xs, rows, y + c, ys);
+    } else {
+      int64_t c = 0;
+      for (; c + kLanes<C> <= cols; c += kLanes<C>) softmax_lanes(mode_, x + c, xs, rows, y + c, ys);
+      if (c < cols) softmax_tail(mode_, x + c, xs, rows, y + c, ys, cols - c, tail);
+    }
+    if (!direct) sink_.store(desc, index, row_axis, rows, col_axis, cols, y, ys, sink_scratch);
+  }
+
+  Mode mode_;
+  Source<C> source_;
+  Sink<C> sink_;
+  Walk outer_;
+  int axis_ = 0, kept_ = 0;
+  int64_t n_ = 0, per_block_ = 1, blocks_ = 1, elements_ = 1, grain_ = 1;
+  bool lanes_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_softmax(LaunchDesc desc, BindContext&) {
+  Params p = desc.params();
+  const auto mode = static_cast<Mode>(p.i());
+  const int64_t axis = p.i();
+  if (mode < Mode::softmax || mode > Mode::hardmax || axis < 0 || axis >= desc.ins[0].ndim) throw KernelError("softmax: bad parameters");
+  std::vector<int> labels(static_cast<size_t>(desc.ins[0].ndim), 0);
+  labels[static_cast<size_t>(axis)] = 1;
+  labels = canonicalise(desc, labels);
+  if (desc.ins[0].dtype == DType::f64) return std::make_unique<Softmax<double>>(std::move(desc), mode, labels);
+  return std::make_unique<Softmax<float>>(std::move(desc), mode, labels);
+}
+
+}  // namespace ptrt::PTRT_LEVEL
