@@ -19,10 +19,11 @@ TileFn<S> pick_tile(int rows, int nv, bool small) {
   else return small ? small_tile_f64(rows, nv) : tile_f64(rows, nv);
 }
 
-// c[m][:] = a[m][:] * pack + bias + add[m][:] over `vecs` column vectors.
+// c[m][:] = a[m][:] * pack + bias + add[m][:] over `vecs` column vectors. `down`: panels from the last to the first; alternating the order
+// from step to step keeps most of a recurrent matrix that just exceeds the L2 in it.
 template <class S>
 void panel_gemm(int64_t m, int64_t k, const S* a, int64_t lda, const S* pack, int64_t vecs, S* c, int64_t ldc, const S* bias, const S* add,
-                int64_t ldadd) {
+                int64_t ldadd, bool down) {
   constexpr int L = Lanes<S>::n;
   const bool small = m <= 4;
   TileArgs<S> g;
@@ -32,7 +33,8 @@ void panel_gemm(int64_t m, int64_t k, const S* a, int64_t lda, const S* pack, in
   g.ldr = ldadd;
   g.cj = L;
   const RowSplit split(m, small ? 4 : kMaxRows[2]);
-  for (int64_t v = 0; v < vecs; v += 2) {
+  for (int64_t p = 0; p < vecs; p += 2) {
+    const int64_t v = down ? (vecs - 1 - p) / 2 * 2 : p;
     const int nv = v + 1 < vecs ? 2 : 1;
     g.B = pack + v * L * k;
     g.ldb = g.n = nv * L;
@@ -42,7 +44,7 @@ void panel_gemm(int64_t m, int64_t k, const S* a, int64_t lda, const S* pack, in
       g.A = a + r * lda;
       g.C = c + r * ldc + v * L;
       g.R = add ? add + r * ldadd + v * L : nullptr;
-      g.next = i == 0 && v + 2 < vecs ? g.B + nv * L * k : nullptr;
+      g.next = i == 0 && !down && v + 2 < vecs ? g.B + nv * L * k : nullptr;
       pick_tile<S>(static_cast<int>(split.rows(i)), nv, small)(g);
     }
   }
@@ -229,7 +231,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
       }
     for (int g = 0; g < n_groups; g++)
       panel_gemm(count, I, a, lda, panel<S>(w_, dir, g, I), groups[g].vecs, gx + groups[g].col, cols, bias(dir) + groups[g].col,
-                 static_cast<const S*>(nullptr), 0);
+                 static_cast<const S*>(nullptr), 0, false);
   }
 
   // Steps [s0, s0 + steps) of batch rows [n0, n0 + count) of one direction.
@@ -245,7 +247,8 @@ class Recurrent final : public Kernel, private RecurrentLayer {
         if constexpr (sizeof(S) == 4)
           if (quant) quant_step(dir, s, gx, h, sums, reinterpret_cast<int32_t*>(state));
         if (!quant)
-          panel_gemm(count, H, h, padded, panel<S>(r_, dir, 0, H), groups[0].vecs, sums, cols, static_cast<const S*>(nullptr), gx, cols);
+          panel_gemm(count, H, h, padded, panel<S>(r_, dir, 0, H), groups[0].vecs, sums, cols, static_cast<const S*>(nullptr), gx, cols,
+                     s & 1);
         if (cell == kGru) gru_step(dir, s, n0, count, gx, h, sums, state);
       }
       for (int64_t i = 0; i < count; i++) {
@@ -280,7 +283,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
     }
     const S* none = nullptr;
     panel_gemm(count, H, linear_before_reset ? h : reset, padded, panel<S>(r_, dir, 1, H), groups[1].vecs, sums + col, cols,
-               linear_before_reset ? late_bias(dir) : none, linear_before_reset ? none : gx + col, cols);
+               linear_before_reset ? late_bias(dir) : none, linear_before_reset ? none : gx + col, cols, s & 1);
     for (int64_t i = 0; i < count; i++) {
       if (s >= lengths_[n0 + i]) continue;
       const S* xh = linear_before_reset ? gx + i * cols + col : none;

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-
 from pytensor_rt._native import LaunchError
+
 from pytensor_rt.kernels.spec import ACTIVATIONS
 from tests.kernels.harness import run, strided
 

@@ -1,0 +1,310 @@
+// Fused attention. The queries of one group of heads (all heads that share keys) are rows; a task takes a chunk of them, packs a block of
+// keys and values that stays in L2, and for a tile of rows at a time makes scores, their exponentials and the weighted values. With more
+// than one block the softmax is online, so the score matrix never exists. Few queries (decoding) read keys and values in place instead.
+//
+// Measured: packing K^T and V costs 10 % of 12 heads x 128 x 64 and is worth it; V of unit stride and moderate pitch is read in place.
+#include "cpu/attention_rows.h"
+#include "cpu/kernels.h"
+#include "cpu/vm.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+constexpr int64_t kBlockElements = 64 * 1024;  // of packed keys and values: half of a small L2
+constexpr int64_t kStreamRows = 4, kStreamKeys = 256;
+
+template <class S>
+TileFn<S> pick_tile(int rows, int nv) {
+  if constexpr (sizeof(S) == 4) return tile_f32(rows, nv);
+  else return tile_f64(rows, nv);
+}
+
+void require(bool ok, const char* what) {
+  if (!ok) throw KernelError(std::string("attention: ") + what);
+}
+
+template <class S>
+class Attention final : public Kernel {
+  static constexpr int L = Lanes<S>::n;
+  static constexpr int kTile = kMaxRows[2];
+  enum In { kQ, kK, kV, kMask, kLengths };
+
+ public:
+  explicit Attention(LaunchDesc d) : Kernel(std::move(d)), epilogue_(desc) {
+    Params p = desc.params();
+    scale_ = static_cast<S>(p.f());
+    causal_ = p.i() != 0;
+    causal_offset_ = p.i();
+    softcap_ = static_cast<S>(p.f());
+    check();
+    group_ = H_ / G_;
+    chunks_ = RowSplit(group_ * Sq_, B_ * G_ >= 8 ? 512 : 128);
+    most_ = chunks_.small + (chunks_.extra > 0);
+    wide_ = round_up(E_, L);
+    const Rows k = rows(kK, 0, 0), v = rows(kV, 0, 0);
+    stream_ = group_ * Sq_ <= kStreamRows && k.direct<S>() && v.direct<S>();
+    const int64_t pitch = (v.row < 0 ? -v.row : v.row) * static_cast<int64_t>(sizeof(S));
+    values_in_place_ = v.direct<S>() && E_ % L == 0 && pitch < 4096;
+    const int64_t budget = kBlockElements / (D_ + E_ > 0 ? D_ + E_ : 1), least = 2 * L;
+    const int64_t limit = stream_ ? kStreamKeys : budget < least ? least : budget > 1024 ? 1024 : budget;
+    const int64_t blocks = (T_ + limit - 1) / limit;
+    block_keys_ = blocks > 0 ? round_up((T_ + blocks - 1) / blocks, 2 * L) : 2 * L;
+    place_scratch();
+  }
+
+  size_t thread_scratch_bytes() const override { return static_cast<size_t>(scratch_); }
+  std::string describe() const override {
+    return stream_ ? "streaming" : "tiles of " + std::to_string(kTile) + " queries, blocks of " + std::to_string(block_keys_) + " keys";
+  }
+
+  void run(const RunContext& ctx) override {
+    ctx.parallel(B_ * G_ * chunks_.blocks, [&](int64_t task, int worker) {
+      const int64_t chunk = task % chunks_.blocks, g = task / chunks_.blocks % G_, b = task / chunks_.blocks / G_;
+      Work w(*this, ctx.thread_scratch(worker));
+      w.b = b;
+      w.g = g;
+      w.first = chunks_.start(chunk);
+      w.count = chunks_.rows(chunk);
+      attend(w);
+    });
+  }
+
+ private:
+  struct Work {  // one task: its place in the problem and its scratch
+    int64_t b = 0, g = 0, first = 0, count = 0, keys = 0;
+    S *q, *scores, *kt, *vp, *temp, *mask, *out, *top, *sum;
+    char *result, *vm;
+    int64_t mask_at = -1, mask_block = -1;
+    bool mask_filled = false;
+    Work(const Attention& a, char* s)
+        : q(a.at(s, 0)),
+          scores(a.at(s, 1)),
+          kt(a.at(s, 2)),
+          vp(a.at(s, 3)),
+          temp(a.at(s, 4)),
+          mask(a.at(s, 5)),
+          out(a.at(s, 6)),
+          top(a.at(s, 7)),
+          sum(a.at(s, 8)),
+          result(s + a.off_[9]),
+          vm(s + a.off_[10]) {}
+  };
+  S* at(char* s, int k) const { return reinterpret_cast<S*>(s + off_[k]); }
+
+  void check() {
+    require(desc.ins.size() >= 3 && desc.ins.size() <= 5 && desc.outs.size() == 1, "wrong number of operands");
+    const Operand &q = desc.ins[kQ], &k = desc.ins[kK], &v = desc.ins[kV], &y = desc.outs[0];
+    require(q.ndim == 4 && k.ndim == 4 && v.ndim == 4 && y.ndim == 4, "q, k, v and y must have rank 4");
+    require(is_float_type(q.dtype) && k.dtype == q.dtype && v.dtype == q.dtype, "q, k and v must have one floating dtype");
+    acc_ = desc.epilogue.empty() ? y.dtype : desc.acc_dtype;
+    require(is_float_type(acc_), "the result must be floating point");
+    B_ = q.shape[0], H_ = q.shape[1], Sq_ = q.shape[2], D_ = q.shape[3];
+    G_ = k.shape[1], T_ = k.shape[2], E_ = v.shape[3];
+    require(G_ > 0 ? H_ % G_ == 0 : H_ == 0, "the number of query heads must be a multiple of the number of key heads");
+    if (G_ == 0) G_ = 1;
+    require(k.shape[0] == B_ && v.shape[0] == B_ && v.shape[1] == k.shape[1] && k.shape[3] == D_ && v.shape[2] == T_,
+            "q, k and v do not fit together");
+    require(y.shape[0] == B_ && y.shape[1] == H_ && y.shape[2] == Sq_ && y.shape[3] == E_, "y must be [B, H, S, E]");
+    if (mask_present()) {
+      const Operand& m = desc.ins[kMask];
+      require(m.ndim == 4 && m.shape[0] == B_ && m.shape[1] == H_ && m.shape[2] == Sq_ && m.shape[3] == T_, "mask must be [B, H, S, T]");
+      require(m.dtype == DType::boolean || is_float_type(m.dtype), "mask must be bool or floating point");
+    }
+    if (lengths_present()) {
+      const Operand& n = desc.ins[kLengths];
+      require(n.ndim == 1 && n.shape[0] == B_ && n.dtype == DType::i64, "k_lengths must be int64 [B]");
+    }
+  }
+  bool mask_present() const { return desc.ins.size() > kMask && desc.ins[kMask].present(); }
+  bool lengths_present() const { return desc.ins.size() > kLengths && desc.ins[kLengths].present(); }
+
+  void place_scratch() {
+    int64_t at = 0, k = 0;
+    auto place = [&](int64_t count, int64_t item) {
+      off_[k++] = at;
+      at += round_up(checked_mul(count, item), 64);
+    };
+    const auto s = static_cast<int64_t>(sizeof(S));
+    const int64_t deep = round_up(D_, L);
+    const int64_t rows = stream_ ? 1 : kTile;
+    place(checked_mul(rows, deep + L), s);                                        // q
+    place(checked_mul(rows, block_keys_ + L), s);                                 // scores
+    place(stream_ ? 0 : checked_mul(block_keys_, D_), s);                         // kt
+    place(stream_ || values_in_place_ ? 0 : checked_mul(block_keys_, wide_), s);  // vp
+    place((deep > wide_ ? deep : wide_) * L, s);                                  // temp
+    place(mask_present() ? block_keys_ : 0, s);                                   // mask
+    place(checked_mul(most_, wide_), s);                                          // out
+    place(most_, s);                                                              // top
+    place(most_, s);                                                              // sum
+    place(epilogue_.empty() ? 0 : checked_mul(kTile, E_), 8);                     // result
+    place(static_cast<int64_t>(epilogue_.scratch_bytes()), 1);                    // vm
+    scratch_ = at;
+  }
+
+  Rows rows(int which, int64_t b, int64_t h) const {
+    const Operand& o = desc.ins[which];
+    return {o.data, o.dtype, b * o.strides[0] + h * o.strides[1], o.strides[2], o.shape[3] == 1 ? 1 : o.strides[3]};
+  }
+  int64_t head(const Work& w, int64_t row) const { return w.g * group_ + (w.first + row) / Sq_; }
+  int64_t query(const Work& w, int64_t row) const { return (w.first + row) % Sq_; }
+  int64_t limit(const Work& w, int64_t row) const {  // keys [0, limit) are visible
+    if (!causal_) return w.keys;
+    const int64_t n = query(w, row) + causal_offset_ + 1;
+    return n < 0 ? 0 : n < w.keys ? n : w.keys;
+  }
+
+  void load_query(const Work& w, int64_t row, S* to) const {
+    const Operand& q = desc.ins[kQ];
+    load_row(to, q.dtype, q.data, w.b * q.strides[0] + head(w, row) * q.strides[1] + query(w, row) * q.strides[2], q.strides[3], D_);
+    for (int64_t d = 0; d < D_; d++) to[d] *= scale_;
+  }
+
+  const S* mask_row(Work& w, int64_t row, int64_t k0, int64_t count) const {
+    if (!mask_present()) return nullptr;
+    const Operand& m = desc.ins[kMask];
+    const int64_t at = w.b * m.strides[0] + head(w, row) * m.strides[1] + query(w, row) * m.strides[2] + k0 * m.strides[3];
+    if (m.dtype == (sizeof(S) == 4 ? DType::f32 : DType::f64) && m.strides[3] == 1) return m.as<const S>() + at;
+    if (w.mask_filled && w.mask_at == at && w.mask_block == k0) return w.mask;
+    w.mask_filled = true;
+    w.mask_at = at;
+    w.mask_block = k0;
+    if (m.dtype == DType::boolean) {
+      const uint8_t* p = m.as<const uint8_t>() + at;
+      for (int64_t t = 0; t < count; t++) w.mask[t] = p[t * m.strides[3]] ? S(0) : -static_cast<S>(__builtin_inf());
+    } else {
+      load_row(w.mask, m.dtype, m.data, at, m.strides[3], count);
+    }
+    return w.mask;
+  }
+
+  void attend(Work& w) const {
+    w.keys = T_;
+    if (lengths_present()) {
+      const Operand& lengths = desc.ins[kLengths];
+      const int64_t n = lengths.as<int64_t>()[w.b * lengths.strides[0]];
+      w.keys = n < 0 ? 0 : n < T_ ? n : T_;
+    }
+    int64_t most = 0;
+    for (int64_t i = 0; i < w.count; i++) {
+      w.top[i] = -static_cast<S>(__builtin_inf());
+      w.sum[i] = 0;
+      const int64_t n = limit(w, i);
+      most = n > most ? n : most;
+    }
+    std::memset(w.out, 0, static_cast<size_t>(w.count * wide_) * sizeof(S));
+    for (int64_t k0 = 0; k0 < most; k0 += block_keys_) {
+      const int64_t n = most - k0 < block_keys_ ? most - k0 : block_keys_;
+      if (stream_) stream_block(w, k0, n);
+      else tile_block(w, k0, n);
+    }
+    finish(w);
+  }
+
+  void stream_block(Work& w, int64_t k0, int64_t count) const {
+    const Rows k = rows(kK, w.b, w.g), v = rows(kV, w.b, w.g);
+    for (int64_t i = 0; i < w.count; i++) {
+      int64_t n = limit(w, i) - k0;
+      if (n <= 0) continue;
+      n = n < count ? n : count;
+      load_query(w, i, w.q);
+      stream_scores(w.q, k.direct<S>() + k0 * k.row, k.row, n, D_, w.scores);
+      const S factor = softmax_row(w.scores, n, round_up(n, L), softcap_, mask_row(w, i, k0, count), w.top[i], w.sum[i]);
+      stream_values(w.scores, v.direct<S>() + k0 * v.row, v.row, n, E_, factor, w.out + i * wide_);
+    }
+  }
+
+  void tile_block(Work& w, int64_t k0, int64_t count) const {
+    const Rows k = rows(kK, w.b, w.g), v = rows(kV, w.b, w.g);
+    pack_keys(k, k0, count, D_, w.kt, w.temp);
+    if (!values_in_place_) pack_values(v, k0, count, E_, w.vp, w.temp);
+    const int64_t q_pitch = round_up(D_, L) + L, s_pitch = block_keys_ + L, key_vecs = (count + L - 1) / L, out_vecs = wide_ / L;
+    const RowSplit tiles(w.count, kTile);
+    for (int64_t tile = 0; tile < tiles.blocks; tile++) {
+      const int64_t r0 = tiles.start(tile), m = tiles.rows(tile);
+      int64_t seen = 0;
+      for (int64_t i = 0; i < m; i++) {
+        const int64_t n = limit(w, r0 + i) - k0;
+        seen = n > seen ? n : seen;
+      }
+      seen = seen < count ? seen : count;
+      if (seen == 0) continue;
+      for (int64_t i = 0; i < m; i++) load_query(w, r0 + i, w.q + i * q_pitch);
+      TileArgs<S> g;
+      g.cj = L;
+      g.A = w.q;
+      g.lda = q_pitch;
+      g.K = D_;
+      g.ldc = s_pitch;
+      for (int64_t p = 0; p * L < seen; p += 2) {
+        const int nv = p + 1 < key_vecs ? 2 : 1;
+        g.B = w.kt + p * L * D_;
+        g.C = w.scores + p * L;
+        g.ldb = g.n = nv * L;
+        pick_tile<S>(static_cast<int>(m), nv)(g);
+      }
+      const int64_t end = round_up(seen, L);
+      for (int64_t i = 0; i < m; i++) {
+        int64_t n = limit(w, r0 + i) - k0;
+        n = n < 0 ? 0 : n < seen ? n : seen;
+        const S* mask = n > 0 ? mask_row(w, r0 + i, k0, count) : nullptr;
+        const S factor = softmax_row(w.scores + i * s_pitch, n, end, softcap_, mask, w.top[r0 + i], w.sum[r0 + i]);
+        if (k0 > 0 && factor != 1)
+          for (int64_t j = 0; j < wide_; j += L) store(w.out + (r0 + i) * wide_ + j, load(w.out + (r0 + i) * wide_ + j) * factor);
+      }
+      g.A = w.scores;
+      g.lda = s_pitch;
+      g.K = seen;
+      g.ldc = g.lds = wide_;
+      for (int64_t p = 0; p < out_vecs; p += 2) {
+        const int nv = p + 1 < out_vecs ? 2 : 1;
+        g.B = values_in_place_ ? v.direct<S>() + k0 * v.row + p * L : w.vp + p * L * count;
+        g.ldb = values_in_place_ ? v.row : nv * L;
+        g.C = w.out + r0 * wide_ + p * L;
+        g.S = k0 > 0 ? g.C : nullptr;
+        g.n = nv * L;
+        pick_tile<S>(static_cast<int>(m), nv)(g);
+      }
+    }
+  }
+
+  void finish(Work& w) const {
+    const Operand& y = desc.outs[0];
+    for (int64_t i = 0; i < w.count; i++) {
+      S* o = w.out + i * wide_;
+      const S inverse = w.sum[i] == 0 ? S(0) : S(1) / w.sum[i];
+      for (int64_t j = 0; j < wide_; j += L) store(o + j, load(o + j) * inverse);
+      if (epilogue_.empty())
+        store_row(o, y.dtype, y.data, w.b * y.strides[0] + head(w, i) * y.strides[1] + query(w, i) * y.strides[2], y.strides[3], E_);
+    }
+    if (epilogue_.empty()) return;
+    for (int64_t i = 0; i < w.count;) {  // boxes of at most kTile queries of one head
+      int64_t n = Sq_ - query(w, i);
+      n = n < w.count - i ? n : w.count - i;
+      n = n < kTile ? n : kTile;
+      for (int64_t r = 0; r < n; r++) store_row(w.out + (i + r) * wide_, acc_, w.result, r * E_, 1, E_);
+      const int64_t index[4] = {w.b, head(w, i), query(w, i), 0};
+      epilogue_.apply(desc, index, 2, n, 3, E_, Block{w.result, E_, 1}, w.vm);
+      i += n;
+    }
+  }
+
+  Epilogue epilogue_;
+  S scale_ = 1, softcap_ = 0;
+  bool causal_ = false, stream_ = false, values_in_place_ = false;
+  DType acc_ = DType::none;
+  int64_t causal_offset_ = 0;
+  int64_t B_ = 0, H_ = 0, Sq_ = 0, D_ = 0, G_ = 0, T_ = 0, E_ = 0;
+  int64_t group_ = 1, most_ = 0, wide_ = 0, block_keys_ = 0, scratch_ = 0;
+  int64_t off_[11] = {};
+  RowSplit chunks_{1, 1};
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_attention(LaunchDesc desc, BindContext&) {
+  if (desc.ins.empty()) throw KernelError("attention: q is missing");
+  if (desc.ins[0].dtype == DType::f64) return std::make_unique<Attention<double>>(std::move(desc));
+  return std::make_unique<Attention<float>>(std::move(desc));
+}
+
+}  // namespace ptrt::PTRT_LEVEL
