@@ -125,7 +125,7 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
   for (int64_t t = 0; t < g.taps; t++) {
     // Rows are reached from three base pointers by lda * {0, 1, 2, 3, 4}: one pointer per row would spill general registers. The empty asm
     // hides that the pointers are related, or the compiler would turn them back into one pointer per row.
-    const T *a0 = g.A + t * g.ts, *a1 = a0 + 5 * lda, *a2 = a0 + 10 * lda, *b = g.B + t * g.bts;
+    const T *a0 = g.A + (g.tap_at ? g.tap_at[t] : t * g.ts), *a1 = a0 + 5 * lda, *a2 = a0 + 10 * lda, *b = g.B + t * g.bts;
     for (int64_t k = 0; k < g.K; k++) {
       V<T> bv[NV];
       PTRT_UNROLL for (int j = 0; j < NV; j++) bv[j] = load(b + j * L);

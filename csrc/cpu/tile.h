@@ -25,6 +25,7 @@ struct TileArgs {
   const void* next = nullptr;  // memory to prefetch, 64 bytes per k step; null: none
   int64_t lda = 0, ks = 1, ts = 0;
   int64_t K = 0, taps = 1;
+  const int64_t* tap_at = nullptr;  // offset in A of every tap; null: t * ts
   int64_t ldb = 0, bts = 0;
   int64_t ldc = 0, lds = 0, ldr = 0;  // row strides
   int64_t cj = 0;                     // distance between the column vectors of C and S: the lane count, except in blocked layouts

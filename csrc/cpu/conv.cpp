@@ -1,0 +1,31 @@
+// The `conv` kernel: validation and choice of the path.
+#include "cpu/conv.h"
+
+#include "cpu/kernels.h"
+
+namespace ptrt::PTRT_LEVEL {
+
+std::unique_ptr<Kernel> make_conv(LaunchDesc desc, BindContext& bind) {
+  const ConvGeometry g = conv_geometry(desc, false);
+  const Operand &x = desc.ins[0], &w = desc.ins[1];
+  const ConvMath math = conv_math(x.dtype);
+  if (math == ConvMath::i8 ? conv_math(w.dtype) != ConvMath::i8 : w.dtype != x.dtype)
+    throw KernelError("conv: weight dtype does not match");
+  const auto operand = [&](size_t k) { return k < desc.ins.size() && desc.ins[k].present() ? &desc.ins[k] : nullptr; };
+  if (const Operand* b = operand(2)) {
+    if (b->ndim != 1 || b->shape[0] != g.M || b->dtype != (math == ConvMath::i8 ? DType::i32 : x.dtype))
+      throw KernelError("conv: bad bias");
+  }
+  if (const Operand* z = operand(3)) {
+    if (math != ConvMath::i8 || z->ndim != 0 || z->dtype != x.dtype) throw KernelError("conv: bad x_zero");
+  }
+  if (const Operand* z = operand(4)) {
+    if (math != ConvMath::i8 || z->ndim > 1 || (z->ndim == 1 && z->shape[0] != g.M) || z->dtype != w.dtype)
+      throw KernelError("conv: bad w_zero");
+  }
+  if (depthwise_applies(desc, g)) return make_depthwise_conv(std::move(desc), bind, g);
+  if (winograd_applies(desc, g)) return make_winograd_conv(std::move(desc), bind, g);
+  return make_direct_conv(std::move(desc), bind, g);
+}
+
+}  // namespace ptrt::PTRT_LEVEL

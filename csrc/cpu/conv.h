@@ -1,0 +1,107 @@
+// What the convolution kernels share: canonical geometry, the staged (zero-haloed, channels-last) copy of an input block, and the way a
+// finished block of results reaches the output.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "cpu/linear_epilogue.h"
+#include "cpu/simd.h"
+#include "cpu/vm.h"
+
+namespace ptrt::PTRT_LEVEL {
+
+// Three spatial axes (depth, height, width); a convolution with fewer has leading axes of size 1.
+struct ConvGeometry {
+  int spatial = 0;                                     // spatial axes of the operands
+  int64_t N = 0, C = 0, M = 0, G = 1, Cg = 0, Mg = 0;  // batch, channels in and out, groups, channels per group
+  int64_t in[3] = {1, 1, 1}, kernel[3] = {1, 1, 1}, out[3] = {1, 1, 1};
+  int64_t stride[3] = {1, 1, 1}, dilation[3] = {1, 1, 1}, pad[3] = {0, 0, 0};  // pad: at the beginning; the end follows from `out`
+  int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  int64_t pixels() const { return out[0] * out[1] * out[2]; }
+};
+
+// Strides of a [batch, channel, spatial...] operand in canonical axes; 0 for axes of size 1.
+struct ConvStrides {
+  int64_t n = 0, c = 0, s[3] = {0, 0, 0};
+};
+
+// Validates ranks, shapes and parameters; throws KernelError.
+ConvGeometry conv_geometry(const LaunchDesc& desc, bool transpose);
+ConvStrides conv_strides(const Operand& o);
+
+// The arithmetic a convolution is done in: staged inputs and packed weights of type S, sums of type A.
+enum class ConvMath { f32, f64, i8 };
+ConvMath conv_math(DType x);
+
+// A box of the (virtually zero-padded) input. Only channels [c0, c0 + cn) are copied; `group` consecutive channels are padded with zeros to
+// `group_pitch` elements. dst element (d, h, w, c) is at d * plane + h * row + w * pixel + c / group * group_pitch + c % group. Depth i of
+// the box is input depth begin[0] + i * depth_step.
+struct ConvBox {
+  int64_t begin[3], size[3], depth_step;
+  int64_t c0, cn, group, group_pitch;
+  int64_t plane, row, pixel;
+};
+// `data` points at the batch entry; x_zero is subtracted from 8-bit elements. Elements of dst between pixels' channels and the pitch are
+// not written, except those of group padding. dst is float, double or int16_t according to `math`.
+void conv_stage(ConvMath math, const Operand& x, const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& box,
+                int32_t x_zero, void* dst);
+
+// Scalar access for packing: element `offset` of an operand, converted.
+float conv_load_f32(const Operand& o, int64_t offset);
+double conv_load_f64(const Operand& o, int64_t offset);
+int32_t conv_load_i32(const Operand& o, int64_t offset);
+
+// Where results of one output box go. Values are of type A (float, double, int32).
+struct ConvResult {
+  char* data;          // element (oh, ow, m) of the box at data + (oh * row + ow * pixel + m) * sizeof(A)
+  int64_t row, pixel;  // in elements
+};
+struct ConvOutBox {
+  int64_t n, od, oh, ow, m;   // start
+  int64_t rows, cols, chans;  // extent along height, width, channels
+};
+
+// The output side of a convolution: direct stores where the output is channels-last in the sums' own type, a scratch block otherwise.
+class ConvOutput {
+ public:
+  ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath math);
+  bool channels_last() const { return channels_last_; }
+  // May sums be written into the output itself in this run?
+  bool direct(const LaunchDesc& desc) const;
+  ConvResult at(const LaunchDesc& desc, const ConvOutBox& box) const;  // the box in the output itself
+  size_t block_bytes(int64_t pixels, int64_t chans) const { return static_cast<size_t>(pixels * chans) * acc_size_ + 64; }
+  size_t scratch_bytes() const;  // what finish() needs beside the block
+  // Turns sums at `r` (in the output or in scratch) into outputs: epilogue, conversion, any strides.
+  void finish(const LaunchDesc& desc, const ConvOutBox& box, const ConvResult& r, char* scratch) const;
+  // Is there something to do after the sums were written to the output itself?
+  bool must_finish() const { return !epilogue_.empty() && !fused_; }
+  // If fused() (always without an epilogue), whoever computes the sums stores alpha * sum + bias_value [clamped] [+ residual] [clamped],
+  // and finish() only moves what was computed in scratch.
+  const LinearEpilogue& linear() const { return linear_; }
+  bool fused() const { return fused_; }
+  double bias_value(const LaunchDesc& desc, const Operand& b, int64_t m) const;  // b: the kernel's own bias or absent
+  ConvResult residual(const LaunchDesc& desc, const ConvOutBox& box) const;      // data is null if there is none
+
+ private:
+  void store(const LaunchDesc& desc, const ConvOutBox& box, const ConvResult& r) const;
+  Epilogue epilogue_;
+  LinearEpilogue linear_;
+  ConvStrides rs_;  // of the residual
+  ConvGeometry g_;
+  ConvMath math_;
+  ConvStrides ys_;
+  size_t acc_size_;
+  bool channels_last_, same_type_, fused_;
+};
+
+// Each takes a validated launch.
+std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
+std::unique_ptr<Kernel> make_depthwise_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
+std::unique_ptr<Kernel> make_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
+bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g);
+bool depthwise_applies(const LaunchDesc& desc, const ConvGeometry& g);
+
+// Names a constant's layout for PackCache: what every packing depends on, whatever it packs.
+std::string conv_pack_key(const char* kind, const Operand& w, const ConvGeometry& g);
+
+}  // namespace ptrt::PTRT_LEVEL

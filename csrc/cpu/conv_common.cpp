@@ -1,0 +1,331 @@
+// Geometry, staging and output handling shared by the convolution kernels.
+#include "cpu/conv.h"
+
+namespace ptrt::PTRT_LEVEL {
+
+namespace {
+
+[[noreturn]] void bad(const char* what) { throw KernelError(std::string("conv: ") + what); }
+
+float half_to_float(uint16_t h) {
+  _Float16 f;
+  std::memcpy(&f, &h, 2);
+  return static_cast<float>(f);
+}
+float bf16_to_float(uint16_t h) {
+  uint32_t u = static_cast<uint32_t>(h) << 16;
+  float f;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+uint16_t float_to_half(float f) {
+  auto h = static_cast<_Float16>(f);
+  uint16_t u;
+  std::memcpy(&u, &h, 2);
+  return u;
+}
+uint16_t float_to_bf16(float f) {  // round half to even; NaN stays NaN
+  uint32_t u;
+  std::memcpy(&u, &f, 4);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((u >> 16) | 0x40);
+  return static_cast<uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
+struct AsF32 {
+  typedef float From;
+  static float get(float v, int32_t) { return v; }
+};
+struct AsF64 {
+  typedef double From;
+  static double get(double v, int32_t) { return v; }
+};
+struct AsF16 {
+  typedef uint16_t From;
+  static float get(uint16_t v, int32_t) { return half_to_float(v); }
+};
+struct AsBF16 {
+  typedef uint16_t From;
+  static float get(uint16_t v, int32_t) { return bf16_to_float(v); }
+};
+struct AsU8 {
+  typedef uint8_t From;
+  static int32_t get(uint8_t v, int32_t zero) { return v - zero; }
+};
+struct AsI8 {
+  typedef int8_t From;
+  static int32_t get(int8_t v, int32_t zero) { return v - zero; }
+};
+
+// One row of a box: `n` pixels, source element (w, c) at src[w * sw + c * sc].
+template <class Conv, class To>
+void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n, const ConvBox& b, int32_t zero, To* dst) {
+  const bool packed = b.group == b.group_pitch || b.cn <= b.group;
+  if (packed && sizeof(To) == sizeof(typename Conv::From) && (sc == 1 || b.cn == 1)) {
+    if (sw == b.cn && b.pixel == b.cn) {
+      std::memcpy(dst, src, static_cast<size_t>(n * b.cn) * sizeof(To));
+    } else if (b.cn == 1) {
+      for (int64_t w = 0; w < n; w++) dst[w * b.pixel] = static_cast<To>(Conv::get(src[w * sw], zero));
+    } else {
+      for (int64_t w = 0; w < n; w++) std::memcpy(dst + w * b.pixel, src + w * sw, static_cast<size_t>(b.cn) * sizeof(To));
+    }
+    return;
+  }
+  if (packed && (sc == 1 || b.cn == 1)) {
+    for (int64_t w = 0; w < n; w++)
+      for (int64_t c = 0; c < b.cn; c++) dst[w * b.pixel + c] = static_cast<To>(Conv::get(src[w * sw + c], zero));
+    return;
+  }
+  constexpr int64_t kChunk = 16;  // transposing: short runs of pixels, so that the destination lines stay in cache
+  for (int64_t w0 = 0; w0 < n; w0 += kChunk) {
+    const int64_t w1 = w0 + kChunk < n ? w0 + kChunk : n;
+    int64_t at = 0, in_group = 0;
+    for (int64_t c = 0; c < b.cn; c++) {
+      const typename Conv::From* s = src + c * sc;
+      if (sw == 1)
+        for (int64_t w = w0; w < w1; w++) dst[w * b.pixel + at] = static_cast<To>(Conv::get(s[w], zero));
+      else
+        for (int64_t w = w0; w < w1; w++) dst[w * b.pixel + at] = static_cast<To>(Conv::get(s[w * sw], zero));
+      at++;
+      if (++in_group == b.group) {
+        for (; in_group < b.group_pitch; in_group++, at++)
+          for (int64_t w = w0; w < w1; w++) dst[w * b.pixel + at] = To(0);
+        in_group = 0;
+      }
+    }
+  }
+}
+
+template <class To>
+void zero_pixels(To* dst, int64_t n, const ConvBox& b) {
+  const int64_t width = b.group == b.group_pitch ? b.cn : (b.cn + b.group - 1) / b.group * b.group_pitch;
+  if (width == b.pixel) {
+    std::memset(dst, 0, static_cast<size_t>(n * width) * sizeof(To));
+    return;
+  }
+  for (int64_t w = 0; w < n; w++) std::memset(dst + w * b.pixel, 0, static_cast<size_t>(width) * sizeof(To));
+}
+
+template <class Conv, class To>
+void stage_box(const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& b, int32_t zero, To* dst) {
+  const auto* x = reinterpret_cast<const typename Conv::From*>(data) + b.c0 * xs.c;
+  const int64_t left = b.begin[2] < 0 ? (-b.begin[2] < b.size[2] ? -b.begin[2] : b.size[2]) : 0;
+  int64_t end = in[2] - b.begin[2];  // first column past the input
+  if (end > b.size[2]) end = b.size[2];
+  if (end < left) end = left;
+  for (int64_t d = 0; d < b.size[0]; d++) {
+    const int64_t id = b.begin[0] + d * b.depth_step;
+    for (int64_t h = 0; h < b.size[1]; h++) {
+      To* row = dst + d * b.plane + h * b.row;
+      const int64_t ih = b.begin[1] + h;
+      if (id < 0 || id >= in[0] || ih < 0 || ih >= in[1] || end == left) {
+        zero_pixels(row, b.size[2], b);
+        continue;
+      }
+      zero_pixels(row, left, b);
+      stage_row<Conv, To>(x + id * xs.s[0] + ih * xs.s[1] + (b.begin[2] + left) * xs.s[2], xs.s[2], xs.c, end - left, b, zero,
+                          row + left * b.pixel);
+      zero_pixels(row + end * b.pixel, b.size[2] - end, b);
+    }
+  }
+}
+
+}  // namespace
+
+ConvMath conv_math(DType x) {
+  switch (x) {
+    case DType::f32:
+    case DType::f16:
+    case DType::bf16: return ConvMath::f32;
+    case DType::f64: return ConvMath::f64;
+    case DType::u8:
+    case DType::i8: return ConvMath::i8;
+    default: bad("unsupported dtype");
+  }
+}
+
+ConvStrides conv_strides(const Operand& o) {
+  ConvStrides s;
+  s.n = o.strides[0];
+  s.c = o.strides[1];
+  for (int k = 0; k < o.ndim - 2; k++) s.s[3 - (o.ndim - 2) + k] = o.strides[2 + k];
+  return s;
+}
+
+ConvGeometry conv_geometry(const LaunchDesc& desc, bool transpose) {
+  const Operand &x = desc.ins.at(0), &w = desc.ins.at(1), &y = desc.outs.at(0);
+  ConvGeometry g;
+  g.spatial = x.ndim - 2;
+  if (g.spatial < 1 || g.spatial > 3 || w.ndim != x.ndim || y.ndim != x.ndim) bad("expected 1 to 3 spatial axes");
+  Params p = desc.params();
+  const auto strides = p.ints(), dilations = p.ints(), pads = p.ints();
+  g.G = p.i();
+  const auto n = static_cast<size_t>(g.spatial);
+  if (strides.size() != n || dilations.size() != n || pads.size() != 2 * n) bad("strides, dilations and pads must match the spatial axes");
+  g.N = x.shape[0];
+  g.C = x.shape[1];
+  g.M = y.shape[1];
+  if (y.shape[0] != g.N || g.G < 1 || g.C % g.G || g.M % g.G) bad("batch or groups do not match");
+  g.Cg = g.C / g.G;
+  g.Mg = g.M / g.G;
+  if (transpose ? (w.shape[0] != g.C || w.shape[1] != g.Mg) : (w.shape[0] != g.M || w.shape[1] != g.Cg)) bad("weight shape does not match");
+  const int first = 3 - g.spatial;
+  constexpr int64_t kMax = int64_t{1} << 31;
+  for (int k = 0; k < g.spatial; k++) {
+    const auto u = static_cast<size_t>(k);
+    g.in[first + k] = x.shape[2 + k];
+    g.kernel[first + k] = w.shape[2 + k];
+    g.out[first + k] = y.shape[2 + k];
+    g.stride[first + k] = strides[u];
+    g.dilation[first + k] = dilations[u];
+    g.pad[first + k] = pads[u];
+    if (strides[u] < 1 || dilations[u] < 1 || strides[u] >= kMax || dilations[u] >= kMax || pads[u] <= -kMax || pads[u] >= kMax ||
+        w.shape[2 + k] >= kMax || x.shape[2 + k] >= kMax || y.shape[2 + k] >= kMax)
+      bad("stride, dilation or pad out of range");
+  }
+  return g;
+}
+
+std::string conv_pack_key(const char* kind, const Operand& w, const ConvGeometry& g) {
+  std::string key = std::string(kind) + ":" + std::to_string(static_cast<int>(w.dtype)) + ":G" + std::to_string(g.G);
+  for (int k = 0; k < w.ndim; k++) key += ":" + std::to_string(w.shape[k]) + "/" + std::to_string(w.strides[k]);
+  return key;
+}
+
+float conv_load_f32(const Operand& o, int64_t offset) {
+  switch (o.dtype) {
+    case DType::f16: return half_to_float(o.as<uint16_t>()[offset]);
+    case DType::bf16: return bf16_to_float(o.as<uint16_t>()[offset]);
+    default: return o.as<float>()[offset];
+  }
+}
+double conv_load_f64(const Operand& o, int64_t offset) { return o.dtype == DType::f64 ? o.as<double>()[offset] : conv_load_f32(o, offset); }
+int32_t conv_load_i32(const Operand& o, int64_t offset) {
+  switch (o.dtype) {
+    case DType::u8: return o.as<uint8_t>()[offset];
+    case DType::i8: return o.as<int8_t>()[offset];
+    default: return o.as<int32_t>()[offset];
+  }
+}
+
+void conv_stage(ConvMath math, const Operand& x, const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& box,
+                int32_t x_zero, void* dst) {
+  if (math == ConvMath::f64) stage_box<AsF64>(data, xs, in, box, 0, static_cast<double*>(dst));
+  else if (x.dtype == DType::f32) stage_box<AsF32>(data, xs, in, box, 0, static_cast<float*>(dst));
+  else if (x.dtype == DType::f16) stage_box<AsF16>(data, xs, in, box, 0, static_cast<float*>(dst));
+  else if (x.dtype == DType::bf16) stage_box<AsBF16>(data, xs, in, box, 0, static_cast<float*>(dst));
+  else if (math == ConvMath::f32 && x.dtype == DType::u8) stage_box<AsU8>(data, xs, in, box, x_zero, static_cast<float*>(dst));
+  else if (math == ConvMath::f32) stage_box<AsI8>(data, xs, in, box, x_zero, static_cast<float*>(dst));
+  else if (x.dtype == DType::u8) stage_box<AsU8>(data, xs, in, box, x_zero, static_cast<int16_t*>(dst));
+  else stage_box<AsI8>(data, xs, in, box, x_zero, static_cast<int16_t*>(dst));
+}
+
+ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath math) : epilogue_(desc), g_(g), math_(math) {
+  const Operand& y = desc.outs[0];
+  ys_ = conv_strides(y);
+  acc_size_ = math == ConvMath::f64 ? 8 : 4;
+  channels_last_ = y.shape[1] == 1 || y.strides[1] == 1;
+  const DType own = math == ConvMath::f64 ? DType::f64 : math == ConvMath::i8 ? DType::i32 : DType::f32;
+  const bool narrow = math == ConvMath::f32 && (desc.acc_dtype == DType::f16 || desc.acc_dtype == DType::bf16);
+  if (desc.acc_dtype != own && !narrow) bad("unsupported result dtype");
+  if (epilogue_.empty() && y.dtype != desc.acc_dtype) bad("output dtype does not match");
+  same_type_ = desc.acc_dtype == own && y.dtype == own;
+  fused_ = desc.epilogue.empty();
+  if (!fused_ && same_type_ && math != ConvMath::i8) {
+    linear_ = linear_epilogue(desc, 1);
+    fused_ = linear_.ok;
+    if (fused_ && linear_.residual >= 0) {
+      rs_ = conv_strides(desc.epi_ins[static_cast<size_t>(linear_.residual)]);
+      fused_ = g.M == 1 || rs_.c == 1;
+    }
+  }
+  if (!fused_) linear_ = LinearEpilogue();
+}
+
+double ConvOutput::bias_value(const LaunchDesc& desc, const Operand& b, int64_t m) const {
+  double v = b.present() ? linear_.alpha * conv_load_f64(b, m * b.strides[0]) : 0.0;
+  if (linear_.bias >= 0) {
+    const Operand& e = desc.epi_ins[static_cast<size_t>(linear_.bias)];
+    v += conv_load_f64(e, m * e.strides[1]);
+  }
+  return v;
+}
+
+ConvResult ConvOutput::residual(const LaunchDesc& desc, const ConvOutBox& b) const {
+  if (linear_.residual < 0) return {nullptr, 0, 0};
+  const int64_t o = b.n * rs_.n + b.m * rs_.c + b.od * rs_.s[0] + b.oh * rs_.s[1] + b.ow * rs_.s[2];
+  return {desc.epi_ins[static_cast<size_t>(linear_.residual)].as<char>() + o * static_cast<int64_t>(acc_size_), rs_.s[1], rs_.s[2]};
+}
+
+bool ConvOutput::direct(const LaunchDesc& desc) const { return channels_last_ && same_type_ && (fused_ || !Epilogue::in_place(desc)); }
+
+ConvResult ConvOutput::at(const LaunchDesc& desc, const ConvOutBox& b) const {
+  const int64_t o = b.n * ys_.n + b.m * ys_.c + b.od * ys_.s[0] + b.oh * ys_.s[1] + b.ow * ys_.s[2];
+  return {desc.outs[0].as<char>() + o * static_cast<int64_t>(acc_size_), ys_.s[1], ys_.s[2]};
+}
+
+size_t ConvOutput::scratch_bytes() const { return fused_ ? 0 : epilogue_.scratch_bytes() + 64; }
+
+namespace {
+template <class T, class F>
+void store_box(const ConvOutBox& b, const ConvResult& r, const ConvStrides& ys, char* y, F&& convert) {
+  typedef decltype(convert(T())) To;
+  constexpr int64_t kChunk = 16;
+  for (int64_t h = 0; h < b.rows; h++) {
+    const T* row = reinterpret_cast<const T*>(r.data) + h * r.row;
+    To* out = reinterpret_cast<To*>(y) + h * ys.s[1];
+    if (ys.c == 1 || b.chans == 1) {
+      for (int64_t w = 0; w < b.cols; w++)
+        for (int64_t m = 0; m < b.chans; m++) out[w * ys.s[2] + m] = convert(row[w * r.pixel + m]);
+      continue;
+    }
+    for (int64_t w0 = 0; w0 < b.cols; w0 += kChunk) {
+      const int64_t w1 = w0 + kChunk < b.cols ? w0 + kChunk : b.cols;
+      for (int64_t m = 0; m < b.chans; m++)
+        for (int64_t w = w0; w < w1; w++) out[w * ys.s[2] + m * ys.c] = convert(row[w * r.pixel + m]);
+    }
+  }
+}
+}  // namespace
+
+void ConvOutput::store(const LaunchDesc& desc, const ConvOutBox& b, const ConvResult& r) const {
+  const Operand& y = desc.outs[0];
+  const int64_t o = b.n * ys_.n + b.m * ys_.c + b.od * ys_.s[0] + b.oh * ys_.s[1] + b.ow * ys_.s[2];
+  char* to = y.as<char>() + o * static_cast<int64_t>(itemsize(y.dtype));
+  if (math_ == ConvMath::f64) store_box<double>(b, r, ys_, to, [](double v) { return v; });
+  else if (math_ == ConvMath::i8) store_box<int32_t>(b, r, ys_, to, [](int32_t v) { return v; });
+  else if (y.dtype == DType::f16) store_box<float>(b, r, ys_, to, [](float v) { return float_to_half(v); });
+  else if (y.dtype == DType::bf16) store_box<float>(b, r, ys_, to, [](float v) { return float_to_bf16(v); });
+  else store_box<float>(b, r, ys_, to, [](float v) { return v; });
+}
+
+void ConvOutput::finish(const LaunchDesc& desc, const ConvOutBox& b, const ConvResult& r, char* scratch) const {
+  if (fused_) {
+    store(desc, b, r);
+    return;
+  }
+  const bool narrow = desc.acc_dtype == DType::f16 || desc.acc_dtype == DType::bf16;
+  const int axis_w = g_.spatial + 1;
+  int64_t index[5] = {b.n, b.m, 0, 0, 0};
+  const int64_t at[3] = {b.od, b.oh, b.ow};
+  for (int k = 0; k < g_.spatial; k++) index[2 + k] = at[3 - g_.spatial + k];
+  for (int64_t h = 0; h < b.rows; h++) {
+    char* row = r.data + h * r.row * static_cast<int64_t>(acc_size_);
+    Block acc{row, r.pixel, 1};
+    if (narrow) {  // f16 and bf16 results are rounded before the epilogue sees them; in place, front to back
+      const bool half = desc.acc_dtype == DType::f16;
+      auto* to = reinterpret_cast<uint16_t*>(row);
+      for (int64_t w = 0; w < b.cols; w++)
+        for (int64_t m = 0; m < b.chans; m++) {
+          float v;
+          std::memcpy(&v, row + (w * r.pixel + m) * 4, 4);
+          const uint16_t u = half ? float_to_half(v) : float_to_bf16(v);
+          std::memcpy(to + w * b.chans + m, &u, 2);
+        }
+      acc.row_stride = b.chans;
+    }
+    epilogue_.apply(desc, index, axis_w, b.cols, 1, b.chans, acc, scratch);
+    if (g_.spatial >= 2) index[g_.spatial]++;
+  }
+}
+
+}  // namespace ptrt::PTRT_LEVEL

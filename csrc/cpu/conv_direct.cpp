@@ -1,0 +1,406 @@
+// Convolution as an implicit GEMM: one register tile covers some pixels of an output row times a panel of output channels, and sums over
+// taps of contiguous channels. The input block of a task is staged once as a channels-last copy with its zero halo (which also converts
+// dtypes and strides and keeps the pitch off multiples of 4096 bytes); pointwise convolutions of channels-last floats read x in place.
+#include <utility>
+
+#include "cpu/conv.h"
+#include "cpu/conv_tile_i16.h"
+#include "cpu/tile.h"
+
+namespace ptrt::PTRT_LEVEL {
+
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// What one tile call needs to know, whatever the arithmetic.
+template <class S, class A>
+struct TileCall {
+  const S *a, *b;
+  A* c;
+  const A* bias;
+  const A* residual;
+  const void* next;
+  const int64_t* tap_at;
+  const LinearEpilogue* linear;
+  int64_t lda, ldb, ldc, ldr, K, taps;
+  int rows, nv, n;
+};
+
+template <class T>
+struct FloatMath {
+  typedef T S;
+  typedef T A;
+  static constexpr int lanes = Lanes<T>::n, k_unit = 1;
+  static int max_rows(int nv) { return kMaxRows[nv]; }
+  static int vectors(int64_t n) { return panel_vectors(n, lanes); }
+  static TileFn<T> fn(int rows, int nv) {
+    if constexpr (sizeof(T) == 4) return tile_f32(rows, nv);
+    else return tile_f64(rows, nv);
+  }
+  static void call(const TileCall<S, A>& t) {
+    TileArgs<T> g;
+    g.A = t.a;
+    g.B = t.b;
+    g.C = t.c;
+    g.bias = t.bias;
+    g.R = t.residual;
+    g.ldr = t.ldr;
+    g.flags = (t.linear->alpha != 1 ? TileArgs<T>::kScale : 0) | (t.linear->clamp_before ? TileArgs<T>::kClampBefore : 0) |
+              (t.linear->clamp_after ? TileArgs<T>::kClampAfter : 0);
+    g.alpha = static_cast<T>(t.linear->alpha);
+    g.lo = static_cast<T>(t.linear->lo);
+    g.hi = static_cast<T>(t.linear->hi);
+    g.next = t.next;
+    g.tap_at = t.tap_at;
+    g.lda = t.lda;
+    g.K = t.K;
+    g.taps = t.taps;
+    g.ldb = t.ldb;
+    g.bts = t.K * t.ldb;
+    g.ldc = t.ldc;
+    g.cj = lanes;
+    g.n = t.n;
+    fn(t.rows, t.nv)(g);
+  }
+  static T load_weight(const Operand& w, int64_t at, int32_t) {
+    return sizeof(T) == 4 ? static_cast<T>(conv_load_f32(w, at)) : static_cast<T>(conv_load_f64(w, at));
+  }
+};
+
+struct IntMath {
+  typedef int16_t S;
+  typedef int32_t A;
+  static constexpr int lanes = W, k_unit = 2;
+  static int max_rows(int) { return kMaxRows16; }
+  static int vectors(int64_t n) { return n <= W ? 1 : 2; }
+  template <int NV, int... I>
+  static void run(const TileArgs16& g, int rows, std::integer_sequence<int, I...>) {
+    static constexpr void (*fns[])(const TileArgs16&) = {nullptr, tile_i16<I + 1, NV>...};
+    fns[rows](g);
+  }
+  static void call(const TileCall<S, A>& t) {
+    TileArgs16 g;
+    g.A = t.a;
+    g.B = t.b;
+    g.C = t.c;
+    g.bias = t.bias;
+    g.tap_at = t.tap_at;
+    g.lda = t.lda;
+    g.pairs = t.K / 2;
+    g.taps = t.taps;
+    g.ldc = t.ldc;
+    g.n = t.n;
+    if (t.nv == 1) run<1>(g, t.rows, std::make_integer_sequence<int, kMaxRows16>());
+    else run<2>(g, t.rows, std::make_integer_sequence<int, kMaxRows16>());
+  }
+  static int16_t load_weight(const Operand& w, int64_t at, int32_t zero) { return static_cast<int16_t>(conv_load_i32(w, at) - zero); }
+};
+
+constexpr int64_t kStageBytes = 320 << 10;  // of the input block of a task: it stays in L2 while all weight panels pass over it
+constexpr int64_t kBlockBytes = 128 << 10;  // of the result block where results do not go straight to the output
+constexpr int64_t kTasks = 16;              // enough for a balanced split over a few cores
+constexpr double kTaskFlops = 2e6;          // below this a task is not worth its dispatch
+
+template <class P>
+class DirectConv : public Kernel {
+  typedef typename P::S S;
+  typedef typename P::A A;
+
+ public:
+  DirectConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
+      : Kernel(std::move(d)), g_(g), math_(conv_math(desc.ins[0].dtype)), out_(desc, g, math_), xs_(conv_strides(desc.ins[0])) {
+    plan_panels();
+    plan_input();
+    plan_blocks();
+    const Operand& w = desc.ins[1];
+    const bool zero_const = !operand(4).present() || operand(4).is_const();
+    if (w.is_const() && zero_const)
+      packed_ = bind.packs.get(w, pack_key(), weight_bytes(), [this](void* to) {
+        for (int64_t p = 0; p < panels_; p++) pack_panel(p, static_cast<S*>(to) + p * panel_size_);
+      });
+  }
+
+  size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
+  size_t thread_scratch_bytes() const override { return stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
+  std::string describe() const override {
+    return std::string(in_place_ ? "pointwise" : "direct") + " " + std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " +
+           std::to_string(nv_ * P::lanes) + " channels";
+  }
+
+  void run(const RunContext& ctx) override {
+    A* bias = reinterpret_cast<A*>(ctx.shared_scratch);
+    prepare_bias(bias);
+    const S* weights = static_cast<const S*>(packed_.get());
+    if (!weights) {
+      S* to = reinterpret_cast<S*>(ctx.shared_scratch + bias_bytes());
+      weights = to;
+      ctx.parallel(panels_, [&](int64_t p, int) { pack_panel(p, to + p * panel_size_); });
+    }
+    const bool direct = out_.direct(desc);
+    ctx.parallel(tasks_, [&](int64_t t, int worker) { task(t, ctx.thread_scratch(worker), weights, bias, direct); });
+  }
+
+ private:
+  const Operand& operand(size_t k) const {
+    static const Operand absent;
+    return k < desc.ins.size() ? desc.ins[k] : absent;
+  }
+
+  void plan_panels() {
+    nv_ = P::vectors(g_.Mg);
+    nr_ = nv_ * P::lanes;
+    panels_per_group_ = ceil_div(g_.Mg, nr_);
+    panels_ = panels_per_group_ * g_.G;
+    group_pitch_ = round_up(g_.Cg, P::k_unit);
+    panel_size_ = g_.taps() * group_pitch_ * nr_;
+  }
+
+  void plan_input() {
+    const Operand& x = desc.ins[0];
+    const bool plain = x.dtype == DType::f32 || x.dtype == DType::f64;
+    bool point = plain && g_.taps() == 1 && (g_.C == 1 || xs_.c == 1);
+    for (int k = 0; k < 3; k++) point = point && g_.pad[k] == 0 && (g_.out[k] - 1) * g_.stride[k] < g_.in[k];
+    in_place_ = point && (xs_.s[2] * g_.stride[2] * static_cast<int64_t>(sizeof(S)) % 4096 != 0 || g_.out[2] == 1 || g_.M <= nr_);
+    if (in_place_) {
+      pixel_ = xs_.s[2];
+      lda_ = pixel_ * g_.stride[2];
+      taps_ = {0};
+      K_ = g_.Cg;
+      return;
+    }
+    pixel_ = g_.G * group_pitch_;
+    bool merged = g_.G == 1 && g_.dilation[2] == 1;  // a window row is one run of contiguous elements
+    if (pixel_ * g_.stride[2] * static_cast<int64_t>(sizeof(S)) % 4096 == 0) {
+      pixel_ += 64 / static_cast<int64_t>(sizeof(S));
+      merged = merged && g_.kernel[2] == 1;
+    }
+    lda_ = pixel_ * g_.stride[2];
+    merged_ = merged;
+    K_ = merged ? g_.kernel[2] * group_pitch_ : group_pitch_;
+  }
+
+  // Extent of the input that n outputs along axis k need.
+  int64_t extent(int k, int64_t n) const { return (n - 1) * g_.stride[k] + (g_.kernel[k] - 1) * g_.dilation[k] + 1; }
+  int64_t row_elements(int64_t cols) const { return round_up(most(extent(2, cols), 0) * pixel_, 16) + 16; }
+  int64_t stage_size(int64_t rows, int64_t cols) const {
+    const __int128 n =
+        static_cast<__int128>(g_.kernel[0]) * most(extent(1, rows), 0) * row_elements(cols) * static_cast<int64_t>(sizeof(S));
+    if (n > int64_t{1} << 32) throw KernelError("conv: the window spans too much of the input");
+    return static_cast<int64_t>(n);
+  }
+
+  void plan_blocks() {
+    const double flops = 2.0 * g_.N * g_.pixels() * g_.M * g_.Cg * g_.taps();
+    const int64_t want = flops >= kTasks * kTaskFlops ? kTasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
+    const int64_t OH = g_.out[1], OW = g_.out[2];
+    cols_ = OW;
+    rows_ = OH;
+    auto bytes = [&](int64_t rows, int64_t cols) {
+      const int64_t results = rows * cols * nr_ * static_cast<int64_t>(sizeof(A));
+      if (!in_place_) return most(stage_size(rows, cols), results);
+      return most(rows * cols * g_.C * static_cast<int64_t>(sizeof(S)), results);
+    };
+    while (rows_ > 1 && bytes(rows_, cols_) > kStageBytes) rows_ = (rows_ + 1) / 2;
+    while (cols_ > 32 && bytes(rows_, cols_) > kStageBytes) cols_ = (cols_ + 1) / 2;
+    const int64_t outer = g_.N * g_.out[0];
+    auto blocks = [&] { return outer * ceil_div(OH, rows_) * ceil_div(OW, cols_); };
+    const bool heavy_weights = panels_ > 1 && g_.Cg * g_.Mg * g_.G * g_.taps() > g_.C * g_.in[0] * g_.in[1] * g_.in[2];
+    if (!heavy_weights) {
+      while (blocks() < want && rows_ > 1 && rows_ * cols_ >= 56) rows_ = (rows_ + 1) / 2;
+      while (blocks() < want && cols_ >= 56) cols_ = (cols_ + 1) / 2;
+    }
+    panel_groups_ = blocks() >= want ? 1 : least(panels_, ceil_div(want, blocks()));
+    rows_ = most(1, rows_);
+    cols_ = most(1, cols_);
+    panels_per_task_ = most(1, ceil_div(panels_, most(1, panel_groups_)));
+    panel_groups_ = ceil_div(panels_, panels_per_task_);
+    tasks_ = blocks() * panel_groups_;
+    if (!in_place_) {
+      row_ = row_elements(cols_);
+      plane_ = row_ * most(extent(1, rows_), 0);
+      for (int64_t kd = 0; kd < g_.kernel[0]; kd++)
+        for (int64_t kh = 0; kh < g_.kernel[1]; kh++)
+          for (int64_t kw = 0; kw < (merged_ ? least(1, g_.kernel[2]) : g_.kernel[2]); kw++)
+            taps_.push_back(kd * plane_ + kh * g_.dilation[1] * row_ + kw * g_.dilation[2] * pixel_);
+      stage_bytes_ = static_cast<size_t>(round_up(stage_size(rows_, cols_) + 64, 64));
+    }
+    // Results that need a block of scratch are produced a few panels at a time; a chunk never straddles groups' panels unevenly because
+    // finish() takes channels of one contiguous range.
+    const int64_t per_panel = rows_ * cols_ * nr_ * static_cast<int64_t>(sizeof(A));
+    chunk_ = most(1, least(panels_per_task_, kBlockBytes / most(1, per_panel)));
+    block_bytes_ = static_cast<size_t>(round_up(static_cast<int64_t>(out_.block_bytes(rows_ * cols_, chunk_ * nr_)), 64));
+  }
+
+  size_t bias_bytes() const { return static_cast<size_t>(round_up(panels_ * nr_ * static_cast<int64_t>(sizeof(A)), 64)); }
+  size_t weight_bytes() const { return static_cast<size_t>(panels_ * panel_size_) * sizeof(S) + 64; }
+
+  std::string pack_key() const {
+    std::string key = conv_pack_key("conv", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":S" + std::to_string(sizeof(S));
+    if (const Operand& z = operand(4); z.present()) {
+      key += ":Z";
+      for (int64_t m = 0; m < z.size(); m++) key += std::to_string(conv_load_i32(z, z.ndim ? m * z.strides[0] : 0)) + ",";
+    }
+    return key;
+  }
+
+  void pack_panel(int64_t p, S* to) const {
+    const Operand& w = desc.ins[1];
+    const Operand& z = operand(4);
+    const ConvStrides ws = conv_strides(w);
+    const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_, U = P::k_unit;
+    for (int64_t j = 0; j < nr_; j++) {
+      const bool inside = first + j < g_.Mg;
+      const int64_t m = group * g_.Mg + first + j;
+      const int32_t wz = inside && z.present() ? conv_load_i32(z, z.ndim ? m * z.strides[0] : 0) : 0;
+      for (int64_t c = 0; c < group_pitch_; c++) {
+        int64_t tap = 0;
+        for (int64_t kd = 0; kd < g_.kernel[0]; kd++)
+          for (int64_t kh = 0; kh < g_.kernel[1]; kh++)
+            for (int64_t kw = 0; kw < g_.kernel[2]; kw++, tap++) {
+              const int64_t k = tap * group_pitch_ + c;
+              S& slot = to[(k / U * nr_ + j) * U + k % U];
+              slot = inside && c < g_.Cg ? P::load_weight(w, m * ws.n + c * ws.c + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2], wz) : S(0);
+            }
+      }
+    }
+  }
+
+  void prepare_bias(A* bias) const {
+    const Operand& b = operand(2);
+    for (int64_t p = 0; p < panels_; p++) {
+      const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_;
+      for (int64_t j = 0; j < nr_; j++) {
+        const int64_t m = group * g_.Mg + first + j;
+        A& slot = bias[p * nr_ + j];
+        if (first + j >= g_.Mg) slot = A(0);
+        else if (math_ == ConvMath::i8) slot = b.present() ? static_cast<A>(conv_load_i32(b, m * b.strides[0])) : A(0);
+        else slot = static_cast<A>(out_.bias_value(desc, b, m));
+      }
+    }
+  }
+
+  void task(int64_t t, char* scratch, const S* weights, const A* bias, bool direct) const {
+    const int64_t p0 = t % panel_groups_ * panels_per_task_, p1 = least(panels_, p0 + panels_per_task_);
+    t /= panel_groups_;
+    const int64_t cb = ceil_div(g_.out[2], cols_), rb = ceil_div(g_.out[1], rows_);
+    ConvOutBox box;
+    box.ow = t % cb * cols_;
+    t /= cb;
+    box.oh = t % rb * rows_;
+    t /= rb;
+    box.od = t % g_.out[0];
+    box.n = t / g_.out[0];
+    box.rows = least(rows_, g_.out[1] - box.oh);
+    box.cols = least(cols_, g_.out[2] - box.ow);
+    const int64_t first_group = p0 / panels_per_group_, last_group = (p1 - 1) / panels_per_group_;
+
+    const char* x = desc.ins[0].as<char>() + box.n * xs_.n * static_cast<int64_t>(itemsize(desc.ins[0].dtype));
+    const S* a;
+    int64_t row_step;
+    if (in_place_) {
+      a = reinterpret_cast<const S*>(x) + box.od * g_.stride[0] * xs_.s[0] + box.oh * g_.stride[1] * xs_.s[1] + box.ow * lda_ +
+          first_group * g_.Cg;
+      row_step = g_.stride[1] * xs_.s[1];
+    } else {
+      ConvBox in;
+      const int64_t o[3] = {box.od, box.oh, box.ow};
+      for (int k = 0; k < 3; k++) in.begin[k] = o[k] * g_.stride[k] - g_.pad[k];
+      in.size[0] = g_.kernel[0];
+      in.size[1] = most(0, extent(1, box.rows));
+      in.size[2] = most(0, extent(2, box.cols));
+      in.depth_step = g_.dilation[0];
+      in.c0 = first_group * g_.Cg;
+      in.cn = (last_group - first_group + 1) * g_.Cg;
+      in.group = g_.Cg;
+      in.group_pitch = group_pitch_;
+      in.plane = plane_;
+      in.row = row_;
+      in.pixel = pixel_;
+      const int32_t x_zero = operand(3).present() ? conv_load_i32(operand(3), 0) : 0;
+      conv_stage(math_, desc.ins[0], x, xs_, g_.in, in, x_zero, scratch);
+      a = reinterpret_cast<const S*>(scratch);
+      row_step = row_ * g_.stride[1];
+    }
+    // Panels [p, q) of a chunk belong to one group, or every group has whole panels: their channels are then one contiguous range.
+    for (int64_t p = p0; p < p1;) {
+      const int64_t group_end = (p / panels_per_group_ + 1) * panels_per_group_;
+      const int64_t q = direct ? p1 : least(least(p1, p + chunk_), g_.Mg % nr_ ? group_end : p1);
+      box.m = channel(p);
+      box.chans = channel_end(q - 1) - box.m;
+      const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch + stage_bytes_, box.cols * box.chans, box.chans};
+      for (int64_t k = p; k < q; k++)
+        panel(k, a + (k / panels_per_group_ - first_group) * (in_place_ ? g_.Cg : group_pitch_), row_step, weights, bias, box, r);
+      if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + stage_bytes_ + block_bytes_);
+      p = q;
+    }
+  }
+
+  int64_t channel(int64_t p) const { return p / panels_per_group_ * g_.Mg + p % panels_per_group_ * nr_; }
+  int64_t channel_end(int64_t p) const { return p / panels_per_group_ * g_.Mg + least(g_.Mg, (p % panels_per_group_ + 1) * nr_); }
+
+  void panel(int64_t p, const S* a, int64_t row_step, const S* weights, const A* bias, const ConvOutBox& box, const ConvResult& r) const {
+    TileCall<S, A> t;
+    t.b = weights + p * panel_size_;
+    t.bias = bias + p * nr_;
+    t.tap_at = taps_.data();
+    t.linear = &out_.linear();
+    const ConvResult res = out_.residual(desc, box);
+    const A* residual = res.data ? reinterpret_cast<const A*>(res.data) + channel(p) - box.m : nullptr;
+    t.ldr = res.pixel;
+    t.lda = lda_;
+    t.ldb = nr_;
+    t.ldc = r.pixel;
+    t.K = K_;
+    t.taps = static_cast<int64_t>(taps_.size());
+    t.nv = nv_;
+    t.n = static_cast<int>(channel_end(p) - channel(p));
+    A* c = reinterpret_cast<A*>(r.data) + channel(p) - box.m;
+    int64_t runs = box.rows, length = box.cols;
+    if (in_place_ && row_step == box.cols * lda_ && r.row == box.cols * r.pixel && res.row == box.cols * res.pixel)
+      runs = 1, length *= box.rows;
+    const RowSplit split(length, P::max_rows(nv_));
+    const S* next = p + 1 < panels_ ? t.b + panel_size_ : nullptr;
+    const int64_t per_tile = K_ * t.taps * 64 / static_cast<int64_t>(sizeof(S));
+    int64_t prefetched = 0;
+    for (int64_t h = 0; h < runs; h++) {
+      for (int64_t i = 0; i < split.blocks; i++) {
+        t.rows = static_cast<int>(split.rows(i));
+        t.a = a + h * row_step + split.start(i) * lda_;
+        t.c = c + h * r.row + split.start(i) * r.pixel;
+        t.residual = residual ? residual + h * res.row + split.start(i) * res.pixel : nullptr;
+        t.next = next && prefetched < panel_size_ ? next + prefetched : nullptr;
+        prefetched += per_tile;
+        P::call(t);
+      }
+    }
+  }
+
+  ConvGeometry g_;
+  ConvMath math_;
+  ConvOutput out_;
+  ConvStrides xs_;
+  int nv_ = 1;
+  int64_t nr_ = 0, panels_per_group_ = 0, panels_ = 0, group_pitch_ = 0, panel_size_ = 0;
+  bool in_place_ = false, merged_ = false;
+  int64_t pixel_ = 0, row_ = 0, plane_ = 0, lda_ = 0, K_ = 0;
+  std::vector<int64_t> taps_;
+  int64_t rows_ = 1, cols_ = 1, panels_per_task_ = 1, panel_groups_ = 1, tasks_ = 0, chunk_ = 1;
+  size_t stage_bytes_ = 0, block_bytes_ = 0;
+  std::shared_ptr<const void> packed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {
+  switch (conv_math(desc.ins[0].dtype)) {
+    case ConvMath::f64: return std::make_unique<DirectConv<FloatMath<double>>>(std::move(desc), bind, g);
+    case ConvMath::i8: return std::make_unique<DirectConv<IntMath>>(std::move(desc), bind, g);
+    default: return std::make_unique<DirectConv<FloatMath<float>>>(std::move(desc), bind, g);
+  }
+}
+
+}  // namespace ptrt::PTRT_LEVEL

@@ -1,0 +1,282 @@
+"""The `conv` kernel against a float64 reference: every path, layout, dtype, pads, dilations and groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from pytensor_rt.lowering.expr import Var, cast_sat, max_, min_, relu, silu
+
+from . import conv_reference as ref
+from .harness import run, strided
+
+Array = np.ndarray[Any, Any]
+
+
+def tolerance_of(dtype: Any, terms: int) -> float:
+    """Relative to max|ref|: a sequential sum of `terms` products walks about sqrt(terms) half units in the last place; 16-bit results add the
+    rounding of the result itself."""
+    unit = 2.0**-53 if np.dtype(dtype) == np.float64 else 2.0**-24
+    return max(8.0, terms**0.5) * unit + {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(np.dtype(dtype).name, 0.0)
+
+
+def channels_last(a: Array) -> Array:
+    """The same logical array with channel stride 1."""
+    order = (0, *range(2, a.ndim), 1)
+    return a.transpose(order).copy().transpose((0, a.ndim - 1, *range(1, a.ndim - 1)))
+
+
+def layout(rng: np.random.Generator, a: Array, kind: str) -> Array:
+    if kind == "first":
+        return a.copy()
+    return channels_last(a) if kind == "last" else strided(rng, a)
+
+
+def data(rng: np.random.Generator, shape: Any, dtype: Any = np.float32) -> Array:
+    if np.dtype(dtype).kind in "iu":
+        info = np.iinfo(dtype)
+        return rng.integers(info.min, info.max, shape, dtype, endpoint=True)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def check(
+    rng: np.random.Generator, xs: Any, ws: Any, strides: Any = None, dilations: Any = None, pads: Any = None, group: int = 1, *,
+    dtype: Any = np.float32, lx: str = "last", ly: str = "last", bias: bool = True, const: bool = True, describe: list[str] | None = None,
+    tolerance: float | None = None,
+) -> None:  # fmt: skip
+    n = len(xs) - 2
+    strides, dilations, pads = strides or [1] * n, dilations or [1] * n, pads or [0] * 2 * n
+    x, w = layout(rng, data(rng, xs, dtype), lx), data(rng, ws, dtype)
+    b = data(rng, ws[0], dtype) if bias else None
+    out = [ref.out_size(xs[2 + k], ws[2 + k], strides[k], dilations[k], pads[k], pads[n + k]) for k in range(n)]
+    want = ref.conv(x, w, b, strides, dilations, pads, group)
+    params = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
+    results = []
+    for threads in (1, 2):
+        y = layout(rng, np.zeros((xs[0], ws[0], *out), dtype), ly)
+        run("conv", [x, w, b], [y], params, threads=threads, consts=(1, 2) if const else (), describe=describe)
+        results.append(np.array(y))
+    assert results[0].tobytes() == results[1].tobytes(), "threads must not change bits"
+    scale = max(1e-3, float(np.abs(want).max(initial=0)))
+    error = float(np.abs(results[0].astype(np.float64) - want).max(initial=0)) / scale
+    assert error <= (tolerance or tolerance_of(dtype, int(np.prod(ws[1:])))), error
+
+
+CASES = [
+    # x shape, w shape, strides, dilations, pads, group
+    ((1, 16, 9, 11), (32, 16, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
+    ((2, 5, 10, 7), (7, 5, 3, 3), [2, 2], [1, 1], [0, 1, 2, 1], 1),
+    ((1, 3, 19, 21), (20, 3, 7, 7), [2, 2], [1, 1], [3, 3, 3, 3], 1),
+    ((1, 1, 17, 16), (5, 1, 5, 4), [1, 3], [2, 1], [4, 0, 1, 3], 1),
+    ((2, 24, 6, 6), (40, 24, 1, 1), [1, 1], [1, 1], [0, 0, 0, 0], 1),
+    ((1, 24, 7, 9), (40, 24, 1, 1), [2, 3], [1, 1], [0, 0, 0, 0], 1),
+    ((1, 24, 7, 9), (3, 24, 1, 1), [1, 1], [1, 1], [1, 0, 2, 1], 1),
+    ((1, 12, 8, 8), (18, 4, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 3),
+    ((1, 12, 8, 8), (66, 6, 1, 1), [1, 1], [1, 1], [0, 0, 0, 0], 2),
+    ((2, 6, 40), (9, 6, 5), [2], [3], [6, 2], 1),
+    ((1, 1, 700), (33, 1, 64), [8], [1], [0, 0], 1),
+    ((1, 4, 5, 6, 7), (10, 4, 3, 2, 3), [1, 2, 1], [2, 1, 1], [2, 0, 1, 2, 1, 1], 1),
+    ((2, 4, 4, 5, 6), (6, 2, 2, 2, 2), [2, 1, 2], [1, 2, 1], [1, 1, 0, 0, 1, 0], 2),
+    ((1, 2, 3, 3), (1, 2, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
+    ((1, 2, 1, 1), (2, 2, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
+    ((1, 8, 5, 70), (8, 8, 3, 3), [1, 1], [3, 5], [3, 5, 3, 5], 1),
+    ((3, 1024, 4, 4), (8, 1024, 1, 1), [1, 1], [1, 1], [0, 0, 0, 0], 1),
+    ((1, 1024, 5, 5), (40, 1024, 3, 3), [2, 2], [1, 1], [1, 1, 1, 1], 1),
+]
+
+DEPTHWISE = [
+    ((1, 32, 14, 14), (32, 1, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 32),
+    ((2, 35, 15, 17), (35, 1, 3, 3), [2, 2], [1, 1], [0, 0, 1, 1], 35),
+    ((1, 80, 7, 7), (80, 1, 7, 7), [1, 1], [1, 1], [3, 3, 3, 3], 80),
+    ((1, 5, 20, 40), (5, 1, 5, 5), [1, 2], [2, 3], [4, 5, 4, 7], 5),
+    ((1, 130, 30, 29), (130, 1, 5, 5), [1, 1], [1, 1], [2, 2, 2, 2], 130),
+    ((1, 48, 50), (48, 1, 31), [1], [1], [15, 15], 48),
+    ((1, 48, 50), (48, 1, 4), [1], [1], [3, 0], 48),
+    ((1, 3, 6, 50), (3, 1, 2, 9), [1, 1], [1, 1], [3, 20, 3, 20], 3),
+]
+CASES += DEPTHWISE
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("lx,ly", [("first", "first"), ("last", "last"), ("any", "any"), ("first", "last")])
+def test_layouts(case: Any, lx: str, ly: str) -> None:
+    check(np.random.default_rng(0), *case, lx=lx, ly=ly)
+
+
+@pytest.mark.parametrize("case", CASES[:14] + DEPTHWISE)
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
+def test_dtypes(case: Any, dtype: Any) -> None:
+    check(np.random.default_rng(1), *case, dtype=dtype)
+    check(np.random.default_rng(1), *case, dtype=dtype, lx="any", ly="any", bias=False, const=False)
+
+
+@pytest.mark.parametrize("case", CASES[:12] + DEPTHWISE)
+def test_weights_that_are_not_constant(case: Any) -> None:
+    check(np.random.default_rng(2), *case, const=False)
+
+
+@pytest.mark.parametrize("xt", [np.uint8, np.int8])
+@pytest.mark.parametrize("wt", [np.uint8, np.int8])
+@pytest.mark.parametrize("case", CASES[:14] + DEPTHWISE)
+def test_integers_are_exact(case: Any, xt: Any, wt: Any) -> None:
+    rng = np.random.default_rng(3)
+    xs, ws, strides, dilations, pads, group = case
+    n = len(xs) - 2
+    x, w = layout(rng, data(rng, xs, xt), str(rng.choice(["first", "last", "any"]))), strided(rng, data(rng, ws, wt))
+    b = rng.integers(-1000, 1000, ws[0]).astype(np.int32)
+    out = [ref.out_size(xs[2 + k], ws[2 + k], strides[k], dilations[k], pads[k], pads[n + k]) for k in range(n)]
+    params = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
+    for x_zero, w_zero in ((None, None), (np.array(5, xt), np.array(3, wt)), (np.array(100, xt), data(rng, ws[0], wt))):
+        want = ref.conv(
+            x, w, b, strides, dilations, pads, group, 0 if x_zero is None else int(x_zero), 0 if w_zero is None else w_zero.astype(np.int64)
+        )
+        for consts in ((1, 4), (1,), ()):
+            y = layout(rng, np.zeros((xs[0], ws[0], *out), np.int32), str(rng.choice(["first", "last"])))
+            run("conv", [x, w, b, x_zero, w_zero], [y], params, threads=2, consts=consts)
+            np.testing.assert_array_equal(y, want)
+
+
+def test_random_shapes() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(150):
+        n = int(rng.integers(1, 4))
+        group = int(rng.choice([1, 1, 1, 2, 3]))
+        c, m = group * int(rng.integers(1, 20)), group * int(rng.integers(1, 40))
+        xs = (int(rng.integers(1, 3)), c, *(int(v) for v in rng.integers(1, 14, n)))
+        kernel = [int(v) for v in rng.integers(1, 5, n)]
+        strides, dilations = ([int(v) for v in rng.integers(1, 4, n)] for _ in range(2))
+        pads = [int(v) for v in rng.integers(0, 4, 2 * n)]
+        for k in range(n):  # the window must fit
+            pads[n + k] += max(0, (kernel[k] - 1) * dilations[k] + 1 - xs[2 + k] - pads[k] - pads[n + k])
+        lx, ly = (str(v) for v in rng.choice(["first", "last", "any"], 2))
+        check(
+            rng,
+            xs,
+            (m, c // group, *kernel),
+            strides,
+            dilations,
+            pads,
+            group,
+            lx=lx,
+            ly=ly,
+            const=bool(rng.integers(2)),
+            bias=bool(rng.integers(2)),
+        )
+
+
+def test_random_depthwise_shapes() -> None:
+    rng = np.random.default_rng(6)
+    for _ in range(100):
+        n = int(rng.integers(1, 3))
+        c = int(rng.integers(2, 80))
+        xs = (int(rng.integers(1, 3)), c, *(int(v) for v in rng.integers(1, 40, n)))
+        kernel = [int(v) for v in rng.integers(1, 8, n)]
+        strides, dilations = ([int(v) for v in rng.integers(1, 4, n)] for _ in range(2))
+        pads = [int(v) for v in rng.integers(0, 8, 2 * n)]
+        for k in range(n):
+            pads[n + k] += max(0, (kernel[k] - 1) * dilations[k] + 1 - xs[2 + k] - pads[k] - pads[n + k])
+        lx, ly = (str(v) for v in rng.choice(["last", "last", "any"], 2))
+        check(rng, xs, (c, 1, *kernel), strides, dilations, pads, c, lx=lx, ly=ly, const=bool(rng.integers(2)), bias=bool(rng.integers(2)))
+
+
+def winograd_tolerance(f: int, c: int) -> float:
+    """F(2)'s transforms only add and halve: the direct form's bound, twice. F(4)'s multiply rounding by the weights of its transforms (5, 4 on
+    the way in, 8 on the way out): 2e-5 of the largest result for data of unit variance, as DESIGN's prototype measured 4e-6 .. 1.1e-5."""
+    return 2e-5 if f == 4 else 2 * tolerance_of(np.float32, 9 * c)
+
+
+@pytest.mark.parametrize("lx,ly", [("last", "last"), ("first", "first"), ("any", "any")])
+@pytest.mark.parametrize(
+    "n,c,m,h,w,pads,f",
+    [
+        (1, 16, 16, 14, 14, [1, 1, 1, 1], 4), (2, 32, 48, 17, 23, [1, 1, 1, 1], 4), (1, 20, 37, 40, 61, [0, 2, 1, 0], 4),
+        (1, 64, 64, 56, 56, [1, 1, 1, 1], 4), (1, 96, 33, 13, 150, [1, 1, 1, 1], 4), (1, 128, 64, 7, 7, [1, 1, 1, 1], 2),
+        (3, 17, 18, 5, 9, [2, 2, 2, 2], 2), (1, 24, 16, 6, 6, [0, 0, 0, 0], 2),
+    ],
+)  # fmt: skip
+def test_winograd(n: int, c: int, m: int, h: int, w: int, pads: list[int], f: int, lx: str, ly: str) -> None:
+    rng, says = np.random.default_rng(7), []  # type: ignore[var-annotated]
+    check(rng, (n, c, h, w), (m, c, 3, 3), pads=pads, lx=lx, ly=ly, describe=says, tolerance=winograd_tolerance(f, c))
+    assert all(s.startswith(f"winograd F({f},3)") for s in says)
+
+
+def test_winograd_takes_16_bit_types_and_can_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, says = np.random.default_rng(8), []  # type: ignore[var-annotated]
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        check(rng, (1, 32, 16, 16), (32, 32, 3, 3), pads=[1] * 4, dtype=dtype, describe=says)
+    monkeypatch.setenv("PTRT_WINOGRAD", "0")
+    check(rng, (1, 32, 16, 16), (32, 32, 3, 3), pads=[1] * 4, describe=says)
+    assert [s.split()[0] for s in says] == ["winograd"] * 4 + ["direct"] * 2
+
+
+EPILOGUES: dict[str, tuple[Any, Any, list[str]]] = {  # program, reference, operands: r = full shape, b = per channel
+    "relu": (lambda a: relu(a), lambda a: np.maximum(a, 0), []),
+    "bias relu6": (lambda a, b: min_(max_(a + b, 0.0), 6.0), lambda a, b: np.clip(a + b, 0, 6), ["b"]),
+    "scale bias residual relu": (lambda a, b, r: relu(a * 0.5 + b + r), lambda a, b, r: np.maximum(a * 0.5 + b + r, 0), ["b", "r"]),
+    "relu residual": (lambda a, r: relu(a) + r, lambda a, r: np.maximum(a, 0) + r, ["r"]),
+    "silu": (lambda a: silu(a), lambda a: a / (1 + np.exp(-a)), []),
+    "silu residual": (lambda a, r: silu(a) + r, lambda a, r: a / (1 + np.exp(-a)) + r, ["r"]),
+}
+PATHS = [  # one case for every path
+    ((2, 24, 9, 11), (40, 24, 3, 3), [2, 1], [1, 1], [1, 1, 1, 1], 1),
+    ((1, 40, 9, 11), (70, 40, 1, 1), [1, 1], [1, 1], [0, 0, 0, 0], 1),
+    ((1, 34, 15, 20), (34, 1, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 34),
+    ((1, 32, 18, 15), (50, 32, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
+    ((2, 32, 7, 7), (40, 32, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
+    ((1, 12, 50), (42, 6, 5), [1], [1], [2, 2], 2),
+    ((1, 4, 3, 6, 7), (10, 4, 3, 2, 3), [1, 1, 1], [1, 1, 1], [1, 0, 1, 1, 1, 1], 1),
+]
+
+
+@pytest.mark.parametrize("name", EPILOGUES)
+@pytest.mark.parametrize("case", PATHS)
+def test_epilogues(case: Any, name: str) -> None:
+    rng = np.random.default_rng(9)
+    xs, ws, strides, dilations, pads, group = case
+    n = len(xs) - 2
+    fn, np_fn, kinds = EPILOGUES[name]
+    w, b = data(rng, ws), data(rng, ws[0])
+    x = data(rng, xs)
+    plain = ref.conv(x, w, b, strides, dilations, pads, group)
+    per_channel = data(rng, ws[0]).reshape((1, -1) + (1,) * n)
+    residual = data(rng, plain.shape)
+    want = np_fn(plain, *(per_channel if k == "b" else residual for k in kinds))
+    tolerance = (2e-5 if case is PATHS[3] else tolerance_of(np.float32, int(np.prod(ws[1:]))) + 2.0**-21) * np.abs(plain).max()
+    params = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
+    for ly in ("last", "first", "any"):
+        for in_place in (False, True):
+            y = layout(rng, residual, ly)
+            r = y if in_place else layout(rng, residual, str(rng.choice(["first", "last", "any"])))
+            operands = [np.broadcast_to(per_channel, plain.shape) if k == "b" else r for k in kinds]
+            run("conv", [layout(rng, x, ly), w, b], [y], params, epilogue=fn, epi_ins=operands, consts=(1, 2), threads=2)
+            np.testing.assert_allclose(y, want, rtol=0, atol=tolerance)
+
+
+def test_epilogues_change_the_dtype() -> None:
+    rng = np.random.default_rng(10)
+    case: Any
+    for case in PATHS:
+        xs, ws, strides, dilations, pads, group = case
+        params = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
+        x, w = data(rng, xs, np.uint8), data(rng, ws, np.int8)
+        want = ref.conv(x, w, None, strides, dilations, pads, group, 3)
+        y = channels_last(np.zeros(want.shape, np.int8))
+        scaled = lambda a: cast_sat(
+            Var(a.builder, a.builder.emit("cast", (a.index,), np.dtype(np.float32)), np.dtype(np.float32)) * 0.001, np.dtype(np.int8)
+        )
+        run("conv", [channels_last(x), w, None, np.array(3, np.uint8)], [y], params, epilogue=scaled, acc_dtype=np.int32, consts=(1, 3))
+        np.testing.assert_array_equal(y, np.clip(np.rint(want.astype(np.float32) * np.float32(0.001)), -128, 127))
+        h, hw = data(rng, xs, np.float16), data(rng, ws, np.float16)
+        want = ref.conv(h, hw, None, strides, dilations, pads, group)
+        z = channels_last(np.zeros(want.shape, np.float16))
+        run("conv", [h, hw], [z], params, epilogue=lambda a: relu(a), consts=(1,))
+        np.testing.assert_allclose(z, np.maximum(want, 0), rtol=0, atol=2.0**-10 * np.abs(want).max())
+
+
+def test_empty_inputs_give_the_bias() -> None:
+    rng = np.random.default_rng(5)
+    check(rng, (1, 0, 4, 4), (5, 0, 3, 3), pads=[1, 1, 1, 1])
+    check(rng, (1, 3, 0, 4), (5, 3, 3, 3), pads=[2, 1, 2, 1])
