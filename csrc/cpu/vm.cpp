@@ -255,6 +255,8 @@ class Compiler {
     if (work == Comp::f32) pick = pick_f32(op);
     else if (work == Comp::f64) pick = pick_f64(op);
     else if (work != Comp::none) pick = pick_int(in == DType::boolean ? boolean_op(op) : op, work);
+    // In their 8-bit registers these shifts would have 8 as their limit; ONNX shifts unsigned integers only.
+    if ((op == Op::shl_ || op == Op::shr_) && sub_byte_bits(in) && is_signed_int(in)) pick = {};
     if (!pick.fn) throw KernelError(std::string("map: ") + kOpNames[i.op] + " has no meaning for this type");
     int args[2];
     for (int k = 0; k < kOpArity[i.op]; k++)

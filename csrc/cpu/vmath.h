@@ -2,7 +2,7 @@
 // last place of the result, over the whole range, denormals, infinities and NaN included; tests/kernels/test_vmath.py holds them.
 //
 //   vexp 1.5   vexpm1 1.5   vlog 1   vlog1p 1   vtanh 2.5   vsigmoid 2.5   verf 1.5   vsoftplus 2
-//   vsilu 3, plus an absolute 2e-43 where the result is that small
+//   vsilu 3.5 ulp of max(|result|, 1e-36)
 //   vgelu_erf, vgelu_tanh: 7 ulp of max(|result|, |x| / 16)
 #pragma once
 #include "cpu/simd.h"
