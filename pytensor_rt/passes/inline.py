@@ -6,7 +6,7 @@ Nodes keep the opset version that their function imports (`Node.opset`). Origins
 from __future__ import annotations
 
 from ..errors import ModelError
-from ..graph import Graph, Model, Node
+from ..graph import Graph, Model, Node, verify
 from ..graph.verify import rename
 
 MAX_NODES = 200_000  # functions that call functions may grow exponentially
@@ -18,6 +18,8 @@ def run(model: Model) -> bool:
         return False
     changed = _Inliner(model).graph(model.graph)
     model.functions = {}
+    if changed:
+        verify(model)  # names inside a body may shadow those around the call
     return changed
 
 
