@@ -31,9 +31,11 @@ def type_proto(v: ValueInfo | None) -> TypeProto:
     import onnx
 
     out = onnx.TypeProto()
-    if v is None or not v.type_string:
+    if v is None or not (v.type_string or v.elem_type):
         return out
-    inner, text = out, v.type_string
+    inner, text = out, v.type_string or f"{v.kind}("
+    if not v.type_string and v.kind == "sequence":
+        text = "seq(tensor("
     while True:
         head, _, rest = text.partition("(")
         if head == "seq":

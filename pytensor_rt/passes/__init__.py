@@ -9,6 +9,7 @@ Recognised patterns become these nodes, with the semantics of the ONNX operator 
     RMSNormalization (23)     the same
     Gelu (20)                 approximate="tanh" for the tanh form
     HardSwish (14)
+    QLinearConv, QLinearMatMul (10)   from dequantize -> Conv or MatMul [-> Relu] -> quantize
 
 Internal nodes, domain `pytensor_rt`, opset 1:
     Attention(q, k, v, mask?) -> softmax(q k^T * scale + mask) v
@@ -20,12 +21,22 @@ Internal nodes, domain `pytensor_rt`, opset 1:
 from __future__ import annotations
 
 from ..graph import Graph, Model
-from . import activations, attention, dead_code, dedupe, fold_affine, identity, inline, norms
+from . import activations, attention, dead_code, dedupe, fold_affine, identity, inline, norms, quantized
 from .rewriter import INTERNAL, Rewriter
 
 __all__ = ["INTERNAL", "Rewriter", "optimize"]
 
-PASSES = (identity.run, dedupe.constants, dedupe.nodes, fold_affine.run, norms.run, activations.run, attention.run, dead_code.run)
+PASSES = (
+    identity.run,
+    dedupe.constants,
+    dedupe.nodes,
+    quantized.run,
+    fold_affine.run,
+    norms.run,
+    activations.run,
+    attention.run,
+    dead_code.run,
+)
 MAX_ROUNDS = 8  # every pass shrinks the graph; the bound is for safety
 
 

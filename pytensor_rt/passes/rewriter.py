@@ -22,7 +22,7 @@ _SAME_RANK = {
     "Relu", "Softmax", "Erf", "Sqrt", "Tanh", "Sigmoid", "Gelu", "HardSwish", "LayerNormalization", "RMSNormalization", "BatchNormalization",
     "Identity", "Cast", "Slice", "Split", "Clip", "Conv", "Concat", "Dropout",
 }  # fmt: skip
-_SAME_TYPE_FIRST = {"Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Gather", "Expand", "Pow", "Flatten", "Dropout"}
+_SAME_TYPE_FIRST = {"Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Gather", "Expand", "Pow", "Flatten", "Dropout", "MaxPool"}
 
 
 class Rewriter:
@@ -168,6 +168,11 @@ class Rewriter:
             found = node.attrs.get("to")
         elif node.op_type in ("Shape", "Size", "NonZero"):
             found = 7
+        elif node.op_type == "QuantizeLinear":
+            zero = node.inputs[2] if len(node.inputs) > 2 else ""
+            found = node.attrs.get("output_dtype") or (self.elem_type(zero, depth + 1) if zero else 2)
+        elif node.op_type in ("QLinearConv", "QLinearMatMul"):
+            found = self.elem_type(node.inputs[7], depth + 1)
         elif node.op_type in _SAME_TYPE and node.outputs[0] == name:
             found = next((t for n in node.inputs if n and (t := self.elem_type(n, depth + 1)) is not None), None)
         elif node.op_type in _SAME_TYPE_FIRST and node.outputs[0] == name:

@@ -1,0 +1,107 @@
+"""Compute in integers what a QDQ model spells with DequantizeLinear -> Conv or MatMul -> QuantizeLinear: QLinearConv, QLinearMatMul (10).
+
+The integer result is exact before it is rounded once, the spelled-out one rounds in float32, so the two may differ by one step of the output's
+scale. Only 8-bit tensors with constant float32 scales take part; a bias must be int32 at the product of the scales, as quantizers write it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..dtypes import F32, I32, from_code
+from ..graph import Node
+from .rewriter import Rewriter, new_node
+
+_BYTES = (2, 3)  # uint8, int8
+
+
+def run(rw: Rewriter) -> bool:
+    changed = False
+    for node in rw.nodes("QuantizeLinear"):
+        changed = _match(rw, node) or changed
+    return changed
+
+
+def _match(rw: Rewriter, quantize: Node) -> bool:
+    y = _parameters(rw, quantize, quantize.outputs[0])
+    op = rw.producer(quantize.inputs[0], "Conv", "MatMul", "Relu")
+    if y is None or op is None:
+        return False
+    nodes = [quantize, op]
+    if op.op_type == "Relu":  # saturation does the same if zero is the lowest value
+        zero = rw.array(y[1])
+        op = rw.producer(op.inputs[0], "Conv", "MatMul")
+        if op is None or zero is None or int(zero.reshape(-1)[0]) != np.iinfo(zero.dtype).min:
+            return False
+        nodes.append(op)
+    a, b = (rw.producer(n, "DequantizeLinear") for n in op.inputs[:2])
+    if a is None or b is None or not rw.closed(nodes, quantize):
+        return False
+    x = _parameters(rw, a, a.inputs[0])
+    w = _parameters(rw, b, b.inputs[0], None if op.op_type == "MatMul" else 0)
+    if x is None or w is None:
+        return False
+    inputs = [a.inputs[0], *x, b.inputs[0], *w, *y]
+    if op.op_type == "Conv" and len(op.inputs) > 2 and op.inputs[2]:
+        bias = _bias(rw, op.inputs[2], x[0], w[0])
+        if bias is None:
+            return False
+        inputs.append(bias)
+    new = new_node(f"QLinear{op.op_type}", inputs, quantize.outputs, 10)
+    new.attrs = dict(op.attrs)
+    rw.replace(nodes, quantize, new)
+    return True
+
+
+def _parameters(rw: Rewriter, node: Node, quantized: str, channel_axis: int | None = -1) -> tuple[str, str] | None:
+    """(scale, zero point) of a Quantize- or DequantizeLinear, if they are constant, per tensor, or per channel along `channel_axis`.
+
+    -1: per tensor only; None: along the last axis of a constant matrix. An absent zero point is made explicit.
+    """
+    if node.attrs.get("block_size", 0) or len(node.inputs) < 2:
+        return None
+    scale = rw.constant(node.inputs[1])
+    zero = rw.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
+    code = rw.elem_type(quantized)
+    if scale is None or scale.dtype != F32 or code not in _BYTES or (len(node.inputs) > 2 and node.inputs[2] and zero is None):
+        return None
+    if not (scale.array > 0).all():
+        return None
+    if scale.array.size != 1:
+        weight = rw.constant(quantized)
+        if channel_axis == -1 or weight is None or len(scale.shape) != 1:
+            return None
+        axis = node.attrs.get("axis", 1)
+        axis += len(weight.shape) if axis < 0 else 0
+        if channel_axis is None and (len(weight.shape) != 2 or axis != 1):
+            return None
+        if channel_axis is not None and axis != channel_axis:
+            return None
+    if zero is None:
+        return node.inputs[1], rw.add_constant(np.zeros(scale.shape, from_code(code)), "zero_point")
+    return (node.inputs[1], node.inputs[2]) if zero.shape == scale.shape else None
+
+
+def _bias(rw: Rewriter, name: str, x_scale: str, w_scale: str) -> str | None:
+    """The int32 values behind a bias, if its scale is the product of the others'."""
+    node = rw.producer(name, "DequantizeLinear")
+    if node is None or node.attrs.get("block_size", 0):
+        return None
+    values, scale = rw.constant(node.inputs[0]), rw.array(node.inputs[1])
+    xs, ws = rw.array(x_scale), rw.array(w_scale)
+    zero = rw.array(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros((), np.int32)
+    if (
+        values is None
+        or values.dtype != I32
+        or len(values.shape) != 1
+        or scale is None
+        or xs is None
+        or ws is None
+        or zero is None
+        or zero.any()
+    ):
+        return None
+    want = xs.astype(np.float64).reshape(-1) * ws.astype(np.float64).reshape(-1)
+    if scale.size not in (1, want.size) or not np.allclose(scale.astype(np.float64).reshape(-1), want, rtol=1e-5, atol=0):
+        return None
+    return node.inputs[0]
