@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..dtypes import F32, I32
 from ..lowering import expr as e
-from ..lowering.tensor import Tensor
+from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer, broadcast_shapes
 from .registry import INTERNAL, op
 
@@ -79,18 +80,24 @@ def qlinear_matmul(
 
 
 @op("Attention", domain=INTERNAL)
-def fused_attention(t: Tracer, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float = 1.0, nan_to_zero: int = 0) -> Tensor:
-    """softmax(q k^T * scale + mask) v, recognised by passes/attention.py: q, k, v are [B, H, S, D]."""
-    rank = q.ndim
-    while q.ndim < 4:
-        q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
-        mask = mask.unsqueeze(0) if mask is not None and mask.ndim >= q.ndim - 1 else mask
-    shape = (*q.shape[:3], k.shape[2])
-    if k.shape[0] != q.shape[0]:
-        k, v = k.expand((q.shape[0], *k.shape[1:])), v.expand((q.shape[0], *v.shape[1:]))
+def fused_attention(t: Tracer, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float | None = None, nan_to_zero: int = 0) -> Tensor:
+    """softmax(q k^T * scale + mask) v, recognised by passes/attention.py: q [..., S, D], k [..., T, D], v [..., T, E], leading axes broadcast.
+
+    A row whose keys are all masked gives 0, also without nan_to_zero (where the composed form would give NaN).
+    """
+    lead = broadcast_shapes([q.shape[:-2], k.shape[:-2], v.shape[:-2]])
+    s, d, n, width = q.shape[-2], q.shape[-1], k.shape[-2], v.shape[-1]
+
+    def four(x: Tensor) -> Tensor:
+        """[batch, heads, rows, columns]"""
+        x = x.expand((*lead, *x.shape[-2:]))
+        while x.ndim < 4:
+            x = x.unsqueeze(0)
+        return x if x.ndim == 4 else t.reshape(x, (size_of(x.shape[:-3]), *x.shape[-3:]))
+
     if mask is not None:
-        mask = mask.expand(shape)
-    y = t.record("attention", [q, k, v, mask, None], [((*q.shape[:3], v.shape[3]), q.dtype)], {"scale": float(scale)})[0]
-    for _ in range(4 - rank):
-        y = y.squeeze(0)
-    return y
+        mask = four(mask.expand((*mask.shape[:-2], s, n)) if mask.ndim >= 2 else mask.expand((s, n)))
+    q4, k4, v4 = four(q), four(k), four(v)
+    factor = float(scale) if scale is not None else 1.0 / math.sqrt(int(d))
+    y = t.record("attention", [q4, k4, v4, mask, None], [((*q4.shape[:3], width), q.dtype)], {"scale": factor})[0]
+    return t.reshape(y, (*lead, s, width))
