@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..lowering.tensor import ARENA, HOST, OUTPUT, Buffer, Tensor
+from ..lowering.tensor import ARENA, HOST, OUTPUT, Buffer, Launch, Tensor
 
 if TYPE_CHECKING:
     from .plan import Plan
+
+
+_WRITING = -7  # a tag no value has
 
 
 class VerificationError(AssertionError):
@@ -68,12 +71,32 @@ def verify(plan: Plan) -> None:
             read(f"launch {i} ({launch.kernel})", t)
         for t in launch.writes():
             r = region(t)
+            if r is None:
+                continue
+            saved = r.copy()
+            r[...] = _WRITING
+            for q in launch.reads():
+                if not _may_share(launch, q, t, plan) and (w := region(q)) is not None and (w == _WRITING).any():
+                    raise VerificationError(f"launch {i} ({launch.kernel}) writes {t} over its own operand {q}")
+            r[...] = saved
+        for t in launch.writes():
+            r = region(t)
             if r is not None:
                 r[...] = t.vid
     for name, v in plan.outputs.items():
         for t in _tensors(v):
             if t.buffer.kind != HOST:
                 read(f"output {name!r}", t)
+
+
+def _may_share(launch: Launch, q: Tensor, out: Tensor, plan: Plan) -> bool:
+    """May operand q be the memory of output `out`: is it read element by element, just where the output is written?"""
+    elementwise = launch.ins if launch.kernel == "map" else launch.ins[:1] if launch.kernel == "scatter" else launch.epi_ins
+    if not any(q is e for e in elementwise) or q.buffer.kind != out.buffer.kind or q.dtype.itemsize != out.dtype.itemsize:
+        return False
+    if q.buffer is not out.buffer and (q.buffer.kind != ARENA or plan.offsets[q.buffer] != plan.offsets[out.buffer]):
+        return False
+    return q.offset == out.offset and q.strides == out.strides
 
 
 def _tensors(v: Any) -> list[Tensor]:
