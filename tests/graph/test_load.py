@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from pytensor_rt.errors import ModelError
 from pytensor_rt.graph import Graph, ValueInfo, builtin_function, export_model, load_model, wire
+from pytensor_rt.graph.export import type_proto
 
 BIG = np.arange(600, dtype=np.float32)
 
@@ -351,3 +352,14 @@ def test_forged_segment() -> None:
     model.graph.initializer[0].CopyFrom(tensor)
     with pytest.raises(ModelError, match="segments"):
         load_model(model.SerializeToString())
+
+
+@pytest.mark.parametrize(("kind", "text"), [("tensor", "tensor(float)"), ("sequence", "seq(tensor(float))")])
+@pytest.mark.parametrize("with_text", [True, False])
+def test_types_for_bodies(kind: str, text: str, with_text: bool) -> None:
+    """Callers that know kind and element type need not spell the type string."""
+    proto = type_proto(ValueInfo("x", kind, 1, (2, None, "N"), text if with_text else ""))
+    tensor = proto.tensor_type if kind == "tensor" else proto.sequence_type.elem_type.tensor_type
+    assert tensor.elem_type == 1
+    assert [d.WhichOneof("value") for d in tensor.shape.dim] == ["dim_value", None, "dim_param"]
+    assert type_proto(None) == onnx.TypeProto()
