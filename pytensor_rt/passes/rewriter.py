@@ -44,8 +44,9 @@ class Rewriter:
         self._dropped: list[Node] = []  # keeps removed nodes alive, so that ids stay unique
         values = [v for v in (*graph.inputs, *graph.value_infos.values()) if v.kind == "tensor"]
         self._ranks: dict[str, int | None] = {v.name: len(v.shape) for v in values if v.shape is not None}
-        self._types: dict[str, int | None] = {v.name: v.elem_type for v in values if v.elem_type}
-        self._fresh = 0
+        # Not from value_infos: half-precision converters leave stale ones behind, and a Cast is dropped on this word
+        self._types: dict[str, int | None] = {v.name: v.elem_type for v in graph.inputs if v.kind == "tensor" and v.elem_type}
+        self._taken: set[str] | None = None
         for node in graph.nodes:
             self._register(node)
 
@@ -154,7 +155,7 @@ class Rewriter:
         return None
 
     def elem_type(self, name: str, depth: int = 0) -> int | None:
-        """The ONNX element type of a value, where the model says so or its producer makes it plain."""
+        """The ONNX element type of a value, where its producers make it plain."""
         if name in self._types or depth > 32:
             return self._types.get(name)
         constant = self.constant(name)
@@ -259,12 +260,16 @@ class Rewriter:
         return name
 
     def fresh(self, hint: str) -> str:
-        base = f"{hint}~{self.graph.name}" if self.parent else f"{hint}~"
-        while True:
-            name = f"{base}{self._fresh}"
-            self._fresh += 1
-            if name not in self.producers and name not in self.readers and self.constant(name) is None:
-                return name
+        """A name that nothing in the model has, in any scope."""
+        if self.parent is not None:
+            return self.parent.fresh(hint)
+        if self._taken is None:
+            self._taken = {name for graph in self.model.graph.graphs() for name in (*graph.defined(), *graph.free_names)}
+        k = 0
+        while f"{hint}~{k}" in self._taken:
+            k += 1
+        self._taken.add(f"{hint}~{k}")
+        return f"{hint}~{k}"
 
     def flush(self) -> None:
         """Make `graph.nodes` what it has become."""

@@ -441,6 +441,31 @@ def test_identities() -> None:
     assert ops == {"Relu": 1} and model.graph.nodes[0].inputs == ("x",) and model.graph.nodes[0].outputs == ("y",)
 
 
+def test_stale_value_infos_drop_no_cast() -> None:
+    proto = parse("a = Resize(x, , s) b = Cast <to = 1> (a) y = Exp(b)", "float16[1, 1, 2, 2] x", weights={"s": np.float32([1, 1, 2, 2])})
+    proto.graph.value_info.append(helper.make_tensor_value_info("a", 1, [1, 1, 4, 4]))  # it is float16
+    assert [n.op_type for n in optimize(load_model(proto)).graph.nodes] == ["Resize", "Cast", "Exp"]
+
+
+def test_new_names_are_new_in_every_scope() -> None:
+    text = """t = Relu(x) c = Conv(x, w) y0 = Mul(c, s) y = If (b) <then_branch = t () => (float p) { q = Add(%s, %s) p = Add(q, y0) },
+        else_branch = e () => (float p) { p = Identity(y0) }>""".replace("%s", "w_0")
+    proto = parse(
+        "w_0 = Relu(x) " + text.replace("t = Relu(x) ", ""),
+        "float[1, 4, 5, 5] x, bool b",
+        weights={"w": random(4, 4, 1, 1), "s": np.float32(3)},
+    )
+    for node in proto.graph.node:  # a name such as rewrites choose, taken by the model
+        for k, name in enumerate(node.output):
+            node.output[k] = name.replace("w_0", "w~0")
+        for a in node.attribute:
+            for inner in a.g.node:
+                for k, name in enumerate(inner.input):
+                    inner.input[k] = name.replace("w_0", "w~0")
+    _, ops = rewritten(proto, 2e-5)
+    assert ops["Conv"] == 1 and not ops["Mul"]
+
+
 def test_identities_that_must_stay() -> None:
     _, ops = rewritten(
         parse("y = Identity(x) h = Relu(x) z = Identity(h) a = Cast <to = 11> (x)", outputs="float y, float h, float z, double a")
