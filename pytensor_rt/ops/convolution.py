@@ -56,7 +56,28 @@ def conv(
 ) -> Tensor:  # fmt: skip
     check_conv(t, x, w, group)
     params, out = window(t, x.shape[2:], w.shape[2:], strides, pads, dilations, auto_pad)
-    return t.record("conv", [x, w, b], [((x.shape[0], w.shape[0], *out), x.dtype)], {**params, "group": group})[0]
+    return record_conv(t, [x, w, b], params, out, group, x.dtype)
+
+
+def record_conv(t: Tracer, ins: list[Tensor | None], params: dict[str, Any], out: tuple[int, ...], group: int, dtype: Any) -> Tensor:
+    """A conv launch without the spatial axes on which nothing happens (size, kernel and output 1): a 1-d convolution spelled as 2-d is one."""
+    x, w = ins[0], ins[1]
+    assert x is not None and w is not None
+    n = x.ndim - 2
+    idle = [i for i in range(n) if x.shape[2 + i] == 1 and w.shape[2 + i] == 1 and out[i] == 1 and not params["pads"][i] and not params["pads"][n + i]]
+    if len(idle) == n:
+        idle = idle[1:]
+    for i in reversed(idle):
+        x, w = x.squeeze(2 + i), w.squeeze(2 + i)
+    keep = [i for i in range(n) if i not in idle]
+    kept = {
+        "strides": tuple(params["strides"][i] for i in keep), "dilations": tuple(params["dilations"][i] for i in keep),
+        "pads": tuple(params["pads"][i] for i in (*keep, *(n + i for i in keep))), "group": group,
+    }  # fmt: skip
+    y = t.record("conv", [x, w, *ins[2:]], [((x.shape[0], w.shape[0], *(out[i] for i in keep)), dtype)], kept)[0]
+    for i in idle:
+        y = y.unsqueeze(2 + i)
+    return y
 
 
 def check_conv(t: Tracer, x: Tensor, w: Tensor, group: int) -> None:
@@ -74,8 +95,7 @@ def conv_integer(
     check_conv(t, x, w, group)
     params, out = window(t, x.shape[2:], w.shape[2:], strides, pads, dilations, auto_pad)
     scalar = lambda z: t.reshape(z, ()) if z is not None and z.size == 1 else z
-    ins = [x, w, None, scalar(x_zero), scalar(w_zero)]
-    return t.record("conv", ins, [((x.shape[0], w.shape[0], *out), I32)], {**params, "group": group})[0]
+    return record_conv(t, [x, w, None, scalar(x_zero), scalar(w_zero)], params, out, group, I32)
 
 
 @op("QLinearConv", since=10)

@@ -39,6 +39,8 @@ def test_overlapping_buffers_are_caught() -> None:
         for b in buffers[i + 1 :]:
             if p.offsets[a] == p.offsets[b] or life[a][0] > life[b][1] or life[b][0] > life[a][1] or a.nbytes > b.nbytes:
                 continue
+            if b.id in p.into and life[a][1] == life[b][0]:
+                continue  # b is written piece by piece: its first piece may lie beside a
             bad = copy.copy(p)
             bad.offsets = {**p.offsets, a: p.offsets[b]}
             tried += 1
