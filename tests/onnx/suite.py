@@ -1,0 +1,55 @@
+"""ONNX's own backend suite as pytest tests, with one skip file per device.
+
+A skip file (`skips_DEVICE.txt`) has one `test_name: reason` per line for cases that do not pass yet; each is a strict xfail, so a case that starts
+to pass must be removed from it. Cases that need a download are not part of the suite.
+"""
+
+from __future__ import annotations
+
+import unittest
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx.backend.test.runner import Runner
+
+from pytensor_rt.backend import PytensorRtBackend
+
+COUNTS: dict[str, dict[str, int]] = {}  # device -> outcome -> number, for the summary
+
+
+def skips(device: str) -> dict[str, str]:
+    """The skip file of a device."""
+    path = Path(__file__).parent / f"skips_{device}.txt"
+    out: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            name, _, reason = line.partition(":")
+            assert reason.strip(), f"{path.name}: {name} has no reason"
+            assert name not in out, f"{path.name}: {name} is listed twice"
+            out[name.strip()] = reason.strip()
+    return out
+
+
+def _mark(function: Any, reason: str) -> Any:
+    return pytest.mark.xfail(strict=True, reason=reason)(function)
+
+
+def cases(device: str) -> dict[str, type[unittest.TestCase]]:
+    """The suite's TestCase classes for one device."""
+    backend = type(f"Backend_{device}", (PytensorRtBackend,), {"session_device": device})
+    listed = skips(device)
+    found = set()
+    classes = Runner(backend, f"tests.onnx.test_{device}").test_cases
+    for cls in classes.values():
+        for name in [n for n in vars(cls) if n.startswith("test_")]:
+            if name.endswith("_cuda"):  # ONNX's CUDA twin of every case
+                delattr(cls, name)
+                continue
+            short = name.removesuffix("_cpu")
+            if short in listed:
+                found.add(short)
+                setattr(cls, name, _mark(getattr(cls, name), listed[short]))
+    unknown = set(listed) - found
+    assert not unknown, f"skips_{device}.txt names cases that do not exist: {sorted(unknown)[:5]}"
+    return classes
