@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..dtypes import code_of
@@ -21,7 +21,7 @@ class Resolver:
         self.model = model
         self.find = find
         self.rules: dict[tuple[str, str, int], Rule | None] = {}
-        self.bodies: dict[int, tuple[Node, Graph]] = {}
+        self.bodies: dict[tuple[Any, ...], tuple[Node, Graph]] = {}  # the node is kept so that its id stays its own
 
     def __call__(self, node: Any) -> Rule:
         key = (node.domain, node.op_type, node.opset)
@@ -55,25 +55,32 @@ class Resolver:
 
     def _model_function(self, t: Tracer, *xs: Any, **attrs: Any) -> list[Any]:
         node = t.node
-        cached = self.bodies.get(id(node))
-        if cached is None:
-            body = self.model.functions[(node.domain, node.op_type)].instantiate_for(node)
-            cached = self.bodies[id(node)] = (node, body)
-        return self._call(t, cached[1], xs)
+        return self._call(t, (id(node),), lambda: self.model.functions[(node.domain, node.op_type)].instantiate_for(node), xs)
 
     def _builtin(self, t: Tracer, *xs: Any, **attrs: Any) -> list[Any]:
         node = t.node
         types = [_value_info(n, x) for n, x in zip(node.inputs, xs)]
-        body = builtin_function(node, node.opset, types)
-        if body is None:
-            raise UnsupportedError(_line(node))
-        return self._call(t, body, xs)
+        key = (id(node), *((v.elem_type, v.shape) if v is not None else None for v in types))
+        return self._call(t, key, lambda: builtin_function(node, node.opset, types), xs)
 
-    def _call(self, t: Tracer, body: Graph, xs: tuple[Any, ...]) -> list[Any]:
+    def _call(self, t: Tracer, key: tuple[Any, ...], make: Callable[[], Graph | None], xs: tuple[Any, ...]) -> list[Any]:
+        """Trace a function body, made once per key. Outputs that the node does not ask for need not be defined by the body."""
         node = t.node
-        env = {v.name: x for v, x in zip(body.inputs, xs) if x is not None}
-        outs = t.run(body, env, nested=False)
+        cached = self.bodies.get(key)
+        used = [k for k, o in enumerate(node.outputs) if o]
+        if cached is None:
+            body = make()
+            if body is None:
+                raise UnsupportedError(_line(node))
+            body.outputs = [body.outputs[k] for k in used]
+            body.touch()
+            cached = self.bodies[key] = (node, body)
+        body = cached[1]
+        values = t.run(body, {v.name: x for v, x in zip(body.inputs, xs) if x is not None}, nested=False)
         t.node = node
+        outs: list[Any] = [None] * len(node.outputs)
+        for k, v in zip(used, values):
+            outs[k] = v
         return outs
 
     def check(self) -> None:
