@@ -10,6 +10,13 @@
 
 namespace ptrt::PTRT_LEVEL {
 
+namespace {
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+}  // namespace
+
 // Three spatial axes (depth, height, width); a convolution with fewer has leading axes of size 1.
 struct ConvGeometry {
   int spatial = 0;                                     // spatial axes of the operands

@@ -11,11 +11,6 @@ namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 struct Tile {
   const float *in, *weights, *bias, *residual;  // in and weights at the first tap of the clipped window
   void* out;                                    // float, or int32_t for 8-bit inputs

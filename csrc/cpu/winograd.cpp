@@ -18,11 +18,6 @@ namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 constexpr int64_t kLane = 16;       // channels per V block
 constexpr int64_t kSkew = 16;       // floats added to a tile's pitch in V and P: keeps it off multiples of 4096 bytes
 constexpr int64_t kManyBlocks = 8;  // from here on a block is a task
