@@ -46,6 +46,9 @@ class Tolerance:
     why: str = ""
 
 
+DEFAULT = Tolerance()
+
+
 @dataclass(frozen=True)
 class ZooModel:
     """One published model: `member` of the wheel of `package` (name==version); `package` "onnxruntime" means the installed onnxruntime."""
@@ -55,7 +58,7 @@ class ZooModel:
     member: str
     sha256: str
     make: Callable[[np.random.Generator], Inputs]
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = DEFAULT
 
     def path(self) -> Path:
         """The .onnx file, downloaded first if need be. Raises RegistryError, PinError."""
