@@ -216,10 +216,10 @@ def tile(t: Tracer, x: Tensor, repeats: Tensor, axis_in: Tensor | None = None) -
 
 
 @op("SpaceToDepth")
-def space_to_depth(t: Tracer, x: Tensor, *, blocksize: int) -> Tensor:
+def space_to_depth(t: Tracer, x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     n, c, h, w = x.shape
     b = blocksize
-    y = t.reshape(x, (n, c, h // b, b, w // b, b)).permute((0, 3, 5, 1, 2, 4))
+    y = t.reshape(x, (n, c, h // b, b, w // b, b)).permute((0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4))
     return t.reshape(y, (n, c * b * b, h // b, w // b))
 
 
