@@ -93,6 +93,7 @@ class InferenceSession:
         self._engine = Engine(loaded, self._memory)
         self._inputs = {v.name: v for v in self._engine.input_infos}
         self._fast: dict[Any, tuple[Segment, list[str]]] = {}
+        self._steering: tuple[int, ...] = ()  # positions of the inputs whose values are part of the key
         self._plain = all(v.kind == "tensor" for v in self._engine.input_infos)
         self._names = tuple(self._inputs)
         self._output_names = self._engine.output_names
@@ -143,7 +144,9 @@ class InferenceSession:
         if self._plain and len(input_feed) == len(self._names):
             try:
                 arrays = [input_feed[n] for n in self._names]
-                key = tuple([(a.shape, a.dtype) for a in arrays])
+                key: Any = tuple([(a.shape, a.dtype) for a in arrays])
+                if self._steering:
+                    key = (key, *[arrays[i].tobytes() for i in self._steering])
             except (KeyError, AttributeError):
                 return self._run_checked(output_names, input_feed)
             found = self._fast.get(key)
@@ -173,23 +176,30 @@ class InferenceSession:
         specs, feeds = self._check(input_feed)
         shape_key = tuple([(n, s, d) for n, s, d in specs])
         values = self._engine.run(shape_key, specs, feeds)
-        self._remember(shape_key, specs)
+        self._remember(shape_key, specs, feeds)
         return self._select(output_names, values)
 
-    def _remember(self, shape_key: Any, specs: list[InputSpec]) -> None:
+    def _remember(self, shape_key: Any, specs: list[InputSpec], feeds: dict[str, Any]) -> None:
         """Let later runs of this signature skip all checks, if it is one static segment that reads inputs and writes outputs directly."""
         engine = self._engine
-        if not self._plain or engine.steering or any(n not in self._inputs for n, _, _ in specs):
-            self._fast.clear()
+        if not self._plain or any(n not in self._inputs for n, _, _ in specs):
             return
-        entry = engine.cache.get((shape_key,))
+        steering = tuple([i for i, n in enumerate(self._names) if n in engine.steering])
+        if steering != self._steering:
+            self._steering = steering
+            self._fast.clear()
+        cache_key, known = engine.key_of(shape_key, feeds)
+        entry = engine.cache.get(cache_key)
         segment = entry.first if entry is not None else None
         if segment is None or segment.read is not None or not segment.direct(self._names, self._output_names):
             return
         if len(self._fast) >= 64:
             self._fast.clear()
         by_name = {n: (s, d) for n, s, d in specs}
-        self._fast[tuple([by_name[n] for n in self._names])] = (segment, self._output_names)
+        key: Any = tuple([by_name[n] for n in self._names])
+        if steering:
+            key = (key, *[known[self._names[i]].tobytes() for i in steering])
+        self._fast[key] = (segment, self._output_names)
 
     def _check(self, input_feed: Feeds) -> tuple[list[InputSpec], dict[str, Any]]:
         """Validated input specifications and contiguous arrays, in the model's input order."""

@@ -122,7 +122,7 @@ class Tracer:
         self.node: Any = None
         self.frame: Frame | None = None
         self.kept: list[Value] = []  # values that rules hold on to across a possible cut (loop state)
-        self.random_streams = 0
+        self.views = 0  # nodes that recorded nothing and folded nothing: their results are views
         self._cut = cut
         self._may_steer = steer
         self._next = first_buffer
@@ -499,6 +499,7 @@ class Tracer:
         """Trace one node: look up its inputs, call its rule, bind its outputs."""
         env = frame.env
         rule = self.resolve(node)
+        recorded = len(self.launches)
         try:
             values = rule(self, *[(env[i] if i in env else frame.get(i)) if i else None for i in node.inputs], **node.attrs)
         except (PytensorRtError, Steer):
@@ -506,6 +507,8 @@ class Tracer:
         except (ValueError, TypeError, IndexError, KeyError, AssertionError, AttributeError) as e:
             self.node = node
             raise PlanError(f"{self.where()}: {type(e).__name__}: {e}{self.operands()}") from e
+        if len(self.launches) == recorded and isinstance(v := values[0] if isinstance(values, (tuple, list)) and values else values, Tensor) and not v.known:
+            self.views += 1
         if isinstance(values, (tuple, list)):
             for name, v in zip(node.outputs, values):
                 if name:

@@ -182,10 +182,11 @@ class Engine:
 
         return {name: out(v) for name, v in zip(self.output_names, values)}, buffers
 
-    def segment(self, launches: list[Launch], results: Any, out_buffers: list[Buffer], keep: set[Buffer], read: Tensor | None, carried: Any, memory: Any = None) -> Segment:
+    def segment(self, launches: list[Launch], results: Any, out_buffers: list[Buffer], keep: set[Buffer], read: Tensor | None, carried: Any, views: int = 0, memory: Any = None) -> Segment:
         """Plan and bind recorded launches."""
         plan = make_plan(launches, results if read is None else {"": Sequence([read])}, self.options, keep)
         self.plans += 1
+        plan.stats["views"] = views
         inputs = self.input_buffers(plan, results)
         memory = memory or self.memory
         bind = ReferenceBound if isinstance(memory, ReferenceMemory) else BoundPlan
@@ -284,7 +285,7 @@ class Engine:
                     known |= {n: feeds[n] for n in s.names}
             results, buffers = self.finish(t, values)
             keep = {v.buffer for v in _tensors(results) if v.buffer.kind == HOST}
-            return self.segment(t.launches, results, buffers, keep, None, [], memory)
+            return self.segment(t.launches, results, buffers, keep, None, [], t.views, memory)
 
     def collect_static(self, segment: Segment, feeds: dict[str, Array], arrays: list[Any]) -> dict[str, Any]:
         """The output views of a bound segment."""
@@ -364,7 +365,7 @@ class _Run:
         values = t.run(engine.graph, env)
         results, buffers = engine.finish(t, values)
         keep = {v.buffer for v in _tensors(results) if v.buffer.kind == HOST}
-        segment = engine.segment(t.launches, results, buffers, keep, None, [])
+        segment = engine.segment(t.launches, results, buffers, keep, None, [], t.views)
         self.attach(segment)
         return self.collect(segment, self.execute(segment))
 
