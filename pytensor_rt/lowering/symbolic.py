@@ -1,8 +1,9 @@
 """Symbolic integers: dimensions that record how they were computed and which comparisons a trace relied on.
 
 A `SymInt` is an int with a hint value (so every rule runs unchanged) and an expression number in a `Recorder`. Arithmetic builds expressions,
-comparisons record guards: the trace is valid for every assignment of the dimensions under which all guards have the same outcome. Turning one
-into a plain int (`int()`, `range()`, indexing) records that the expression has exactly this value.
+comparisons record guards: the trace is valid for every assignment of the dimensions under which all guards have the same outcome. `int()` and
+`float()` record that the expression has exactly this value. C code (`range()`, NumPy, indexing) takes the value without a word: templates are
+therefore traced twice with different hints and must come out the same (runtime/templates.py).
 """
 
 from __future__ import annotations

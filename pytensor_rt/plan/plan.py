@@ -17,6 +17,9 @@ from .layout import channels_last
 from .verify import verify
 
 
+VERIFY = os.environ.get("PTRT_VERIFY") == "1"
+
+
 @dataclass
 class Plan:
     """Launches in order, where their buffers lie, and what the planner did. Plain data, immutable once made."""
@@ -53,9 +56,12 @@ class PlanOptions:
 
 
 def make_plan(
-    launches: list[Launch], outputs: dict[str, Any], options: PlanOptions = PlanOptions(), keep: set[Buffer] | None = None  # noqa: B008
+    launches: list[Launch], outputs: dict[str, Any], options: PlanOptions = PlanOptions(), keep: set[Buffer] | None = None, check: bool = True  # noqa: B008
 ) -> Plan:
-    """Plan a recorded kernel graph. Mutates the launches' tensors: pass clones if the trace goes on. `keep`: host buffers read afterwards."""
+    """Plan a recorded kernel graph. Mutates the launches' tensors: pass clones if the trace goes on. `keep`: host buffers read afterwards.
+
+    With PTRT_VERIFY=1 the plan is verified, unless `check` is False (symbolic plans are verified as instances).
+    """
     clock = time.perf_counter
     stats: Stats = {"recorded": len(launches)}
     into: dict[int, set[int]] = {}
@@ -93,7 +99,7 @@ def make_plan(
         roots=holders,
         seconds={name: t - marks[i][1] for i, (name, t) in enumerate(marks[1:])},
     )
-    if os.environ.get("PTRT_VERIFY") == "1":
+    if check and VERIFY:
         verify(plan)
     return plan
 

@@ -8,17 +8,68 @@ fill, and arena placement.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..lowering.symbolic import Recorder, SymInt, plain
-from .arena import ALIGN
+from ..lowering.tensor import Buffer, Tensor
+from .arena import ALIGN, aligned, lower_bound
+from .plan import Plan
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
 _OPERATORS = {
     "add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 }  # fmt: skip
+
+
+class Instance(NamedTuple):
+    """A template filled in for one shape."""
+
+    code: Words
+    extra: list[int]
+    values: list[int]  # of every expression
+    offsets: list[int]  # of every placement item
+    arena_bytes: int
+
+    def concrete(self, v: Any) -> Any:
+        """A dimension, or tuple of dimensions, of the symbolic plan as it is in this instance."""
+        if isinstance(v, (tuple, list)):
+            return type(v)([self.concrete(x) for x in v])
+        return self.values[v._expr] if type(v) is SymInt else v
+
+    def plan(self, symbolic: Plan) -> Plan:
+        """The plan of this instance in full, for reports and the verifier."""
+        buffers: dict[Buffer, Buffer] = {}
+
+        def buffer(b: Buffer) -> Buffer:
+            if b not in buffers:
+                new = buffers[b] = Buffer(b.id, b.kind, self.concrete(b.size), b.dtype, b.data, b.name, b.mapped)
+                new.home = None if b.home is None else (self.concrete(b.home[0]), self.concrete(b.home[1]))
+            return buffers[b]
+
+        def tensor(t: Any) -> Any:
+            if not isinstance(t, Tensor):
+                return t
+            new = Tensor(buffer(t.buffer), self.concrete(t.offset), self.concrete(t.shape), self.concrete(t.strides), t.dtype)
+            new.vid = t.vid
+            return new
+
+        launches = []
+        for launch in symbolic.launches:
+            memo = {id(t): tensor(t) for t in (*launch.ins, *launch.outs, *launch.pro_ins, *launch.epi_ins)}
+            new = launch.clone()
+            for field in ("ins", "outs", "pro_ins", "epi_ins"):
+                setattr(new, field, [memo[id(t)] for t in getattr(launch, field)])
+            new.params = {k: self.concrete(v) for k, v in launch.params.items()}
+            launches.append(new)
+        items = [(first, last, self.concrete(n)) for first, last, n in symbolic.items]
+        roots = [(buffer(b), k) for b, k in symbolic.roots]
+        return Plan(
+            launches=launches, outputs={k: tensor(v) for k, v in symbolic.outputs.items()}, offsets={b: self.offsets[k] for b, k in roots},
+            arena_bytes=self.arena_bytes, lower_bound=lower_bound(items, len(launches)), naive_bytes=sum(aligned(b.nbytes) for b, _ in roots),
+            stats=symbolic.stats, into=symbolic.into, items=items, roots=roots,
+        )  # fmt: skip
 
 
 class Template:
@@ -95,8 +146,8 @@ class Template:
     def accepts(self, dims: Sequence[int]) -> bool:
         return self.evaluate(dims) is not None
 
-    def instantiate(self, dims: Sequence[int]) -> tuple[Words, list[int], int] | None:
-        """(code, extra values, arena bytes) for these dimensions, or None if a guard does not hold."""
+    def instantiate(self, dims: Sequence[int]) -> Instance | None:
+        """The plan for these dimensions, or None if a guard does not hold."""
         e = self.evaluate(dims)
         if e is None:
             return None
@@ -107,7 +158,7 @@ class Template:
         offsets, total = self._place(sizes)
         if len(offsets):
             code[self.offset_positions] = np.array(offsets, np.int64)[self.offset_items]
-        return code, [e[s] if s >= 0 else v for s, v in self.extra], total
+        return Instance(code, [e[s] if s >= 0 else v for s, v in self.extra], e, offsets, total)
 
     def _place(self, sizes: list[int]) -> tuple[list[int], int]:
         """arena.place for these sizes: the lifetimes, and so who may overlap whom, are the same for every shape."""

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ExecutionError, PlanError, UnsupportedError
 from ..lowering.tensor import ARENA, CONST, HOST, INPUT, OUTPUT, Buffer, HostCall, Launch, Tensor
 from ..plan.plan import Plan
+from ..plan.template import Instance
 from . import encode
 
 
@@ -63,15 +64,13 @@ class BoundPlan:
     """A plan ready to run: a native program interleaved with host calls."""
 
     def __init__(
-        self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer], memory: Any, encoded: Encoded | None = None, code: Any = None
+        self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer], memory: Any, encoded: Encoded | None = None, instance: Instance | None = None
     ) -> None:
-        self.plan, self.memory = plan, memory
+        self._plan, self.memory, self._instance = plan, memory, instance
         self.inputs, self.outputs = inputs, outputs
-        self.from_template = code is not None  # then the plan's shapes and offsets are those of the template's hints
         if encoded is None:
             encoded = Encoded(plan, inputs, outputs)
-        if code is None:
-            code = encode.words(encoded.code)
+        code = encode.words(encoded.code) if instance is None else instance.code
         self.native = encoded.native
         self.consts = encoded.consts
         self.program: Any = None
@@ -95,6 +94,13 @@ class BoundPlan:
             self.steps.append((start, at))
         self.simple = len(self.steps) <= 1 and not any(isinstance(s, HostCall) for s in self.steps)
         self.n_native = len(self.native)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan; that of a template's instance is written out when first asked for."""
+        if self._instance is not None:
+            self._plan, self._instance = self._instance.plan(self._plan), None
+        return self._plan
 
     def run(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any] | None = None) -> None:
         """Run with the arrays of the INPUT and OUTPUT buffers, in order. `host` holds the values of host buffers by buffer id.

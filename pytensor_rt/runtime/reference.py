@@ -30,7 +30,7 @@ class ReferenceBound(BoundPlan):
     """A plan replayed launch by launch with kernels/ref on strided views of one arena."""
 
     def __init__(self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer], memory: Any) -> None:
-        self.plan, self.memory, self.inputs, self.outputs = plan, memory, inputs, outputs
+        self._plan, self._instance, self.memory, self.inputs, self.outputs = plan, None, memory, inputs, outputs
         self.native = [launch for launch in plan.launches if launch.kernel != "host"]
         self.n_native = len(self.native)
         self.program = None

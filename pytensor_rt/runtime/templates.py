@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..errors import PytensorRtError
-from ..lowering.symbolic import Recorder, is_symbolic, plain
+from ..lowering.symbolic import Recorder, is_symbolic
 from ..lowering.tensor import Tensor
-from ..lowering.tracer import Steer
-from ..plan.template import Template
+from ..lowering.tracer import Steer, Tracer
+from ..plan.plan import VERIFY, make_plan
+from ..plan.template import Instance, Template
+from ..plan.verify import verify
 from .program import BoundPlan, Encoded
 
 Specs = list[tuple[str, tuple[int, ...], Any]]
@@ -61,9 +65,12 @@ class Kind:
 class SessionTemplate:
     """A verified template with what is needed to make segments of it."""
 
-    def __init__(self, template: Template, results: Any, encoded: Encoded, inputs: Any, outputs: Any, plan: Any, shapes: list[int]) -> None:
+    def __init__(
+        self, template: Template, results: dict[str, Any], encoded: Encoded, inputs: Any, outputs: Any, plan: Any, ranks: list[int], values: list[str]
+    ) -> None:
         self.template, self.results, self.encoded, self.inputs, self.outputs, self.plan = template, results, encoded, inputs, outputs, plan
-        self.ranks = shapes  # rank of every output buffer, to cut `extra` into shapes
+        self.ranks = ranks  # of every output buffer: `extra` begins with their shapes
+        self.values = values  # outputs that are integers computed from dimensions: `extra` goes on with their elements
 
 
 class Templates:
@@ -71,6 +78,7 @@ class Templates:
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
+        self.constants = Tracer(engine.resolver)  # makes constant outputs
         self.infos = {v.name: v for v in engine.input_infos}
         self.seen: dict[Any, list[int]] = {}  # kind -> dimensions of the first signature seen
         self.made: dict[Any, SessionTemplate | None] = {}
@@ -94,17 +102,25 @@ class Templates:
         found = made.template.instantiate(kind.dims)
         if found is None:
             return None
-        return self.segment(made, found[0], found[1])
+        if VERIFY:
+            verify(found.plan(made.plan))
+        return self.segment(made, found)
 
-    def segment(self, made: SessionTemplate, code: Any, extra: list[int]) -> Any:
+    def segment(self, made: SessionTemplate, found: Instance) -> Any:
         from .engine import Segment
 
+        extra = found.extra
         shapes, at = [], 0
         for rank in made.ranks:
             shapes.append(tuple(extra[at : at + rank]))
             at += rank
-        bound = BoundPlan(made.plan, made.inputs, made.outputs, self.engine.memory, made.encoded, code)
-        segment = Segment(bound, made.results, None, [])
+        results = dict(made.results)
+        for name in made.values:
+            v = results[name]
+            results[name] = self.constants.const(np.array(extra[at : at + v.size], v.dtype).reshape(v.shape))
+            at += v.size
+        bound = BoundPlan(made.plan, made.inputs, made.outputs, self.engine.memory, made.encoded, found)
+        segment = Segment(bound, results, None, [])
         segment.out_specs = [(s, b.dtype) for s, b in zip(shapes, made.outputs)]
         return segment
 
@@ -124,16 +140,15 @@ class Templates:
         return None
 
     def trace(self, kind: Kind, specs: Specs, known: dict[str, Any], dims: list[int]) -> SessionTemplate | None:
-        from ..plan.plan import make_plan
-
         engine = self.engine
         recorder = Recorder()
         t, env = engine.tracer(kind.symbolic_specs(specs, recorder, dims), known)
         values = t.run(engine.graph, env)
         results, outputs = engine.finish(t, values)
-        if any(not isinstance(v, Tensor) or v.known and any(is_symbolic(n) for n in v.shape) or _holds_symbols(v) for v in results.values()):
+        if any(not isinstance(v, Tensor) or v.known and any(is_symbolic(n) for n in v.shape) for v in results.values()):
             return None
-        plan = make_plan(t.launches, results, engine.options)
+        values_at = [name for name, v in results.items() if _holds_symbols(v)]
+        plan = make_plan(t.launches, results, engine.options, check=False)
         if any(launch.kernel == "host" for launch in plan.launches):
             return None
         inputs = engine.input_buffers(plan, results)
@@ -148,8 +163,10 @@ class Templates:
             shape = b.home[0]
             ranks.append(len(shape))
             extra += shape
+        for name in values_at:
+            extra += results[name].value.reshape(-1).tolist()
         template = Template(recorder, len(dims), encoded.code, arena_words, plan.items, extra)
-        return SessionTemplate(template, results, encoded, inputs, outputs, plan, ranks)
+        return SessionTemplate(template, results, encoded, inputs, outputs, plan, ranks, values_at)
 
 
 def _holds_symbols(v: Tensor) -> bool:
@@ -157,4 +174,4 @@ def _holds_symbols(v: Tensor) -> bool:
     return value is not None and value.dtype == object and any(is_symbolic(n) for n in value.reshape(-1))
 
 
-__all__ = ["Kind", "SessionTemplate", "Templates", "plain"]
+__all__ = ["Kind", "SessionTemplate", "Templates"]
