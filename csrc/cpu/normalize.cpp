@@ -34,7 +34,7 @@ C chunk_sum(const C* x, int64_t n, C shift) {
     for (; i + 4 * L <= n; i += 4 * L) PTRT_UNROLL for (int j = 0; j < 4; j++) s[j] += vload(x + i + j * L);
     for (; i + L <= n; i += L) s[0] += vload(x + i);
   }
-  C total = sum_lanes<C>((s[0] + s[1]) + (s[2] + s[3]));
+  C total = sum_lanes((s[0] + s[1]) + (s[2] + s[3]));
   for (; i < n; i++) {
     const C d = kSquare ? x[i] - shift : x[i];
     total += kSquare ? d * d : d;

@@ -95,10 +95,14 @@ class Pool final : public Kernel {
     } else {
       per_block_ = last ? std::min<int64_t>(channels, 64) : 1;
       elements_ = c_.w.in * per_block_;
-      padded_ = std::max(c_.w.begin + c_.w.in, (c_.w.out - 1) * c_.w.stride + (c_.w.k - 1) * c_.w.dilation + 1) + 2 * kLanes<C>;
+      padded_ = std::max(c_.w.begin + c_.w.in, (c_.w.out - 1) * c_.w.stride + (c_.w.k - 1) * c_.w.dilation + 1) + 2 * kLanes<C> * 2;
     }
     blocks_ = (channels + per_block_ - 1) / per_block_;
-    rows_ = y.shape[0] * (indices_ ? 1 : c_.d.out * c_.h.out);
+    units_.add(0, y.shape[0]);
+    units_.add(1, blocks_);
+    units_.add(2, c_.d.out);
+    units_.add(3, c_.h.out);
+    for (int64_t n : c_.w.count) counts_.push_back(static_cast<C>(n));
     const int64_t work =
         indices_ ? c_.d.out * c_.h.out * c_.w.out * c_.d.k * c_.h.k * c_.w.k : c_.w.out * per_block_ * c_.d.k * c_.h.k * c_.w.k;
     grain_ = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work));
@@ -112,25 +116,26 @@ class Pool final : public Kernel {
   std::string describe() const override { return indices_ ? "indices" : in_place_ ? "channels" : "rows"; }
 
   void run(const RunContext& ctx) override {
-    const int64_t units = rows_ * blocks_;
+    const int64_t units = indices_ ? desc.outs[0].shape[0] * desc.outs[0].shape[1] : units_.total;
     if (units == 0) return;
     ctx.parallel((units + grain_ - 1) / grain_, [&](int64_t task, int worker) {
       char* scratch = ctx.thread_scratch(worker);
-      for (int64_t u = task * grain_; u < std::min(units, (task + 1) * grain_); u++) {
-        if (indices_) plane(u, scratch);
-        else row(u, scratch);
+      const int64_t begin = task * grain_, end = std::min(units, begin + grain_);
+      if (indices_) {
+        for (int64_t u = begin; u < end; u++) plane(u, scratch);
+        return;
       }
+      int64_t unit[4] = {};  // n, block of channels, output position along d and h
+      units_.seek(unit, begin);
+      for (int64_t u = begin; u < end; u++, units_.next(unit)) row(unit, scratch);
     });
   }
 
  private:
-  void row(int64_t unit, char* scratch) const {
+  void row(const int64_t* unit, char* scratch) const {
     const Operand &x = desc.ins[0], &y = desc.outs[0];
-    int64_t index[kMaxDims] = {};
-    // Units run over rows first, so that neighbouring tasks share input rows in cache.
-    const int64_t oh = unit % c_.h.out, od = unit / c_.h.out % c_.d.out, rest = unit / (c_.h.out * c_.d.out);
-    index[1] = rest % blocks_ * per_block_;
-    index[0] = rest / blocks_;
+    const int64_t od = unit[2], oh = unit[3];
+    int64_t index[kMaxDims] = {unit[0], unit[1] * per_block_};
     const int64_t channels = std::min(per_block_, x.shape[1] - index[1]);
     char* sink_scratch = scratch + source_.scratch_bytes(elements_);
     C* padded = reinterpret_cast<C*>(sink_scratch + sink_.scratch_bytes(c_.w.out * per_block_));
@@ -146,8 +151,9 @@ class Pool final : public Kernel {
       out = reinterpret_cast<C*>(element(y, target));
       ys = vectors ? y.strides[c_.w.axis] : 0;
     }
-    if (in_place_) walk(index, od, oh, channels, out, ys);
-    else {
+    if (in_place_) {
+      walk(index, od, oh, channels, out, ys);
+    } else {
       gather_rows(index, od, oh, channels, padded, scratch);
       const int64_t outer = c_.d.count[static_cast<size_t>(od)] * c_.h.count[static_cast<size_t>(oh)];
       if (vectors) along_vectors(padded, channels, outer, out, ys);
@@ -230,12 +236,25 @@ class Pool final : public Kernel {
     return sum;
   }
 
+  template <Mode M>
+  void combine(C* __restrict to, const C* __restrict from, int64_t n, bool first) const {
+    if (first)
+      for (int64_t k = 0; k < n; k++) to[k] = M == Mode::lp ? term(from[k]) : from[k];
+    else if (M == Mode::max)
+      for (int64_t k = 0; k < n; k++) to[k] = from[k] > to[k] ? from[k] : to[k];
+    else
+      for (int64_t k = 0; k < n; k++) to[k] += M == Mode::lp ? term(from[k]) : from[k];
+  }
+
   // The rows of a window combined into one row, between `begin` and enough trailing neutral elements.
   void gather_rows(int64_t* index, int64_t od, int64_t oh, int64_t channels, C* padded, char* scratch) const {
-    std::fill(padded, padded + padded_ * channels, c_.mode == Mode::max ? lowest<C>() : C{0});
+    const C neutral = c_.mode == Mode::max ? lowest<C>() : C{0};
     C* row = padded + c_.w.begin * channels;
     const auto d = static_cast<size_t>(od), h = static_cast<size_t>(oh);
     const bool vectors = per_block_ > 1;
+    bool first = true;
+    std::fill(padded, row, neutral);
+    std::fill(row + c_.w.in * channels, padded + padded_ * channels, neutral);
     for (int64_t i = c_.d.lo[d]; i < c_.d.hi[d]; i++)
       for (int64_t j = c_.h.lo[h]; j < c_.h.hi[h]; j++) {
         if (c_.d.axis >= 0) index[c_.d.axis] = c_.d.at(od, i);
@@ -244,16 +263,13 @@ class Pool final : public Kernel {
         const int64_t rows = vectors ? c_.w.in : 1, cols = vectors ? channels : c_.w.in;
         const C* x = source_.block(desc, index, vectors ? c_.w.axis : -1, rows, vectors ? 1 : c_.w.axis, cols, scratch, &xs);
         for (int64_t r = 0; r < rows; r++) {
-          C* to = row + r * cols;
-          const C* from = x + r * xs;
-          if (c_.mode == Mode::max)
-            for (int64_t k = 0; k < cols; k++) to[k] = from[k] > to[k] ? from[k] : to[k];
-          else if (c_.mode == Mode::average)
-            for (int64_t k = 0; k < cols; k++) to[k] += from[k];
-          else
-            for (int64_t k = 0; k < cols; k++) to[k] += term(from[k]);
+          if (c_.mode == Mode::max) combine<Mode::max>(row + r * cols, x + r * xs, cols, first);
+          else if (c_.mode == Mode::average) combine<Mode::average>(row + r * cols, x + r * xs, cols, first);
+          else combine<Mode::lp>(row + r * cols, x + r * xs, cols, first);
         }
+        first = false;
       }
+    if (first) std::fill(row, row + c_.w.in * channels, neutral);
   }
 
   void along_vectors(const C* padded, int64_t channels, int64_t outer, C* out, int64_t ys) const {
@@ -274,10 +290,9 @@ class Pool final : public Kernel {
   }
 
   template <bool kMax, int kStride>
-  int64_t along_lanes(const C* padded, C* out) const {
+  void along_lanes(const C* padded, C* out) const {
     constexpr int L = kLanes<C>;
-    int64_t o = 0;
-    for (; o + L <= c_.w.out; o += L) {
+    for (int64_t o = 0; o < c_.w.out; o += L) {  // the padded row has room for the last vector's excess
       const C* p = padded + o * kStride;
       auto at = [&](int64_t t) {
         if constexpr (kStride == 1) return vload(p + t);
@@ -289,27 +304,32 @@ class Pool final : public Kernel {
         if constexpr (kMax) a = max_of(v, a);
         else a += v;
       }
-      vstore<C>(out + o, a);
+      if (o + L <= c_.w.out) vstore<C>(out + o, a);
+      else vstore_n<C>(out + o, a, static_cast<int>(c_.w.out - o));
     }
-    return o;
   }
 
-  void along(const C* padded, int64_t outer, C* out) const {
-    int64_t o = 0;
-    if (c_.w.stride == 1) o = c_.mode == Mode::max ? along_lanes<true, 1>(padded, out) : along_lanes<false, 1>(padded, out);
-    else if (c_.w.stride == 2) o = c_.mode == Mode::max ? along_lanes<true, 2>(padded, out) : along_lanes<false, 2>(padded, out);
-    for (; o < c_.w.out; o++) {
-      const C* p = padded + o * c_.w.stride;
-      C a = p[0];
-      for (int64_t t = 1; t < c_.w.k; t++) {
-        const C v = p[t * c_.w.dilation];
-        if (c_.mode == Mode::max) a = v > a ? v : a;
-        else a += v;
+  void along(const C* padded, int64_t outer, C* __restrict out) const {
+    if (c_.w.stride == 1) c_.mode == Mode::max ? along_lanes<true, 1>(padded, out) : along_lanes<false, 1>(padded, out);
+    else if (c_.w.stride == 2) c_.mode == Mode::max ? along_lanes<true, 2>(padded, out) : along_lanes<false, 2>(padded, out);
+    else
+      for (int64_t o = 0; o < c_.w.out; o++) {
+        const C* p = padded + o * c_.w.stride;
+        C a = p[0];
+        for (int64_t t = 1; t < c_.w.k; t++) {
+          const C v = p[t * c_.w.dilation];
+          if (c_.mode == Mode::max) a = v > a ? v : a;
+          else a += v;
+        }
+        out[o] = a;
       }
-      out[o] = a;
+    if (c_.mode == Mode::average) {
+      const C rows = static_cast<C>(outer);
+      const C* counts = counts_.data();
+      for (int64_t o = 0; o < c_.w.out; o++) out[o] /= rows * counts[o];
+    } else if (c_.mode == Mode::lp) {
+      for (int64_t o = 0; o < c_.w.out; o++) out[o] = root(out[o], 0);
     }
-    if (c_.mode != Mode::max)
-      for (o = 0; o < c_.w.out; o++) out[o] = root(out[o], outer * c_.w.count[static_cast<size_t>(o)]);
   }
 
   // One (n, c) plane with the position of every maximum.
@@ -354,7 +374,9 @@ class Pool final : public Kernel {
   Config c_;
   Source<C> source_;
   Sink<C> sink_;
-  int64_t per_block_ = 1, blocks_ = 1, rows_ = 0, elements_ = 1, padded_ = 0, grain_ = 1;
+  Walk units_;
+  std::vector<C> counts_;  // elements per window along w
+  int64_t per_block_ = 1, blocks_ = 1, elements_ = 1, padded_ = 0, grain_ = 1;
   bool indices_ = false, in_place_ = false;
 };
 

@@ -66,8 +66,8 @@ class QuantizeStats final : public Kernel {
         low = x[i] < low ? x[i] : low;
         high = x[i] > high ? x[i] : high;
       }
-      high = std::max(high, max_lanes<float>(vmax(vmax(hi[0], hi[1]), vmax(hi[2], hi[3]))));
-      low = std::min(low, -max_lanes<float>(-vmin(vmin(lo[0], lo[1]), vmin(lo[2], lo[3]))));
+      high = std::max(high, max_lanes(vmax(vmax(hi[0], hi[1]), vmax(hi[2], hi[3]))));
+      low = std::min(low, -max_lanes(-vmin(vmin(lo[0], lo[1]), vmin(lo[2], lo[3]))));
       if (s % chunks_ == chunks_ - 1) outer_.next(index);
     }
     result[0] = low;

@@ -53,6 +53,14 @@ PTRT_INLINE void step(V& a, V x, V shift) {
   if constexpr (K == Kind::exp) a += exp_of(x - shift);
 }
 
+template <Kind K, class V>
+PTRT_INLINE V join_vectors(V a, V b) {
+  if constexpr (K == Kind::prod) return a * b;
+  else if constexpr (K == Kind::max) return max_of(b, a);
+  else if constexpr (K == Kind::min) return b < a ? b : a;
+  else return a + b;
+}
+
 // Two running values into one.
 template <Kind K, class A>
 PTRT_INLINE A join(A a, A b) {
@@ -87,39 +95,43 @@ Acc<C0> row_partial(const C0* p0, int64_t n, C0 shift0) {
   auto* p = reinterpret_cast<const C*>(p0);
   const C shift = static_cast<C>(shift0);
   constexpr int L = kLanes<C>, U = K == Kind::exp ? 2 : 8;
-  constexpr bool floating = std::is_floating_point<C>::value;
   using V = Vec<C>;
-  V a[U];
-  Mask<C> bad{};
   const V vshift = vsplat(shift);
-  for (auto& v : a) v = vsplat(neutral<K, C>());
+  const C fill = K == Kind::exp ? static_cast<C>(-std::numeric_limits<C>::infinity()) : neutral<K, C>();
+  NanFlag<C> bad;
+  V first = vsplat(neutral<K, C>());
   int64_t i = 0;
-  auto take = [&](V& acc, V x) {
-    step<K>(acc, x, vshift);
-    if constexpr (is_extreme<K>() && floating) bad |= x != x;
-  };
-  for (; i + U * L <= n; i += U * L) PTRT_UNROLL for (int j = 0; j < U; j++) take(a[j], vload(p + i + j * L));
-  for (; i + L <= n; i += L) take(a[0], vload(p + i));
-  for (int w = U / 2; w; w /= 2)
-    for (int j = 0; j < w; j++) {
-      if constexpr (K == Kind::prod) a[j] *= a[j + w];
-      else if constexpr (is_extreme<K>()) step<K>(a[j], a[j + w], vshift);
-      else a[j] += a[j + w];
-    }
-  Acc<C0> total = static_cast<Acc<C0>>(static_cast<C0>(tree<C>(a[0], [](C x, C y) { return join<K, C>(x, y); })));
-  if constexpr (is_extreme<K>() && floating) {
-    bool any = false;
-    for (int l = 0; l < L; l++) any = any || bad[l];
-    if (any) total = std::numeric_limits<Acc<C0>>::quiet_NaN();
+  if (n >= U * L) {
+    V a[U];
+    for (auto& v : a) v = first;
+    for (; i + U * L <= n; i += U * L) PTRT_UNROLL for (int j = 0; j < U; j += 2) {
+        const V x = vload(p + i + j * L), y = vload(p + i + (j + 1) * L);
+        step<K>(a[j], x, vshift);
+        step<K>(a[j + 1], y, vshift);
+        if constexpr (is_extreme<K>()) bad.see(x, y);
+      }
+    for (int w = U / 2; w; w /= 2)
+      for (int j = 0; j < w; j++) a[j] = join_vectors<K>(a[j], a[j + w]);
+    first = a[0];
   }
-  C rest = neutral<K, C>();
-  for (; i < n; i++) {
-    step<K>(rest, p[i], shift);
-    if constexpr (is_extreme<K>() && floating)
-      if (p[i] != p[i]) total = static_cast<Acc<C0>>(p[i]);
+  for (; i + L <= n; i += L) {
+    const V x = vload(p + i);
+    step<K>(first, x, vshift);
+    if constexpr (is_extreme<K>()) bad.see(x, x);
   }
-  total = join<K, Acc<C0>>(total, static_cast<Acc<C0>>(static_cast<C0>(rest)));
-  return total;
+  if (i < n) {
+    const V x = vload_n(p + i, static_cast<int>(n - i), fill);
+    step<K>(first, x, vshift);
+    if constexpr (is_extreme<K>()) bad.see(x, x);
+  }
+  if constexpr (is_extreme<K>() && std::is_floating_point<C>::value)
+    if (bad.any()) return std::numeric_limits<Acc<C0>>::quiet_NaN();
+  C total;
+  if constexpr (K == Kind::max) total = max_lanes(first);
+  else if constexpr (K == Kind::min && std::is_floating_point<C>::value) total = -max_lanes(-first);
+  else if constexpr (K == Kind::min || K == Kind::prod) total = tree<C>(first, [](C x, C y) { return join<K, C>(x, y); });
+  else total = sum_lanes(first);
+  return static_cast<Acc<C0>>(static_cast<C0>(total));
 }
 
 template <Kind K, class C0>

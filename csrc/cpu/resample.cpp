@@ -58,12 +58,17 @@ class Resample final : public Kernel {
     const int64_t units = outer_.total * blocks_;
     if (units == 0) return;
     ctx.parallel((units + grain_ - 1) / grain_, [&](int64_t task, int worker) {
-      for (int64_t u = task * grain_; u < std::min(units, (task + 1) * grain_); u++) line(u, ctx.thread_scratch(worker));
+      Repeat repeat;
+      for (int64_t u = task * grain_; u < std::min(units, (task + 1) * grain_); u++) line(u, ctx.thread_scratch(worker), repeat);
     });
   }
 
  private:
-  void line(int64_t unit, char* scratch) const {
+  struct Repeat {  // the line before, if it was read straight from the input and written straight to the output
+    const C *x = nullptr, *out = nullptr;
+  };
+
+  void line(int64_t unit, char* scratch, Repeat& repeat) const {
     const Operand& y = desc.outs[0];
     C* combined = reinterpret_cast<C*>(scratch + source_.scratch_bytes(in_ * width_));
     C* out = reinterpret_cast<C*>(reinterpret_cast<char*>(combined) + align64(static_cast<size_t>(in_ * width_) * sizeof(C)));
@@ -93,8 +98,13 @@ class Resample final : public Kernel {
     } else {
       int64_t xs = width;
       const C* x = combine(target, width, combined, scratch, &xs);
-      if (vector_ < 0) elements(x, out);
-      else vectors(x, xs, width, out, ys);
+      if (vector_ < 0 && direct && x == repeat.x) {
+        std::memcpy(out, repeat.out, static_cast<size_t>(out_) * sizeof(C));  // enlarging by nearest repeats lines
+      } else if (vector_ < 0) {
+        elements(x, out);
+        if (direct && source_.direct(desc, line_) && x != combined) repeat = {x, out};
+      }
+      if (vector_ >= 0) vectors(x, xs, width, out, ys);
     }
     if (!direct) {
       if (mode_ != ResampleMode::nearest) saturate(out, rows * cols);

@@ -81,7 +81,17 @@ class Scan final : public Kernel {
       const int row_axis = lanes_ ? axis_ : -1, col_axis = lanes_ ? kept_ : axis_;
       const C* x = source_.block(desc, index, row_axis, lanes_ ? n : 1, col_axis, lanes_ ? k : n, scratch, &stride);
       const int64_t step = lanes_ ? stride : 1;
-      for (int64_t r = 0; r < n; r++) {
+      if (k == 1) {  // the running value stays in a register
+        A sum = total[0];
+        for (int64_t r = 0; r < n; r++) {
+          const int64_t i = reverse_ ? n - 1 - r : r;
+          const A before = sum;
+          sum = product_ ? before * static_cast<A>(x[i * step]) : before + static_cast<A>(x[i * step]);
+          out[i] = static_cast<C>(exclusive_ ? before : sum);
+        }
+        total[0] = sum;
+      }
+      for (int64_t r = 0; r < n && k > 1; r++) {
         const int64_t i = reverse_ ? n - 1 - r : r;
         const C* from = x + i * step;
         C* to = out + i * k;

@@ -37,7 +37,7 @@ C row_max(const C* x, int64_t n) {
   for (; i + 4 * L <= n; i += 4 * L) PTRT_UNROLL for (int j = 0; j < 4; j++) m[j] = max_of(vload(x + i + j * L), m[j]);
   for (; i + L <= n; i += L) m[0] = max_of(vload(x + i), m[0]);
   m[1] = max_of(vload(x + n - L), m[1]);
-  return max_lanes<C>(max_of(max_of(m[0], m[1]), max_of(m[2], m[3])));
+  return max_lanes(max_of(max_of(m[0], m[1]), max_of(m[2], m[3])));
 }
 
 // y = exp(x - m), if wanted; returns the sum.
@@ -52,44 +52,54 @@ double row_exp(const C* x, int64_t n, C m, C* y) {
     Vec<C> s[4] = {};
     int64_t i = begin;
     for (; i + 4 * L <= end; i += 4 * L) PTRT_UNROLL for (int j = 0; j < 4; j++) {
-        Vec<C> e = exp_of(vload(x + i + j * L) - vm);
+        Vec<C> e = exp_nonpositive(vload(x + i + j * L) - vm);
         if (kStore) vstore(y + i + j * L, e);
         s[j] += e;
       }
     for (; i + L <= end; i += L) {
-      Vec<C> e = exp_of(vload(x + i) - vm);
+      Vec<C> e = exp_nonpositive(vload(x + i) - vm);
       if (kStore) vstore(y + i, e);
       s[0] += e;
     }
     if (i < end) {
-      Vec<C> e = vsplat(-std::numeric_limits<C>::infinity());
       const int k = static_cast<int>(end - i);
-      for (int j = 0; j < k; j++) e[j] = x[i + j] - m;
-      e = exp_of(e);
-      if (kStore)
-        for (int j = 0; j < k; j++) y[i + j] = e[j];
+      Vec<C> e = exp_nonpositive(vload_n(x + i, k, -std::numeric_limits<C>::infinity()) - vm);
+      if (kStore) vstore_n(y + i, e, k);
       s[1] += e;
     }
-    total += sum_lanes<C>((s[0] + s[1]) + (s[2] + s[3]));
+    total += sum_lanes((s[0] + s[1]) + (s[2] + s[3]));
   }
   return total;
 }
 
+// Blocks of rows go through each pass together: the end of one row's reduction then overlaps with the next row.
+constexpr int64_t kMaxRows = 64;
 template <class C>
-void softmax_row(Mode mode, const C* x, int64_t n, C* y) {
+void softmax_rows(Mode mode, const C* x, int64_t xs, int64_t rows, int64_t n, C* y, int64_t ys) {
   constexpr int L = kLanes<C>;
-  if (mode == Mode::hardmax) return hardmax(x, 1, n, y, 1);
-  const C m = row_max(x, n);
+  C top[kMaxRows], sum[kMaxRows];
+  if (mode == Mode::hardmax) {
+    for (int64_t r = 0; r < rows; r++) hardmax(x + r * xs, 1, n, y + r * ys, 1);
+    return;
+  }
+  for (int64_t r = 0; r < rows; r++) top[r] = row_max(x + r * xs, n);
   if (mode == Mode::softmax) {
-    const C scale = static_cast<C>(1.0 / row_exp<C, true>(x, n, m, y));
-    int64_t i = 0;
-    for (; i + L <= n; i += L) vstore<C>(y + i, vload(y + i) * scale);
-    for (; i < n; i++) y[i] *= scale;
+    for (int64_t r = 0; r < rows; r++) sum[r] = C{1} / static_cast<C>(row_exp<C, true>(x + r * xs, n, top[r], y + r * ys));
+    for (int64_t r = 0; r < rows; r++) {
+      C* row = y + r * ys;
+      int64_t i = 0;
+      for (; i + L <= n; i += L) vstore<C>(row + i, vload(row + i) * sum[r]);
+      if (i < n) vstore_n<C>(row + i, vload_n(row + i, static_cast<int>(n - i), C{0}) * sum[r], static_cast<int>(n - i));
+    }
   } else {
-    const C log_sum = static_cast<C>(std::log(row_exp<C, false>(x, n, m, nullptr)));
-    int64_t i = 0;
-    for (; i + L <= n; i += L) vstore<C>(y + i, vload(x + i) - m - log_sum);
-    for (; i < n; i++) y[i] = x[i] - m - log_sum;
+    for (int64_t r = 0; r < rows; r++) sum[r] = static_cast<C>(std::log(row_exp<C, false>(x + r * xs, n, top[r], nullptr)));
+    for (int64_t r = 0; r < rows; r++) {
+      const C* from = x + r * xs;
+      C* to = y + r * ys;
+      int64_t i = 0;
+      for (; i + L <= n; i += L) vstore<C>(to + i, vload(from + i) - top[r] - sum[r]);
+      for (; i < n; i++) to[i] = from[i] - top[r] - sum[r];
+    }
   }
 }
 
@@ -101,7 +111,7 @@ void softmax_lanes(Mode mode, const C* x, int64_t xs, int64_t n, C* y, int64_t y
   for (int64_t i = 0; i < n; i++) m = max_of(vload(x + i * xs), m);
   Vec<C> sum = {}, part = {};
   for (int64_t i = 0; i < n; i++) {
-    Vec<C> e = exp_of(vload(x + i * xs) - m);
+    Vec<C> e = exp_nonpositive(vload(x + i * xs) - m);
     if (mode == Mode::softmax) vstore(y + i * ys, e);
     part += e;
     if ((i & 63) == 63) {
@@ -143,7 +153,7 @@ class Softmax final : public Kernel {
       if (a != axis_ && a != kept_) outer_.add(a, x.shape[a]);
     const int64_t n = std::max<int64_t>(n_, 1);
     if (lanes_) per_block_ = std::clamp<int64_t>(32768 / n, kLanes<C>, 256) / kLanes<C> * kLanes<C>;
-    else per_block_ = std::clamp<int64_t>(4096 / n, 1, 64);
+    else per_block_ = std::clamp<int64_t>(4096 / n, 1, kMaxRows);
     per_block_ = std::max<int64_t>(1, std::min(per_block_, k));
     blocks_ = (k + per_block_ - 1) / per_block_;
     if (__builtin_mul_overflow(n, per_block_, &elements_) || elements_ > int64_t{1} << 40) throw KernelError("softmax: axis too long");
@@ -186,7 +196,7 @@ class Softmax final : public Kernel {
       ys = desc.outs[0].strides[row_axis];
     }
     if (!lanes_) {
-      for (int64_t r = 0; r < rows; r++) softmax_row(mode_, x + r * xs, cols, y + r * ys);
+      softmax_rows(mode_, x, xs, rows, cols, y, ys);
     } else if (mode_ == Mode::hardmax) {
       for (int64_t c = 0; c < cols; c++) hardmax(x + c, xs, rows, y + c, ys);
     } else {
