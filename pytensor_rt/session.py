@@ -92,7 +92,7 @@ class InferenceSession:
         self._model = loaded
         self._engine = Engine(loaded, self._memory)
         self._inputs = {v.name: v for v in self._engine.input_infos}
-        self._fast: dict[Any, tuple[Segment, list[str]]] = {}
+        self._fast: dict[Any, Segment] = {}
         self._steering: tuple[int, ...] = ()  # positions of the inputs whose values are part of the key
         self._plain = all(v.kind == "tensor" for v in self._engine.input_infos)
         self._names = tuple(self._inputs)
@@ -151,15 +151,15 @@ class InferenceSession:
                 return self._run_checked(output_names, input_feed)
             found = self._fast.get(key)
             if found is not None:
-                segment, order = found
                 for a in arrays:
                     if not (a.flags.c_contiguous and a.flags.aligned):
                         return self._run_checked(output_names, input_feed)
-                outs = [np.empty(shape, dtype) for shape, dtype in segment.out_specs]
-                segment.bound.run(tuple([arrays[i] for i in segment.in_index]), tuple(outs))
-                if output_names is None:
-                    return [outs[k] for k in segment.out_index]
-                return self._select(output_names, dict(zip(order, [outs[k] for k in segment.out_index])))
+                if found.bound.simple:  # the native program takes the arena's lock itself
+                    values = found.run_direct(arrays)
+                else:
+                    with self._engine.lock:
+                        values = found.run_direct(arrays)
+                return values if output_names is None else self._select(output_names, dict(zip(self._output_names, values)))
         return self._run_checked(output_names, input_feed)
 
     def _select(self, output_names: Sequence[str] | None, values: dict[str, Any]) -> list[Any]:
@@ -191,7 +191,7 @@ class InferenceSession:
         cache_key, known = engine.key_of(shape_key, feeds)
         entry = engine.cache.get(cache_key)
         segment = entry.first if entry is not None else None
-        if segment is None or segment.read is not None or not segment.direct(self._names, self._output_names):
+        if segment is None or not segment.direct(self._names, self._output_names):
             return
         if len(self._fast) >= 64:
             self._fast.clear()
@@ -199,7 +199,7 @@ class InferenceSession:
         key: Any = tuple([by_name[n] for n in self._names])
         if steering:
             key = (key, *[known[self._names[i]].tobytes() for i in steering])
-        self._fast[key] = (segment, self._output_names)
+        self._fast[key] = segment
 
     def _check(self, input_feed: Feeds) -> tuple[list[InputSpec], dict[str, Any]]:
         """Validated input specifications and contiguous arrays, in the model's input order."""

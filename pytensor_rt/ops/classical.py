@@ -160,7 +160,7 @@ def zip_map(t: Tracer, x: Tensor, *, classlabels_int64s: Any = None, classlabels
     labels = list(classlabels_strings or classlabels_int64s)
 
     def rows(v: Any) -> tuple[Any, ...]:
-        return ([dict(zip(labels, map(float, row))) for row in v.reshape(-1, len(labels))],)
+        return ([dict(zip(labels, row)) for row in v.reshape(-1, len(labels)).tolist()],)
 
     out = t.empty((x.shape[0] if x.ndim > 1 else 1,), STRING)
     return t.host(rows, [x], [out])[0]

@@ -29,6 +29,8 @@ from .templates import Templates
 MAX_STEERING_KEYS = 8  # distinct values per shape after which an input stops steering
 CACHE_WORDS = 8 << 20  # encoded words kept over all cached plans (64 MiB)
 
+_ARRAY, _HOST_VALUE, _CONSTANT = range(3)  # where a direct run finds an output
+
 InputSpec = tuple[str, tuple[int, ...], DType]
 
 
@@ -43,21 +45,37 @@ class Segment:
         self.children: dict[bytes, Segment] = {}
         self.in_names = [b.name for b in bound.inputs]
         self.in_index: list[int] = []  # positions of in_names among the model's inputs, see direct()
-        self.out_index: list[int] = []
+        self.out_sources: list[tuple[int, Any]] = []
         self.out_specs = [(b.home[0] if b.home else (b.size,), b.dtype) for b in bound.outputs]
 
 
     def direct(self, inputs: tuple[str, ...], outputs: list[str]) -> bool:
-        """Can a run go straight from the model's input arrays to fresh output arrays? Fills in_index and out_index."""
-        if self.results is None or not self.bound.simple or self.bound.program is None:
+        """Can a run go straight from the model's input arrays to its results? Prepares `in_index` and `out_sources`."""
+        if self.results is None or self.read is not None or any(n not in inputs for n in self.in_names):
             return False
         at = {b: k for k, b in enumerate(self.bound.outputs)}
-        values = [self.results[n] for n in outputs]
-        if any(not isinstance(v, Tensor) or v.buffer not in at for v in values) or any(n not in inputs for n in self.in_names):
-            return False
+        sources: list[tuple[int, Any]] = []
+        for n in outputs:
+            v = self.results[n]
+            if isinstance(v, Tensor) and v.buffer in at:
+                sources.append((_ARRAY, at[v.buffer]))
+            elif isinstance(v, Tensor) and v.buffer.kind == HOST and not v.known:
+                sources.append((_HOST_VALUE, v.buffer.id))
+            elif isinstance(v, Tensor) and v.known:
+                sources.append((_CONSTANT, v.value))
+            else:
+                return False
         self.in_index = [inputs.index(n) for n in self.in_names]
-        self.out_index = [at[v.buffer] for v in values]
-        return len(set(self.out_index)) == len(self.out_index)
+        self.out_sources = sources
+        return len({k for s, k in sources if s == _ARRAY}) == sum(1 for s, _ in sources if s == _ARRAY)
+
+    def run_direct(self, arrays: list[Any]) -> list[Any]:
+        """All outputs for the model's input arrays, which have exactly the planned shapes, dtypes and a contiguous layout."""
+        outs = [np.empty(shape, dtype) for shape, dtype in self.out_specs]
+        ins = tuple([arrays[i] for i in self.in_index])
+        host: dict[int, Any] = {}
+        self.bound.run(ins, tuple(outs), host)
+        return [outs[v] if s == _ARRAY else host[v] if s == _HOST_VALUE else v.copy() for s, v in self.out_sources]
 
 
 class Entry:
@@ -284,8 +302,10 @@ class Engine:
                         raise PlanError(f"bind: the plan depends on the value of input {missing[0]!r}: give an array instead of a shape") from None
                     known |= {n: feeds[n] for n in s.names}
             results, buffers = self.finish(t, values)
-            keep = {v.buffer for v in _tensors(results) if v.buffer.kind == HOST}
-            return self.segment(t.launches, results, buffers, keep, None, [], t.views, memory)
+            for name, v in results.items():
+                if not isinstance(v, Tensor) or v.buffer.kind == HOST:
+                    raise PlanError(f"bind: output {name!r} is not a tensor of numbers, so it has no buffer; use run()")
+            return self.segment(t.launches, results, buffers, set(), None, [], t.views, memory)
 
     def collect_static(self, segment: Segment, feeds: dict[str, Array], arrays: list[Any]) -> dict[str, Any]:
         """The output views of a bound segment."""

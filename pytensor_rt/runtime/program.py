@@ -94,6 +94,8 @@ class BoundPlan:
             self.steps.append((start, at))
         self.simple = len(self.steps) <= 1 and not any(isinstance(s, HostCall) for s in self.steps)
         self.n_native = len(self.native)
+        self._views: dict[Tensor, Any] = {}
+        self._views_at = -1
 
     @property
     def plan(self) -> Plan:
@@ -148,12 +150,33 @@ class BoundPlan:
         if b.kind == INPUT:
             address = inputs[self.inputs.index(b)].ctypes.data
         elif b.kind == OUTPUT:
-            address = outputs[self.outputs.index(b)].ctypes.data
+            whole = outputs[self.outputs.index(b)]
+            if whole.shape == t.shape and t.offset == 0 and t.contiguous:
+                return whole
+            address = whole.ctypes.data
         else:
-            address = self.memory.arena.address + self.plan.offsets[b]
-        raw = (ctypes.c_char * max(1, b.nbytes)).from_address(address)
+            address = address_of_arena(self.memory) + self.plan.offsets[b]
+        return self._view(t, address)
+
+    def _view(self, t: Tensor, address: int) -> Any:
+        """t as an ndarray; views of the arena are kept while it stays where it is."""
+        if t.buffer.kind == ARENA:
+            if self._views_at != address_of_arena(self.memory):
+                self._views.clear()
+                self._views_at = address_of_arena(self.memory)
+            found = self._views.get(t)
+            if found is not None:
+                return found
+        raw = (ctypes.c_char * max(1, t.buffer.nbytes)).from_address(address)
         k = t.dtype.itemsize
-        return np.ndarray(t.shape, t.dtype, raw, k * t.offset, tuple(k * s for s in t.strides))
+        view: Any = np.ndarray(t.shape, t.dtype, raw, k * t.offset, tuple(k * s for s in t.strides))
+        if t.buffer.kind == ARENA:
+            self._views[t] = view
+        return view
+
+
+def address_of_arena(memory: Any) -> int:
+    return int(memory.arena.address)
 
 
 def _operands(launch: Launch) -> str:
