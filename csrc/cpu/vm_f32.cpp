@@ -3,6 +3,7 @@
 
 #include "cpu/vm_loops.h"
 #include "cpu/vmath.h"
+#include "cpu/vmath64.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
@@ -60,37 +61,49 @@ PTRT_VFN(Silu, vsilu)
 PTRT_VFN(GeluErf, vgelu_erf)
 PTRT_VFN(GeluTanh, vgelu_tanh)
 
-#define PTRT_LIBM(name, fn)                                                                         \
-  struct name {                                                                                     \
-    float operator()(float x) const { return static_cast<float>(std::fn(static_cast<double>(x))); } \
+#define PTRT_WIDE(name, fn)                                                                     \
+  struct name {                                                                                 \
+    PTRT_INLINE vf operator()(vf x) const { return joined(fn(low_half(x)), fn(high_half(x))); } \
   };
-PTRT_LIBM(Sin, sin)
-PTRT_LIBM(Cos, cos)
-PTRT_LIBM(Tan, tan)
-PTRT_LIBM(Asin, asin)
-PTRT_LIBM(Acos, acos)
-PTRT_LIBM(Atan, atan)
-PTRT_LIBM(Sinh, sinh)
-PTRT_LIBM(Cosh, cosh)
-PTRT_LIBM(Asinh, asinh)
-PTRT_LIBM(Acosh, acosh)
-PTRT_LIBM(Atanh, atanh)
+PTRT_WIDE(Asin, asin_f32)
+PTRT_WIDE(Acos, acos_f32)
+PTRT_WIDE(Atan, atan_f32)
+PTRT_WIDE(Sinh, sinh_f32)
+PTRT_WIDE(Cosh, cosh_f32)
+PTRT_WIDE(Asinh, asinh_f32)
+PTRT_WIDE(Acosh, acosh_f32)
+PTRT_WIDE(Atanh, atanh_f32)
 
-struct Pow {
-  float operator()(float x, float y) const { return static_cast<float>(std::pow(static_cast<double>(x), static_cast<double>(y))); }
-};
+// Arguments beyond the range of the vector reduction are rare: their vectors go through libm.
+#define PTRT_TRIG(name, fn, libm)                                                             \
+  struct name {                                                                               \
+    PTRT_INLINE vf operator()(vf x) const {                                                   \
+      const bool small = !any(vabs(x) >= splat(static_cast<float>(kTrigLimit)));              \
+      if (__builtin_expect(small, 1)) return joined(fn(low_half(x)), fn(high_half(x)));       \
+      for (int i = 0; i < W; i++) x[i] = static_cast<float>(libm(static_cast<double>(x[i]))); \
+      return x;                                                                               \
+    }                                                                                         \
+  };
+PTRT_TRIG(Sin, sin_f32, std::sin)
+PTRT_TRIG(Cos, cos_f32, std::cos)
+PTRT_TRIG(Tan, tan_f32, std::tan)
+
 PTRT_FN1(Square, T, x* x)
 PTRT_FN1(Cube, T, x * x * x)
 
 // The exponents that models use are powers by multiplication.
 void pow_step(const Args& s) {
-  if (s.scalar & 2) {
-    const float y = *static_cast<const float*>(s.a[1]);
-    if (y == 2) return step1<T, T, Square>(s);
-    if (y == 3) return step1<T, T, Cube>(s);
-    return loop1<T, T>(s, [y](float x) { return Pow()(x, y); });
+  float* o = static_cast<float*>(s.o);
+  const float *a = static_cast<const float*>(s.a[0]), *b = static_cast<const float*>(s.a[1]);
+  const bool one = s.scalar & 2;
+  if (one && *b == 2) return step1<T, T, Square>(s);
+  if (one && *b == 3) return step1<T, T, Cube>(s);
+  const vf e = splat(*b);
+  for (int64_t i = 0; i < s.n; i += W) {
+    const int n = s.n - i < W ? static_cast<int>(s.n - i) : W;
+    const vf x = load_n(a + i, n), y = one ? e : load_n(b + i, n);
+    store_n(o + i, joined(pow_f32(low_half(x), low_half(y)), pow_f32(high_half(x), high_half(y))), n);
   }
-  step2<T, T, Pow>(s);
 }
 
 void muladd(const Args& s) {
@@ -162,18 +175,18 @@ Pick pick_f32(Op op) {
     case Op::expm1_: return {vstep1<Expm1>};
     case Op::log_: return {vstep1<Log>};
     case Op::log1p_: return {vstep1<Log1p>};
-    case Op::sin_: return {step1<T, T, Sin>};
-    case Op::cos_: return {step1<T, T, Cos>};
-    case Op::tan_: return {step1<T, T, Tan>};
-    case Op::asin_: return {step1<T, T, Asin>};
-    case Op::acos_: return {step1<T, T, Acos>};
-    case Op::atan_: return {step1<T, T, Atan>};
-    case Op::sinh_: return {step1<T, T, Sinh>};
-    case Op::cosh_: return {step1<T, T, Cosh>};
+    case Op::sin_: return {vstep1<Sin>};
+    case Op::cos_: return {vstep1<Cos>};
+    case Op::tan_: return {vstep1<Tan>};
+    case Op::asin_: return {vstep1<Asin>};
+    case Op::acos_: return {vstep1<Acos>};
+    case Op::atan_: return {vstep1<Atan>};
+    case Op::sinh_: return {vstep1<Sinh>};
+    case Op::cosh_: return {vstep1<Cosh>};
     case Op::tanh_: return {vstep1<Tanh>};
-    case Op::asinh_: return {step1<T, T, Asinh>};
-    case Op::acosh_: return {step1<T, T, Acosh>};
-    case Op::atanh_: return {step1<T, T, Atanh>};
+    case Op::asinh_: return {vstep1<Asinh>};
+    case Op::acosh_: return {vstep1<Acosh>};
+    case Op::atanh_: return {vstep1<Atanh>};
     case Op::erf_: return {vstep1<Erf>};
     case Op::sigmoid_: return {vstep1<Sigmoid>};
     case Op::softplus_: return {vstep1<Softplus>};

@@ -1,7 +1,8 @@
-// Steps in f64: elementary functions come from libm.
+// Steps in f64: the common elementary functions are own vector code, the others come from libm.
 #include <cmath>
 
 #include "cpu/vm_loops.h"
+#include "cpu/vmath64.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
@@ -44,37 +45,57 @@ struct Mod {
   }
 };
 
-double sigmoid(double x) {
-  double e = std::exp(-std::fabs(x));
-  return (x < 0 ? e : 1.0) / (1.0 + e);
-}
-PTRT_FN1(Exp, T, std::exp(x))
 PTRT_FN1(Expm1, T, std::expm1(x))
-PTRT_FN1(Log, T, std::log(x))
-PTRT_FN1(Log1p, T, std::log1p(x))
-PTRT_FN1(Sin, T, std::sin(x))
-PTRT_FN1(Cos, T, std::cos(x))
 PTRT_FN1(Tan, T, std::tan(x))
 PTRT_FN1(Asin, T, std::asin(x))
 PTRT_FN1(Acos, T, std::acos(x))
 PTRT_FN1(Atan, T, std::atan(x))
 PTRT_FN1(Sinh, T, std::sinh(x))
 PTRT_FN1(Cosh, T, std::cosh(x))
-PTRT_FN1(Tanh, T, std::tanh(x))
 PTRT_FN1(Asinh, T, std::asinh(x))
 PTRT_FN1(Acosh, T, std::acosh(x))
 PTRT_FN1(Atanh, T, std::atanh(x))
 PTRT_FN1(Erf, T, std::erf(x))
-PTRT_FN1(Sigmoid, T, sigmoid(x))
-PTRT_FN1(Softplus, T, (x > 0 ? x : 0.0) + std::log1p(std::exp(-std::fabs(x))))
-PTRT_FN1(Silu, T, x* sigmoid(x))
 PTRT_FN1(GeluErf, T, x == -__builtin_inf() ? -0.0 : x * 0.5 * std::erfc(x * -0.70710678118654752440))
+
+struct Exp {
+  PTRT_INLINE vd operator()(vd x) const { return vexp(x); }
+};
+struct Log {
+  PTRT_INLINE vd operator()(vd x) const { return vlog(x); }
+};
+struct Log1p {
+  PTRT_INLINE vd operator()(vd x) const { return vlog1p(x); }
+};
+struct Tanh {
+  PTRT_INLINE vd operator()(vd x) const { return vtanh(x); }
+};
+struct Sigmoid {
+  PTRT_INLINE vd operator()(vd x) const { return vsigmoid(x); }
+};
+struct Silu {
+  PTRT_INLINE vd operator()(vd x) const { return x * vsigmoid(x); }
+};
+struct Softplus {
+  PTRT_INLINE vd operator()(vd x) const { return select(x > 0.0, x, vd{}) + vlog1p(vexp(-vabs(x))); }
+};
 struct GeluTanh {
-  double operator()(double x) const {
-    if (x < -40) return -0.0;
-    return x * sigmoid(1.5957691216057307118 * x * (1.0 + 0.044715 * x * x));
+  PTRT_INLINE vd operator()(vd x) const {
+    const vd b = vmind(splat(40.0), vmaxd(splat(-40.0), x));
+    return select(x < -40.0, splat(-0.0), x * vsigmoid(b * (b * b * (0.044715 * 1.5957691216057308)) + b * 1.5957691216057308));
   }
 };
+#define PTRT_TRIG(name, fn, libm)                            \
+  struct name {                                              \
+    PTRT_INLINE vd operator()(vd x) const {                  \
+      const bool small = !any(vabs(x) >= splat(kTrigLimit)); \
+      if (__builtin_expect(small, 1)) return fn(x);          \
+      for (int i = 0; i < WD; i++) x[i] = libm(x[i]);        \
+      return x;                                              \
+    }                                                        \
+  };
+PTRT_TRIG(Sin, vsin, std::sin)
+PTRT_TRIG(Cos, vcos, std::cos)
 
 void muladd(const Args& s) {
   T* o = static_cast<T*>(s.o);
@@ -110,28 +131,28 @@ Pick pick_f64(Op op) {
     case Op::mod_: return {step2<T, T, Mod>};
     case Op::fmod_: return {step2<T, T, Fmod>};
     case Op::pow_: return {step2<T, T, Pow>};
-    case Op::exp_: return {step1<T, T, Exp>};
+    case Op::exp_: return {vstep1d<Exp>};
     case Op::expm1_: return {step1<T, T, Expm1>};
-    case Op::log_: return {step1<T, T, Log>};
-    case Op::log1p_: return {step1<T, T, Log1p>};
-    case Op::sin_: return {step1<T, T, Sin>};
-    case Op::cos_: return {step1<T, T, Cos>};
+    case Op::log_: return {vstep1d<Log>};
+    case Op::log1p_: return {vstep1d<Log1p>};
+    case Op::sin_: return {vstep1d<Sin>};
+    case Op::cos_: return {vstep1d<Cos>};
     case Op::tan_: return {step1<T, T, Tan>};
     case Op::asin_: return {step1<T, T, Asin>};
     case Op::acos_: return {step1<T, T, Acos>};
     case Op::atan_: return {step1<T, T, Atan>};
     case Op::sinh_: return {step1<T, T, Sinh>};
     case Op::cosh_: return {step1<T, T, Cosh>};
-    case Op::tanh_: return {step1<T, T, Tanh>};
+    case Op::tanh_: return {vstep1d<Tanh>};
     case Op::asinh_: return {step1<T, T, Asinh>};
     case Op::acosh_: return {step1<T, T, Acosh>};
     case Op::atanh_: return {step1<T, T, Atanh>};
     case Op::erf_: return {step1<T, T, Erf>};
-    case Op::sigmoid_: return {step1<T, T, Sigmoid>};
-    case Op::softplus_: return {step1<T, T, Softplus>};
-    case Op::silu_: return {step1<T, T, Silu>};
+    case Op::sigmoid_: return {vstep1d<Sigmoid>};
+    case Op::softplus_: return {vstep1d<Softplus>};
+    case Op::silu_: return {vstep1d<Silu>};
     case Op::gelu_erf_: return {step1<T, T, GeluErf>};
-    case Op::gelu_tanh_: return {step1<T, T, GeluTanh>};
+    case Op::gelu_tanh_: return {vstep1d<GeluTanh>};
     case Op::isnan_: return {step1<uint8_t, T, IsNan>};
     case Op::isinf_pos_: return {step1<uint8_t, T, IsInfPos>};
     case Op::isinf_neg_: return {step1<uint8_t, T, IsInfNeg>};

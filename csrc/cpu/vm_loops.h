@@ -60,7 +60,21 @@ void step2s(const Args& s) {
   loop2s<O, A>(s, F());
 }
 
-// Functions on whole f32 vectors.
+// Functions on whole vectors.
+template <class F>
+void vstep1d(const Args& s) {
+  double* o = static_cast<double*>(s.o);
+  const double* a = static_cast<const double*>(s.a[0]);
+  F f;
+  int64_t i = 0;
+  for (; i + WD <= s.n; i += WD) store(o + i, f(load(a + i)));
+  if (i < s.n) {
+    double t[WD] = {};
+    std::memcpy(t, a + i, static_cast<size_t>(s.n - i) * 8);
+    store(t, f(load(t)));
+    std::memcpy(o + i, t, static_cast<size_t>(s.n - i) * 8);
+  }
+}
 template <class F>
 void vstep1(const Args& s) {
   float* o = static_cast<float*>(s.o);

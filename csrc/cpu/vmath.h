@@ -162,7 +162,7 @@ PTRT_INLINE vf vgelu_erf(vf x) {
 // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) = x * sigmoid(2 * ...)
 PTRT_INLINE vf vgelu_tanh(vf x) {
   vf b = vmin(splat(20.0f), vmax(splat(-20.0f), x));
-  vf u = b * (b * b * 0.07135481282553f + 1.59576912160573f);
+  vf u = b * (b * b * 0.0713548162716f + 1.59576912160573f);
   vf y = x * vsigmoid(u);
   return select(x < -20.0f, splat(-0.0f), y);
 }
