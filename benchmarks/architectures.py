@@ -207,6 +207,8 @@ def main() -> int:
             scratch.replace(final)
             print(f"{m.name} {final}", flush=True)
         except Exception as error:
+            if final.exists():  # another process was faster
+                continue
             status = 1
             print(f"{m.name} FAILED: {type(error).__name__}: {' '.join(str(error).split())[:400]}", flush=True)
         finally:

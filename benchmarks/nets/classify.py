@@ -121,6 +121,17 @@ class ConvNeXt(nn.Module):
         return self.head(self.norm(self.features(x).mean([2, 3])))
 
 
+class Logits(nn.Module):
+    """A transformers classifier that returns a tensor."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image).logits
+
+
 def _image(module: nn.Module, size: int) -> Net:
     return Net(module, (torch.randn(1, 3, size, size),), ("image",), ("logits",))
 
@@ -152,5 +163,5 @@ def vit_b16(small: bool) -> Net:
 
     size = 32 if small else 224
     shape = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96, "patch_size": 8} if small else {}
-    config = ViTConfig(image_size=size, num_labels=10 if small else 1000, initializer_range=0.04, return_dict=False, **shape)
-    return _image(shake(ViTForImageClassification(config)), size)
+    config = ViTConfig(image_size=size, num_labels=10 if small else 1000, initializer_range=0.04, **shape)
+    return _image(shake(Logits(ViTForImageClassification(config))), size)
