@@ -15,6 +15,22 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// A linear epilogue in vector registers, without branches: absent steps are the identity (also on NaN, which vmax and vmin pass through).
+struct VectorEpilogue {
+  vf alpha, lo_before, hi_before, lo_after, hi_after;
+  explicit VectorEpilogue(const LinearEpilogue& e) {
+    const float inf = __builtin_inff(), lo = static_cast<float>(e.lo), hi = static_cast<float>(e.hi);
+    alpha = splat(static_cast<float>(e.alpha));
+    lo_before = splat(e.clamp_before ? lo : -inf);
+    hi_before = splat(e.clamp_before ? hi : inf);
+    lo_after = splat(e.clamp_after ? lo : -inf);
+    hi_after = splat(e.clamp_after ? hi : inf);
+  }
+  PTRT_INLINE vf operator()(vf sum, vf bias) const { return vmin(hi_before, vmax(lo_before, sum * alpha + bias)); }
+  PTRT_INLINE vf operator()(vf sum, vf bias, vf residual) const { return vmin(hi_after, vmax(lo_after, (*this)(sum, bias) + residual)); }
+};
+
 }  // namespace
 
 // Three spatial axes (depth, height, width); a convolution with fewer has leading axes of size 1.

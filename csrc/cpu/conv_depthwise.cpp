@@ -18,13 +18,22 @@ struct Tile {
   int64_t kh, kw;                               // clipped window
   int64_t weight_row, weight_block;             // steps in the weights: between window rows, between blocks of W channels
   int64_t out_pixel, residual_pixel, channels;
+  int64_t first, end;  // columns of the input segment under the tile that exist; the others are zero (only for KW > 0)
+  int64_t next_out;    // to the output row below, whose lines (and the input's) are prefetched; 0: do not
   const LinearEpilogue* linear;
 };
+
+// Keeps a loaded vector in its register: otherwise the compiler folds the load into every use of it.
+#if defined(__x86_64__)
+#define PTRT_KEEP(v) asm volatile("" : "+v"(v))
+#else
+#define PTRT_KEEP(v) asm volatile("" : "+w"(v))
+#endif
 
 // KW > 0: the whole window row of that width, undilated, at stride S: a segment of the input row is held in registers and reused along it.
 // KW = 0: any window.
 template <int NW, int KW, int S, class Out, bool TAIL>
-PTRT_INLINE void channel_block(const Tile& t, int64_t c, const float* weights, int n) {
+PTRT_INLINE void channel_block(const Tile& t, const VectorEpilogue& e, int64_t c, const float* weights, int n) {
   vf acc[NW];
   PTRT_UNROLL for (int i = 0; i < NW; i++) acc[i] = vf{};
   for (int64_t y = 0; y < t.kh; y++) {
@@ -32,7 +41,14 @@ PTRT_INLINE void channel_block(const Tile& t, int64_t c, const float* weights, i
     if constexpr (KW > 0) {
       constexpr int N = (NW - 1) * S + KW;
       vf x[N];
-      PTRT_UNROLL for (int j = 0; j < N; j++, p += t.col) x[j] = TAIL ? load_n(p, n) : load(p);
+      if (t.first <= 0 && t.end >= N) {
+        PTRT_UNROLL for (int j = 0; j < N; j++, p += t.col) {
+          x[j] = TAIL ? load_n(p, n) : load(p);
+          PTRT_KEEP(x[j]);
+        }
+      } else {
+        PTRT_UNROLL for (int j = 0; j < N; j++, p += t.col) x[j] = j < t.first || j >= t.end ? vf{} : TAIL ? load_n(p, n) : load(p);
+      }
       PTRT_UNROLL for (int j = 0; j < KW; j++) {
         const vf wv = load(w + j * W);
         PTRT_UNROLL for (int i = 0; i < NW; i++) acc[i] += wv * x[i * S + j];
@@ -44,34 +60,42 @@ PTRT_INLINE void channel_block(const Tile& t, int64_t c, const float* weights, i
       }
     }
   }
-  const LinearEpilogue& e = *t.linear;
-  const vf bias = load(t.bias + c), alpha = splat(static_cast<float>(e.alpha)), lo = splat(static_cast<float>(e.lo)),
-           hi = splat(static_cast<float>(e.hi));
-  PTRT_UNROLL for (int i = 0; i < NW; i++) {
-    vf v = acc[i];
-    Out* out = static_cast<Out*>(t.out) + i * t.out_pixel + c;
-    if constexpr (std::is_same_v<Out, int32_t>) {
-      const vi r = __builtin_convertvector(v + bias, vi);
+  const vf bias = load(t.bias + c);
+  Out* out = static_cast<Out*>(t.out) + c;
+  if (KW > 0 && t.next_out) {
+    for (int y = 0; y < S; y++) {
+      const float* below = t.in + c + (t.kh + y) * t.row;
+      PTRT_UNROLL for (int i = 0; i < NW * S; i++) __builtin_prefetch(below + i * t.col, 0, 3);
+    }
+    PTRT_UNROLL for (int i = 0; i < NW; i++) __builtin_prefetch(out + t.next_out + i * t.out_pixel, 1, 3);
+  }
+  if constexpr (std::is_same_v<Out, int32_t>) {
+    PTRT_UNROLL for (int i = 0; i < NW; i++, out += t.out_pixel) {
+      const vi r = __builtin_convertvector(acc[i] + bias, vi);
       if (TAIL) store_n(reinterpret_cast<float*>(out), (vf)r, n);
       else store(out, r);
-    } else {
-      if (e.alpha != 1) v *= alpha;
-      v += bias;
-      if (e.clamp_before) v = vmin(hi, vmax(lo, v));
-      if (t.residual) v += TAIL ? load_n(t.residual + i * t.residual_pixel + c, n) : load(t.residual + i * t.residual_pixel + c);
-      if (e.clamp_after) v = vmin(hi, vmax(lo, v));
-      if (TAIL) store_n(out, v, n);
-      else store(out, v);
+    }
+  } else if (t.residual) {
+    const float* r = t.residual + c;
+    PTRT_UNROLL for (int i = 0; i < NW; i++, r += t.residual_pixel) acc[i] = e(acc[i], bias, TAIL ? load_n(r, n) : load(r));
+  } else {
+    PTRT_UNROLL for (int i = 0; i < NW; i++) acc[i] = e(acc[i], bias);
+  }
+  if constexpr (std::is_same_v<Out, float>) {
+    PTRT_UNROLL for (int i = 0; i < NW; i++, out += t.out_pixel) {
+      if (TAIL) store_n(out, acc[i], n);
+      else store(out, acc[i]);
     }
   }
 }
 
 template <int NW, int KW, int S, class Out>
 PTRT_NOINLINE void tile(const Tile& t) {
+  const VectorEpilogue e(*t.linear);
   const float* w = t.weights;
   int64_t c = 0;
-  for (; c + W <= t.channels; c += W, w += t.weight_block) channel_block<NW, KW, S, Out, false>(t, c, w, W);
-  if (c < t.channels) channel_block<NW, 0, 1, Out, true>(t, c, w, static_cast<int>(t.channels - c));
+  for (; c + W <= t.channels; c += W, w += t.weight_block) channel_block<NW, KW, S, Out, false>(t, e, c, w, W);
+  if (c < t.channels) channel_block<NW, KW, S, Out, true>(t, e, c, w, static_cast<int>(t.channels - c));
 }
 
 #if defined(__AVX512F__)
@@ -92,6 +116,9 @@ const TileFn* tiles(bool integer) {
   return integer ? tiles<0, 1, int32_t>(sizes) : tiles<KW, S, float>(sizes);
 }
 // Tiles of 1 .. kPixels pixels for whole windows of kw columns.
+bool has_tiles(int64_t kw, int64_t stride, int64_t dilation) {
+  return dilation == 1 && (stride == 1 ? kw == 3 || kw == 5 || kw == 7 : stride == 2 && (kw == 3 || kw == 5));
+}
 const TileFn* pick_tiles(int64_t kw, int64_t stride, int64_t dilation, bool integer) {
   if (dilation == 1 && stride == 1 && kw == 3) return tiles<3, 1>(integer);
   if (dilation == 1 && stride == 1 && kw == 5) return tiles<5, 1>(integer);
@@ -116,7 +143,8 @@ class DepthwiseConv : public Kernel {
         out_(desc, g, conv_math(desc.ins[0].dtype)),
         xs_(conv_strides(desc.ins[0])) {
     const Operand& x = desc.ins[0];
-    in_place_ = x.dtype == DType::f32 && (g.C == 1 || xs_.c == 1) && g.out[2] >= 12 && g.kernel[2] * 2 <= g.out[2];
+    segments_ = !integer_ && has_tiles(g.kernel[2], g.stride[2], g.dilation[2]);
+    in_place_ = x.dtype == DType::f32 && (g.C == 1 || xs_.c == 1) && (segments_ || g.out[2] >= 6 * (g.kernel[2] - 1));
     channels_ = in_place_ && g.taps() <= 9 ? round_up(g.C, W) : least(kChannels, round_up(g.C, W));
     const double flops = 2.0 * g.N * g.pixels() * g.M * g.taps();
     const int64_t want = flops >= kTasks * kTaskFlops ? kTasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
@@ -125,7 +153,7 @@ class DepthwiseConv : public Kernel {
     // Where sums pass through scratch (which depends on the run), a task's block of results has to fit as well.
     auto bytes = [&](int64_t rows, int64_t cols) {
       const int64_t staged = in_place_ ? 0 : stage_floats(rows, cols) * 4;
-      return most(staged, rows * cols * channels_ * 4);
+      return in_place_ ? rows * cols * channels_ : most(staged, rows * cols * channels_ * 4);
     };
     while (rows_ > 1 && bytes(rows_, cols_) > kBlockBytes) rows_ = (rows_ + 1) / 2;
     while (cols_ > 32 && bytes(rows_, cols_) > kBlockBytes) cols_ = (cols_ + 1) / 2;
@@ -253,6 +281,7 @@ class DepthwiseConv : public Kernel {
     tile.out_pixel = r.pixel;
     tile.residual_pixel = res.pixel;
     tile.channels = box.chans;
+    tile.next_out = in_place_ ? r.row : 0;
     tile.linear = &out_.linear();
     const int64_t s = g_.stride[2], d = g_.dilation[2];
     // Output columns [left, right) see the whole window.
@@ -262,7 +291,8 @@ class DepthwiseConv : public Kernel {
     const TileFn *whole = pick_tiles(g_.kernel[2], s, d, integer_), *clipped = tiles<0, 1>(integer_);
     const int64_t strip = most(kPixels, kStripBytes / (g_.kernel[1] * s * box.chans * 4) / kPixels * kPixels);
     for (int64_t x0 = 0; x0 < box.cols; x0 += strip) {
-      const int64_t x1 = least(box.cols, x0 + strip), a = most(x0, least(x1, left)), b = most(a, least(x1, right));
+      const int64_t x1 = least(box.cols, x0 + strip);
+      const int64_t a = segments_ ? x0 : most(x0, least(x1, left)), b = segments_ ? x1 : most(a, least(x1, right));
       for (int64_t h = 0; h < box.rows; h++) {
         const int64_t ih = h0 + h * g_.stride[1];
         const int64_t kh0 = ih < 0 ? least(g_.kernel[1], ceil_div(-ih, g_.dilation[1])) : 0;
@@ -270,6 +300,8 @@ class DepthwiseConv : public Kernel {
         tile.kh = kh1 - kh0;
         auto emit = [&](const TileFn* fns, int64_t w, int64_t n, int64_t kw0, int64_t kw1) {
           tile.kw = kw1 - kw0;
+          tile.first = -(w0 + w * s);
+          tile.end = width + tile.first;
           tile.in = in + (ih + kh0 * g_.dilation[1]) * row + (w0 + w * s + kw0 * d) * pixel;
           tile.weights = weights + c0 * g_.taps() + (kh0 * g_.kernel[2] + kw0) * W;
           tile.out = r.data + (h * r.row + w * r.pixel) * 4;
@@ -309,7 +341,7 @@ class DepthwiseConv : public Kernel {
   bool integer_;
   ConvOutput out_;
   ConvStrides xs_;
-  bool in_place_ = false;
+  bool in_place_ = false, segments_ = false;
   int64_t channels_ = 0, channel_blocks_ = 0, rows_ = 0, cols_ = 0, tasks_ = 0, row_ = 0;
   size_t stage_bytes_ = 0, block_bytes_ = 0;
   std::shared_ptr<const void> packed_;

@@ -9,8 +9,9 @@ namespace {
 
 constexpr int64_t kStageBytes = 320 << 10;  // of the input block of a task: it stays in L2 while all weight panels pass over it
 constexpr int64_t kBlockBytes = 128 << 10;  // of the result block where results do not go straight to the output
-constexpr int64_t kTasks = 16;              // enough for a balanced split over a few cores
-constexpr double kTaskFlops = 2e6;          // below this a task is not worth its dispatch
+constexpr int64_t kResidentWeights = 128 << 10;
+constexpr int64_t kTasks = 16;      // enough for a balanced split over a few cores
+constexpr double kTaskFlops = 2e6;  // below this a task is not worth its dispatch
 
 template <class P>
 class DirectConv : public Kernel {
@@ -239,8 +240,7 @@ class DirectConv : public Kernel {
       box.m = channel(p);
       box.chans = channel_end(q - 1) - box.m;
       const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch + stage_bytes_, box.cols * box.chans, box.chans};
-      for (int64_t k = p; k < q; k++)
-        panel(k, a + (k / panels_per_group_ - first_group) * (in_place_ ? g_.Cg : group_pitch_), row_step, weights, bias, box, r);
+      panels(p, q, a, first_group, row_step, weights, bias, box, r);
       if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + stage_bytes_ + block_bytes_);
       p = q;
     }
@@ -249,40 +249,51 @@ class DirectConv : public Kernel {
   int64_t channel(int64_t p) const { return p / panels_per_group_ * g_.Mg + p % panels_per_group_ * nr_; }
   int64_t channel_end(int64_t p) const { return p / panels_per_group_ * g_.Mg + least(g_.Mg, (p % panels_per_group_ + 1) * nr_); }
 
-  void panel(int64_t p, const S* a, int64_t row_step, const S* weights, const A* bias, const ConvOutBox& box, const ConvResult& r) const {
-    TileCall<S, A> t;
-    t.b = weights + p * panel_size_;
-    t.bias = bias + p * nr_;
-    t.tap_at = taps_.data();
-    t.linear = &out_.linear();
+  // Panels [p0, p1) of the block. Large weights: panels outer, the pixels' input stays in L2 and the next panel is prefetched. Weights that
+  // fit L2 beside the input: pixels outer, so that input and output are streamed once; the next pixels are prefetched.
+  void panels(int64_t p0, int64_t p1, const S* a, int64_t first_group, int64_t row_step, const S* weights, const A* bias,
+              const ConvOutBox& box, const ConvResult& r) const {
     const ConvResult res = out_.residual(desc, box);
-    const A* residual = res.data ? reinterpret_cast<const A*>(res.data) + channel(p) - box.m : nullptr;
-    t.ldr = res.pixel;
-    t.lda = lda_;
-    t.ldb = nr_;
-    t.ldc = r.pixel;
-    t.K = K_;
-    t.taps = static_cast<int64_t>(taps_.size());
-    t.nv = nv_;
-    t.n = static_cast<int>(channel_end(p) - channel(p));
-    A* c = reinterpret_cast<A*>(r.data) + channel(p) - box.m;
+    typename P::Tile tile(
+        TileShape{taps_.data(), &out_.linear(), lda_, nr_, r.pixel, res.pixel, K_, static_cast<int64_t>(taps_.size()), nv_});
     int64_t runs = box.rows, length = box.cols;
-    if (in_place_ && row_step == box.cols * lda_ && r.row == box.cols * r.pixel && res.row == box.cols * res.pixel)
-      runs = 1, length *= box.rows;
+    if (in_place_ && row_step == box.cols * lda_ && r.row == box.cols * r.pixel && res.row == box.cols * res.pixel) {
+      runs = 1;
+      length *= box.rows;
+    }
     const RowSplit split(length, P::max_rows(nv_));
-    const S* next = p + 1 < panels_ ? t.b + panel_size_ : nullptr;
-    const int64_t per_tile = K_ * t.taps * 64 / static_cast<int64_t>(sizeof(S));
-    int64_t prefetched = 0;
-    for (int64_t h = 0; h < runs; h++) {
-      for (int64_t i = 0; i < split.blocks; i++) {
-        t.rows = static_cast<int>(split.rows(i));
-        t.a = a + h * row_step + split.start(i) * lda_;
-        t.c = c + h * r.row + split.start(i) * r.pixel;
-        t.residual = residual ? residual + h * res.row + split.start(i) * res.pixel : nullptr;
-        t.next = next && prefetched < panel_size_ ? next + prefetched : nullptr;
-        prefetched += per_tile;
-        P::call(t);
-      }
+    const auto item = static_cast<int64_t>(sizeof(S));
+    const int64_t group_step = in_place_ ? g_.Cg : group_pitch_;
+    const int64_t tile_prefetch = K_ * static_cast<int64_t>(taps_.size()) * 64 / item;  // elements that one call prefetches
+    const bool dense = in_place_ && lda_ == g_.C;                                       // the next pixels are the next bytes
+    const auto one = [&](int64_t p, int64_t h, int64_t i, const S* next) {
+      const int64_t w = split.start(i), m = channel(p);
+      TileCall<S, A> t;
+      t.a = a + (p / panels_per_group_ - first_group) * group_step + h * row_step + w * lda_;
+      t.b = weights + p * panel_size_;
+      t.c = reinterpret_cast<A*>(r.data) + (m - box.m) + h * r.row + w * r.pixel;
+      t.bias = bias + p * nr_;
+      t.residual = res.data ? reinterpret_cast<const A*>(res.data) + (m - box.m) + h * res.row + w * res.pixel : nullptr;
+      t.next = next;
+      t.rows = static_cast<int>(split.rows(i));
+      t.n = static_cast<int>(channel_end(p) - m);
+      tile(t);
+    };
+    if ((p1 - p0) * panel_size_ * item <= kResidentWeights) {
+      for (int64_t h = 0; h < runs; h++)
+        for (int64_t i = 0; i < split.blocks; i++)
+          for (int64_t p = p0; p < p1; p++) one(p, h, i, dense && p == p0 ? a + h * row_step + split.start(i + 1) * lda_ : nullptr);
+      return;
+    }
+    for (int64_t p = p0; p < p1; p++) {
+      const S* next = p + 1 < panels_ ? weights + (p + 1) * panel_size_ : nullptr;
+      int64_t prefetched = 0;
+      for (int64_t h = 0; h < runs; h++)
+        for (int64_t i = 0; i < split.blocks; i++) {
+          if (dense && p == p0) one(p, h, i, a + h * row_step + split.start(i + 1) * lda_);
+          else one(p, h, i, next && prefetched < panel_size_ ? next + prefetched : nullptr);
+          prefetched += tile_prefetch;
+        }
     }
   }
 

@@ -9,18 +9,22 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
-// What one tile call needs to know, whatever the arithmetic.
+// What the tile calls of a block have in common.
+struct TileShape {
+  const int64_t* tap_at;
+  const LinearEpilogue* linear;
+  int64_t lda, ldb, ldc, ldr, K, taps;
+  int nv;
+};
+
+// What differs from call to call. n: valid columns.
 template <class S, class A>
 struct TileCall {
   const S *a, *b;
   A* c;
-  const A* bias;
-  const A* residual;
+  const A *bias, *residual;
   const void* next;
-  const int64_t* tap_at;
-  const LinearEpilogue* linear;
-  int64_t lda, ldb, ldc, ldr, K, taps;
-  int rows, nv, n;
+  int rows, n;
 };
 
 template <class T>
@@ -34,31 +38,39 @@ struct FloatMath {
     if constexpr (sizeof(T) == 4) return tile_f32(rows, nv);
     else return tile_f64(rows, nv);
   }
-  static void call(const TileCall<S, A>& t) {
-    TileArgs<T> g;
-    g.A = t.a;
-    g.B = t.b;
-    g.C = t.c;
-    g.bias = t.bias;
-    g.R = t.residual;
-    g.ldr = t.ldr;
-    g.flags = (t.linear->alpha != 1 ? TileArgs<T>::kScale : 0) | (t.linear->clamp_before ? TileArgs<T>::kClampBefore : 0) |
-              (t.linear->clamp_after ? TileArgs<T>::kClampAfter : 0);
-    g.alpha = static_cast<T>(t.linear->alpha);
-    g.lo = static_cast<T>(t.linear->lo);
-    g.hi = static_cast<T>(t.linear->hi);
-    g.next = t.next;
-    g.tap_at = t.tap_at;
-    g.lda = t.lda;
-    g.K = t.K;
-    g.taps = t.taps;
-    g.ldb = t.ldb;
-    g.bts = t.K * t.ldb;
-    g.ldc = t.ldc;
-    g.cj = lanes;
-    g.n = t.n;
-    fn(t.rows, t.nv)(g);
-  }
+  class Tile {
+   public:
+    explicit Tile(const TileShape& t) : nv_(t.nv) {
+      g_.flags = (t.linear->alpha != 1 ? TileArgs<T>::kScale : 0) | (t.linear->clamp_before ? TileArgs<T>::kClampBefore : 0) |
+                 (t.linear->clamp_after ? TileArgs<T>::kClampAfter : 0);
+      g_.alpha = static_cast<T>(t.linear->alpha);
+      g_.lo = static_cast<T>(t.linear->lo);
+      g_.hi = static_cast<T>(t.linear->hi);
+      g_.ldr = t.ldr;
+      g_.tap_at = t.tap_at;
+      g_.lda = t.lda;
+      g_.K = t.K;
+      g_.taps = t.taps;
+      g_.ldb = t.ldb;
+      g_.bts = t.K * t.ldb;
+      g_.ldc = t.ldc;
+      g_.cj = lanes;
+    }
+    void operator()(const TileCall<S, A>& t) {
+      g_.A = t.a;
+      g_.B = t.b;
+      g_.C = t.c;
+      g_.bias = t.bias;
+      g_.R = t.residual;
+      g_.next = t.next;
+      g_.n = t.n;
+      fn(t.rows, nv_)(g_);
+    }
+
+   private:
+    TileArgs<T> g_;
+    int nv_;
+  };
   static T load_weight(const Operand& w, int64_t at, int32_t) {
     return sizeof(T) == 4 ? static_cast<T>(conv_load_f32(w, at)) : static_cast<T>(conv_load_f64(w, at));
   }
@@ -75,21 +87,29 @@ struct IntMath {
     static constexpr void (*fns[])(const TileArgs16&) = {nullptr, tile_i16<I + 1, NV>...};
     fns[rows](g);
   }
-  static void call(const TileCall<S, A>& t) {
-    TileArgs16 g;
-    g.A = t.a;
-    g.B = t.b;
-    g.C = t.c;
-    g.bias = t.bias;
-    g.tap_at = t.tap_at;
-    g.lda = t.lda;
-    g.pairs = t.K / 2;
-    g.taps = t.taps;
-    g.ldc = t.ldc;
-    g.n = t.n;
-    if (t.nv == 1) run<1>(g, t.rows, std::make_integer_sequence<int, kMaxRows16>());
-    else run<2>(g, t.rows, std::make_integer_sequence<int, kMaxRows16>());
-  }
+  class Tile {
+   public:
+    explicit Tile(const TileShape& t) : nv_(t.nv) {
+      g_.tap_at = t.tap_at;
+      g_.lda = t.lda;
+      g_.pairs = t.K / 2;
+      g_.taps = t.taps;
+      g_.ldc = t.ldc;
+    }
+    void operator()(const TileCall<S, A>& t) {
+      g_.A = t.a;
+      g_.B = t.b;
+      g_.C = t.c;
+      g_.bias = t.bias;
+      g_.n = t.n;
+      if (nv_ == 1) run<1>(g_, t.rows, std::make_integer_sequence<int, kMaxRows16>());
+      else run<2>(g_, t.rows, std::make_integer_sequence<int, kMaxRows16>());
+    }
+
+   private:
+    TileArgs16 g_;
+    int nv_;
+  };
   static int16_t load_weight(const Operand& w, int64_t at, int32_t zero) { return static_cast<int16_t>(conv_load_i32(w, at) - zero); }
 };
 

@@ -238,21 +238,14 @@ class TransposedConv : public Kernel {
     TileCall<S, A> t;
     t.bias = bias + p * nr_;
     t.next = nullptr;
-    t.linear = &out_.linear();
-    t.lda = pixel_;
-    t.ldb = nr_;
-    t.ldc = r.pixel * g_.stride[2];
-    t.ldr = res.pixel * g_.stride[2];
-    t.K = g_.Cg;
-    t.nv = nv_;
     t.n = static_cast<int>(channel_end(p) - channel(p));
     A* c = reinterpret_cast<A*>(r.data) + channel(p) - box.m;
     const A* residual = res.data ? reinterpret_cast<const A*>(res.data) + channel(p) - box.m : nullptr;
     for (int64_t fh = 0; fh < static_cast<int64_t>(axes_[1].phases.size()); fh++)
       for (int64_t fw = 0; fw < static_cast<int64_t>(axes_[2].phases.size()); fw++, phases++) {
         t.b = weights + p * panel_size_ + phases->weights;
-        t.tap_at = phases->taps.data();
-        t.taps = static_cast<int64_t>(phases->taps.size());
+        typename P::Tile tile(TileShape{phases->taps.data(), &out_.linear(), pixel_, nr_, r.pixel * g_.stride[2], res.pixel * g_.stride[2],
+                                        g_.Cg, static_cast<int64_t>(phases->taps.size()), nv_});
         const int64_t cols = fw < box.cols ? ceil_div(box.cols - fw, g_.stride[2]) : 0;
         const RowSplit split(cols, P::max_rows(nv_));
         for (int64_t h = fh, q = 0; h < box.rows; h += g_.stride[1], q++)
@@ -262,7 +255,7 @@ class TransposedConv : public Kernel {
             t.a = a + q * row_ + w * pixel_;
             t.c = c + h * r.row + (fw + w * g_.stride[2]) * r.pixel;
             t.residual = residual ? residual + h * res.row + (fw + w * g_.stride[2]) * res.pixel : nullptr;
-            P::call(t);
+            tile(t);
           }
       }
   }

@@ -250,18 +250,18 @@ class WinogradConv : public Kernel {
 
   void emit_tile(const float* p, const float* bias, float* out, const ConvResult& r, const float* residual, const ConvResult& res, int h,
                  int w, int64_t channels) const {
-    const LinearEpilogue& e = out_.linear();
-    const vf lo = splat(static_cast<float>(e.lo)), hi = splat(static_cast<float>(e.hi)), alpha = splat(static_cast<float>(e.alpha));
+    const VectorEpilogue e(out_.linear());
     for (int64_t m = 0; m < channels; m += W, p += A2 * W) {
       const int n = static_cast<int>(least(W, channels - m));
       const vf b = load(bias + m);
+      if (h == M && w == M && n == W && !residual) {
+        winograd_output<F>(p,
+                           [&](int y, int x, vf v) __attribute__((always_inline)) { store(out + y * r.row + x * r.pixel + m, e(v, b)); });
+        continue;
+      }
       winograd_output<F>(p, [&](int y, int x, vf v) __attribute__((always_inline)) {
         if (y >= h || x >= w) return;
-        if (e.alpha != 1) v *= alpha;
-        v += b;
-        if (e.clamp_before) v = vmin(hi, vmax(lo, v));
-        if (residual) v += load_n(residual + y * res.row + x * res.pixel + m, n);
-        if (e.clamp_after) v = vmin(hi, vmax(lo, v));
+        v = residual ? e(v, b, load_n(residual + y * res.row + x * res.pixel + m, n)) : e(v, b);
         store_n(out + y * r.row + x * r.pixel + m, v, n);
       });
     }
