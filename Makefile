@@ -2,7 +2,7 @@ PYTHON ?= python3
 BUILD ?= build/dev
 LEVELS ?= auto
 
-.PHONY: native check test bench format
+.PHONY: native check test bench format wheel sanitize
 native:  ## compile the extension in place (LEVELS="v4x" for one ISA level)
 	cmake -S . -B $(BUILD) -G Ninja -DPTRT_LEVELS="$(LEVELS)" -DPython_EXECUTABLE=$$(which $(PYTHON)) > /dev/null
 	cmake --build $(BUILD)
@@ -25,3 +25,9 @@ test:
 
 bench:
 	$(PYTHON) benchmarks/compare.py
+
+wheel:
+	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+sanitize:
+	tools/sanitize.sh
