@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/vocabulary.h"
+#include "cpu/gemm_rows.h"
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
@@ -111,27 +112,21 @@ std::string b_layout(const GemmShape& s) {
   return layout;
 }
 
-GemmShape canonical_gemm(LaunchDesc& d) {
-  GemmShape s;
-  s.alpha = d.params().f();
-  Operand& y = d.outs[0];
-  // Programs that count along an axis pin the axes: their launches keep m, n and the batch as they are.
-  const bool pinned =
-      std::any_of(d.epilogue.begin(), d.epilogue.end(), [](const Instr& i) { return i.op == static_cast<int32_t>(Op::iota_); });
-  const int r = y.ndim;
-  if (!pinned && y.shape[r - 1] != 1 && y.strides[r - 1] != 1 && (y.strides[r - 2] == 1 || y.shape[r - 2] == 1)) {
-    for (Operand* o : Axes(d).all) {
-      std::swap(o->shape[r - 1], o->shape[r - 2]);
-      std::swap(o->strides[r - 1], o->strides[r - 2]);
-    }
-    std::swap(s.ia, s.ib);
+namespace {
+
+void swap_roles(LaunchDesc& d, GemmShape& s) {
+  const int r = d.outs[0].ndim;
+  for (Operand* o : Axes(d).all) {
+    std::swap(o->shape[r - 1], o->shape[r - 2]);
+    std::swap(o->strides[r - 1], o->strides[r - 2]);
   }
-  for (int axis = r - 3; axis >= 0 && !pinned; axis--) {
-    if (y.shape[axis] == 1) Axes(d).drop(axis);
-    else fold_into_rows(d, s.ib, axis);
-  }
-  const Operand &a = d.ins[static_cast<size_t>(s.ia)], &b = d.ins[static_cast<size_t>(s.ib)];
+  std::swap(s.ia, s.ib);
+}
+
+void read_strides(const LaunchDesc& d, GemmShape& s) {
+  const Operand &a = d.ins[static_cast<size_t>(s.ia)], &b = d.ins[static_cast<size_t>(s.ib)], &y = d.outs[0];
   s.nb = y.ndim - 2;
+  s.batches = 1;
   for (int i = 0; i < s.nb; i++) {
     s.batch[i] = y.shape[i];
     s.batches *= y.shape[i];
@@ -149,6 +144,28 @@ GemmShape canonical_gemm(LaunchDesc& d) {
   s.bn = b.strides[n];
   s.ym = y.strides[m];
   s.yn = y.strides[n];
+}
+
+}  // namespace
+
+GemmShape canonical_gemm(LaunchDesc& d, bool swap_narrow) {
+  GemmShape s;
+  s.alpha = d.params().f();
+  Operand& y = d.outs[0];
+  // Programs that count along an axis pin the axes: their launches keep m, n and the batch as they are.
+  const bool pinned =
+      std::any_of(d.epilogue.begin(), d.epilogue.end(), [](const Instr& i) { return i.op == static_cast<int32_t>(Op::iota_); });
+  const int r = y.ndim;
+  if (!pinned && y.shape[r - 1] != 1 && y.strides[r - 1] != 1 && (y.strides[r - 2] == 1 || y.shape[r - 2] == 1)) swap_roles(d, s);
+  for (int axis = r - 3; axis >= 0 && !pinned; axis--) {
+    if (y.shape[axis] == 1) Axes(d).drop(axis);
+    else fold_into_rows(d, s.ib, axis);
+  }
+  read_strides(d, s);
+  if (swap_narrow && !pinned && s.N <= kFewRows && s.M > kFewRows && (s.ak == 1 || s.am == 1)) {
+    swap_roles(d, s);
+    read_strides(d, s);
+  }
   return s;
 }
 
@@ -156,7 +173,8 @@ std::unique_ptr<Kernel> make_gemm(LaunchDesc desc, BindContext& bind) {
   validate(desc);
   const DType t = desc.ins[0].dtype;
   const bool zeros = optional_input(desc, 2) || optional_input(desc, 3);
-  GemmShape s = canonical_gemm(desc);
+  const bool fast = (t == DType::f32 || t == DType::f64) && !zeros;
+  GemmShape s = canonical_gemm(desc, fast);
   if (is_byte(t)) return make_gemm_int8(std::move(desc), s, bind);
   if (is_float(t) && !zeros) return make_gemm_float(std::move(desc), s, bind);
   return make_gemm_plain(std::move(desc), s, bind);

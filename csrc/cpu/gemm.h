@@ -21,7 +21,8 @@ struct GemmShape {
   double alpha = 1;
 };
 
-GemmShape canonical_gemm(LaunchDesc& desc);
+// swap_narrow: few columns become few rows where the operand that is then streamed has a unit stride.
+GemmShape canonical_gemm(LaunchDesc& desc, bool swap_narrow);
 
 // Input k, or null if it is absent.
 inline const Operand* optional_input(const LaunchDesc& d, int k) {

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "cpu/gemm.h"
+#include "cpu/gemm_rows.h"
 #include "cpu/half.h"
 #include "cpu/linear_epilogue.h"
 #include "cpu/tile.h"
@@ -17,9 +18,15 @@ namespace {
 
 constexpr int64_t kBlockK = 768, kWholeK = 1024;  // K is cut into even blocks of at most kBlockK if it is longer than kWholeK
 constexpr int64_t kBlockCBytes = 384 << 10;       // of C per task
+constexpr int64_t kBlockAxpyBytes = 16 << 10;     // of C per task where C is read and written as B streams past
 constexpr int64_t kBlockVmBytes = 96 << 10;       // of C per task if a program follows
-constexpr int kFewRows = 4;
 
+enum class Form {
+  kTiles,
+  kFewTiles,  // few rows, B packed
+  kAxpy,      // few rows, B read in place along n
+  kDot,       // few rows, B read in place along k
+};
 enum class Pack { kNone, kBind, kShared, kLocal };  // kLocal: every task packs its own batch in thread scratch
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -34,15 +41,19 @@ class FloatGemm final : public Kernel {
     const Operand &a = in(s_.ia), &b = in(s_.ib), &y = desc.outs[0];
     choose_epilogue(y);
     if (s_.batches == 0 || s_.M == 0 || s_.N == 0) return;
-    few_rows_ = s_.M <= kFewRows;
-    nv_ = few_rows_ ? (s_.N <= L ? 1 : 2) : panel_vectors(s_.N, L);
+    choose_form(a, b);
+    const bool few_rows = form_ != Form::kTiles;
+    nv_ = few_rows ? (s_.N <= L ? 1 : 2) : panel_vectors(s_.N, L);
     nr_ = nv_ * L;
     panels_ = ceil_div(s_.N, nr_);
-    const int64_t kblocks = s_.K > kWholeK && !few_rows_ ? ceil_div(s_.K, kBlockK) : 1;
+    const int64_t kblocks = s_.K > kWholeK && !few_rows ? ceil_div(s_.K, kBlockK) : 1;
     kc_ = std::max<int64_t>(1, ceil_div(s_.K, kblocks));
     const auto size = static_cast<int64_t>(sizeof(T));
-    grid_ =
-        gemm_grid(s_, GridLimits{nr_, kMaxRows[nv_], kc_ * size, program_.empty() ? kBlockCBytes : kBlockVmBytes, size, 1, bind.threads});
+    grid_ = gemm_grid(s_, GridLimits{nr_, kMaxRows[nv_], kc_ * size,
+                                     form_ == Form::kAxpy ? kBlockAxpyBytes
+                                     : program_.empty()   ? kBlockCBytes
+                                                          : kBlockVmBytes,
+                                     size, 1, bind.threads});
     choose_packing(a, b, bind);
     layout_scratch();
   }
@@ -51,7 +62,8 @@ class FloatGemm final : public Kernel {
   size_t thread_scratch_bytes() const override { return thread_bytes_; }
   std::string describe() const override {
     const auto where = [](Pack p) { return p == Pack::kNone ? "in place" : p == Pack::kBind ? "prepacked" : "packed"; };
-    return std::string(few_rows_ ? "few rows, " : "") + "panels of " + std::to_string(nr_) + ", a " + where(pack_a_) + ", b " +
+    static const char* const forms[] = {"tiles, ", "few rows, ", "few rows along n, ", "few rows along k, "};
+    return forms[static_cast<int>(form_)] + std::string("panels of ") + std::to_string(nr_) + ", a " + where(pack_a_) + ", b " +
            where(pack_b_) + ", tasks " + std::to_string(s_.batches) + "x" + std::to_string(grid_.row_groups) + "x" +
            std::to_string(grid_.panel_groups) + (buffered_ ? ", buffered" : "");
   }
@@ -102,12 +114,23 @@ class FloatGemm final : public Kernel {
   }
   static constexpr DType dtype_of() { return std::is_same_v<T, float> ? DType::f32 : DType::f64; }
 
+  void choose_form(const Operand& a, const Operand& b) {
+    if (s_.M > kFewRows) return;
+    form_ = Form::kFewTiles;
+    if (a.dtype != dtype_of()) return;
+    if (s_.bk == 1 && s_.K >= L) form_ = Form::kDot;
+    else if (s_.bn == 1 && !b.is_const()) form_ = Form::kAxpy;
+  }
+  bool in_place() const { return form_ == Form::kAxpy || form_ == Form::kDot; }
+
   void choose_packing(const Operand& a, const Operand& b, BindContext& bind) {
     const bool whole = grid_.row_groups == 1 && grid_.panel_groups == 1;  // a task is a whole batch
     a_batches_ = BatchPack(s_, s_.as);
     b_batches_ = BatchPack(s_, s_.bs);
     const auto local = [&](const BatchPack& p) { return whole && s_.batches > 1 && p.count == s_.batches ? Pack::kLocal : Pack::kShared; };
-    if (b.is_const()) {
+    if (in_place()) {
+      pack_b_ = Pack::kNone;
+    } else if (b.is_const()) {
       pack_b_ = Pack::kBind;
       const std::string layout = "gemm_b:" + std::to_string(sizeof(T)) + ":" + std::to_string(static_cast<int>(b.dtype)) + ":" +
                                  std::to_string(nr_) + ":" + b_layout(s_);
@@ -138,7 +161,8 @@ class FloatGemm final : public Kernel {
     if (pack_a_ == Pack::kShared) a_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, pitch_, sizeof(T)));
     if (pack_a_ == Pack::kLocal) a_offset_ = take(thread_bytes_, checked_bytes(1, s_.M, pitch_, sizeof(T)));
     if (gathers_bias()) bias_offset_ = take(shared_bytes_, checked_bytes(1, 1, s_.N, sizeof(T)));
-    partial_ = buffered_ || (kc_ < s_.K && linear_.residual >= 0);  // a residual may be y's memory: y must not hold partial sums
+    partial_ =
+        buffered_ || in_place() || (kc_ < s_.K && linear_.residual >= 0);  // a residual may be y's memory: y must not hold partial sums
     if (partial_) c_offset_ = take(thread_bytes_, checked_bytes(1, rows, columns, sizeof(T)));
     if (!program_.empty()) vm_offset_ = take(thread_bytes_, program_[0].scratch_bytes());
   }
@@ -162,7 +186,9 @@ class FloatGemm final : public Kernel {
     const int64_t n0 = p0 * nr_, nc = std::min(pc * nr_, s_.N - n0);
 
     const T* B = nullptr;
-    if (pack_b_ == Pack::kLocal) {
+    if (pack_b_ == Pack::kNone) {
+      B = b.as<T>() + batch_offset(s_, batch, s_.bs) + n0 * s_.bn;
+    } else if (pack_b_ == Pack::kLocal) {
       T* out = reinterpret_cast<T*>(scratch + b_offset_);
       pack_panels(out, at(b, batch_offset(s_, batch, s_.bs)), b.dtype, s_.bk, s_.bn, s_.K, s_.N, nr_, p0, p0 + pc);
       B = out;
@@ -205,7 +231,14 @@ class FloatGemm final : public Kernel {
     if (g.alpha != 1) g.flags |= TileArgs<T>::kScale;
     g.ldb = nr_;
     g.cj = L;
-    multiply(g, t, B, p0, pc, mc);
+    if (in_place()) {
+      const int mr = static_cast<int>(mc);
+      if (form_ == Form::kAxpy) axpy_rows(mr, nc, s_.K, g.A, g.lda, g.ks, B, s_.bk, buffer, buffer_ld);
+      else dot_rows(mr, nc, s_.K, g.A, g.lda, B, s_.bn, buffer, buffer_ld);
+      if (!buffered_ || g.flags) multiply_nothing(g, t, p0, pc, mr);
+    } else {
+      multiply(g, t, B, p0, pc, mc);
+    }
     if (buffered_) finish(batch, m0, mc, n0, nc, buffer, buffer_ld, y0, scratch);
   }
 
@@ -229,7 +262,7 @@ class FloatGemm final : public Kernel {
         g.bias = bias ? bias + p * nr_ : nullptr;
         const int nv = static_cast<int>(ceil_div(g.n, L));
         TileFn<T> large = nullptr, small = nullptr;
-        if (few_rows_) {
+        if (form_ == Form::kFewTiles) {
           large = small = small_tile(static_cast<int>(tiles.small), nv);
         } else {
           small = tile(static_cast<int>(tiles.small), nv);
@@ -248,6 +281,22 @@ class FloatGemm final : public Kernel {
           m += tiles.rows(i);
         }
       }
+    }
+  }
+
+  // Applies the in-register epilogue to sums that are complete.
+  void multiply_nothing(TileArgs<T> g, const Target& t, int64_t p0, int64_t pc, int mr) const {
+    const T *R = g.R, *bias = g.bias;
+    g.ldc = t.ldc;
+    g.lds = t.ldp;
+    g.B = t.P;  // not read: there is no k
+    for (int64_t p = 0; p < pc; p++) {
+      g.n = static_cast<int>(std::min<int64_t>(nr_, s_.N - (p0 + p) * nr_));
+      g.C = t.C + p * nr_;
+      g.S = t.P + p * nr_;
+      g.R = R ? R + p * nr_ : nullptr;
+      g.bias = bias ? bias + p * nr_ : nullptr;
+      tile(mr, static_cast<int>(ceil_div(g.n, L)))(g);
     }
   }
 
@@ -284,7 +333,8 @@ class FloatGemm final : public Kernel {
   GemmShape s_;
   LinearEpilogue linear_;
   std::vector<Epilogue> program_;  // zero or one
-  bool buffered_ = false, partial_ = false, few_rows_ = false;
+  Form form_ = Form::kTiles;
+  bool buffered_ = false, partial_ = false;
   int nv_ = 0, nr_ = 0;
   int64_t panels_ = 0, kc_ = 0, pitch_ = 0;
   GemmGrid grid_;

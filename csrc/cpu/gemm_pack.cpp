@@ -6,30 +6,11 @@
 
 #include "cpu/gemm.h"
 #include "cpu/half.h"
+#include "cpu/lanes.h"
 #include "cpu/simd.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
-
-template <class T>
-struct Vec;
-template <>
-struct Vec<float> {
-  using V = vf;
-  static constexpr int n = W;
-};
-template <>
-struct Vec<double> {
-  using V = vd;
-  static constexpr int n = WD;
-};
-
-// Lanes 0 .. L/2 of a and b (or, shifted by L/2, the upper ones), interleaved.
-template <int SHIFT, class V, int... I>
-PTRT_INLINE V interleave(V a, V b, std::integer_sequence<int, I...>) {
-  constexpr int L = sizeof...(I);
-  return __builtin_shufflevector(a, b, (SHIFT + I / 2 + I % 2 * L)...);
-}
 
 // Rows become columns by log2(lanes) rounds of interleaving row i with row i + lanes / 2.
 template <class V, int L>
@@ -48,12 +29,12 @@ PTRT_INLINE void transpose(V (&r)[L]) {
 // dst[r * ld + c] = src[r + c * cs]: the source's columns are contiguous.
 template <class T>
 void copy_transposed(T* dst, int64_t ld, const T* src, int64_t cs, int64_t rows, int64_t cols) {
-  constexpr int L = Vec<T>::n;
+  constexpr int L = Lanes<T>::n;
   int64_t r = 0;
   for (; r + L <= rows; r += L) {
     int64_t c = 0;
     for (; c + L <= cols; c += L) {
-      typename Vec<T>::V v[L];
+      typename Lanes<T>::V v[L];
       PTRT_UNROLL for (int i = 0; i < L; i++) v[i] = load(src + r + (c + i) * cs);
       transpose(v);
       PTRT_UNROLL for (int i = 0; i < L; i++) store(dst + (r + i) * ld + c, v[i]);

@@ -10,32 +10,6 @@ namespace {
 template <class T>
 using V = typename Lanes<T>::V;
 
-PTRT_INLINE vd vmax(vd a, vd b) { return a > b ? a : b; }
-PTRT_INLINE vd vmin(vd a, vd b) { return a < b ? a : b; }
-
-PTRT_INLINE vd load_n(const double* p, int n) {
-  if (n >= WD) return load(p);
-#if defined(__AVX512F__)
-  return (vd)_mm512_maskz_loadu_pd(n <= 0 ? 0 : (__mmask8)((1u << n) - 1), p);
-#else
-  vd r = {};
-  for (int i = 0; i < n; i++) r[i] = p[i];
-  return r;
-#endif
-}
-
-PTRT_INLINE void store_n(double* p, vd x, int n) {
-  if (n >= WD) {
-    store(p, x);
-    return;
-  }
-#if defined(__AVX512F__)
-  if (n > 0) _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)x);
-#else
-  for (int i = 0; i < n; i++) p[i] = x[i];
-#endif
-}
-
 template <class T>
 PTRT_NOINLINE void load_partial(const TileArgs<T>& g, T* buffer, int mr, int nv) {
   constexpr int L = Lanes<T>::n;

@@ -10,6 +10,7 @@
 // there are many rows; more accumulators than kMaxRows spill; B should be prefetched one panel ahead (`next`), which hides DRAM in whole
 // models.
 #pragma once
+#include "cpu/lanes.h"
 #include "cpu/simd.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -38,19 +39,6 @@ struct TileArgs {
 
 template <class T>
 using TileFn = void (*)(const TileArgs<T>&);
-
-template <class T>
-struct Lanes;
-template <>
-struct Lanes<float> {
-  using V = vf;
-  static constexpr int n = W;
-};
-template <>
-struct Lanes<double> {
-  using V = vd;
-  static constexpr int n = WD;
-};
 
 // The most rows a tile of `nv` vectors may have without spilling, 0 where that width is not built.
 #if defined(__AVX512F__)

@@ -1,0 +1,133 @@
+#include "cpu/gemm_rows.h"
+
+#include <algorithm>
+
+#include "cpu/lanes.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+template <class T>
+using V = typename Lanes<T>::V;
+
+// C += KU steps of k. The sum of an element is one chain of multiply-adds over k, as in the tiles.
+template <class T, int MR, int KU, bool FIRST>
+void axpy_step(int64_t n, const T* A, int64_t lda, int64_t ks, const T* B, int64_t ldb, T* C, int64_t ldc) {
+  constexpr int L = Lanes<T>::n;
+  V<T> a[MR][KU];
+  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int u = 0; u < KU; u++) a[i][u] = splat(A[i * lda + u * ks]);
+  int64_t j = 0;
+  for (; j + L <= n; j += L) {
+    V<T> c[MR];
+    PTRT_UNROLL for (int i = 0; i < MR; i++) c[i] = FIRST ? V<T>{} : load(C + i * ldc + j);
+    PTRT_UNROLL for (int u = 0; u < KU; u++) {
+      const V<T> b = load(B + u * ldb + j);
+      PTRT_UNROLL for (int i = 0; i < MR; i++) c[i] += a[i][u] * b;
+    }
+    PTRT_UNROLL for (int i = 0; i < MR; i++) store(C + i * ldc + j, c[i]);
+  }
+  if (j == n) return;
+  const int rest = static_cast<int>(n - j);
+  for (int i = 0; i < MR; i++) {
+    V<T> c = FIRST ? V<T>{} : load_n(C + i * ldc + j, rest);
+    for (int u = 0; u < KU; u++) c += splat(A[i * lda + u * ks]) * load_n(B + u * ldb + j, rest);
+    store_n(C + i * ldc + j, c, rest);
+  }
+}
+
+template <class T, int MR>
+void axpy(int64_t n, int64_t K, const T* A, int64_t lda, int64_t ks, const T* B, int64_t ldb, T* C, int64_t ldc) {
+  constexpr int KU = kVecBytes == 64 ? (MR <= 2 ? 8 : 4) : (MR == 1 ? 8 : MR == 2 ? 4 : 2);
+  int64_t k = 0;
+  if (K < KU) {
+    for (int i = 0; i < MR; i++) std::fill(C + i * ldc, C + i * ldc + n, T{0});
+  } else {
+    axpy_step<T, MR, KU, true>(n, A, lda, ks, B, ldb, C, ldc);
+    k = KU;
+  }
+  for (; k + KU <= K; k += KU) axpy_step<T, MR, KU, false>(n, A + k * ks, lda, ks, B + k * ldb, ldb, C, ldc);
+  for (; k < K; k++) axpy_step<T, MR, 1, false>(n, A + k * ks, lda, ks, B + k * ldb, ldb, C, ldc);
+}
+
+// Sums of L vectors in L lanes: halves are added while rows interleave.
+template <class T>
+PTRT_INLINE V<T> sum_rows(V<T> (&r)[Lanes<T>::n]) {
+  constexpr int L = Lanes<T>::n;
+  using Index = std::make_integer_sequence<int, L>;
+  PTRT_UNROLL for (int count = L; count > 1; count /= 2) {
+    PTRT_UNROLL for (int i = 0; i < count / 2; i++) {
+      const V<T> a = r[i], b = r[i + count / 2];
+      r[i] = interleave<0>(a, b, Index{}) + interleave<L / 2>(a, b, Index{});
+    }
+  }
+  return r[0];
+}
+
+template <class T, int MR>
+void dot(int64_t n, int64_t K, const T* A, int64_t lda, const T* B, int64_t ldb, T* C, int64_t ldc) {
+  constexpr int L = Lanes<T>::n, kSums = kVecBytes == 64 ? 16 : 8, kShare = MR == 3 ? 4 : MR;
+  constexpr int kColumns = L < kSums / kShare ? L : kSums / kShare;  // at a time: bounded by the number of registers
+  const int64_t whole = K / L * L;
+  const int rest = static_cast<int>(K - whole);
+  for (int64_t j = 0; j < n; j += L) {
+    V<T> sums[MR][L];
+    for (int part = 0; part < L; part += kColumns) {
+      const T* b[kColumns];
+      V<T> acc[MR][kColumns];
+      PTRT_UNROLL for (int c = 0; c < kColumns; c++) {
+        b[c] = B + std::min<int64_t>(j + part + c, n - 1) * ldb;  // beyond n: repeat the last column
+        PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][c] = V<T>{};
+      }
+      // Short columns: prefetch the next ones; the hardware follows long ones by itself once it is a little ahead.
+      const int64_t ahead = K * static_cast<int64_t>(sizeof(T)) <= 1024 ? kColumns * ldb : 512 / static_cast<int64_t>(sizeof(T));
+      for (int64_t k = 0; k < whole; k += L) {
+        V<T> a[MR];
+        PTRT_UNROLL for (int i = 0; i < MR; i++) a[i] = load(A + i * lda + k);
+        PTRT_UNROLL for (int c = 0; c < kColumns; c++) {
+          const V<T> x = load(b[c] + k);
+          __builtin_prefetch(b[c] + k + ahead, 0, 3);
+          PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][c] += a[i] * x;
+        }
+      }
+      if (rest) {
+        V<T> a[MR];
+        PTRT_UNROLL for (int i = 0; i < MR; i++) a[i] = load_n(A + i * lda + whole, rest);
+        PTRT_UNROLL for (int c = 0; c < kColumns; c++) {
+          const V<T> x = load_n(b[c] + whole, rest);
+          PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][c] += a[i] * x;
+        }
+      }
+      PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int c = 0; c < kColumns; c++) sums[i][part + c] = acc[i][c];
+    }
+    for (int i = 0; i < MR; i++) store_n(C + i * ldc + j, sum_rows<T>(sums[i]), static_cast<int>(std::min<int64_t>(L, n - j)));
+  }
+}
+
+}  // namespace
+
+template <class T>
+void axpy_rows(int mr, int64_t n, int64_t K, const T* A, int64_t lda, int64_t ks, const T* B, int64_t ldb, T* C, int64_t ldc) {
+  switch (mr) {
+    case 1: axpy<T, 1>(n, K, A, lda, ks, B, ldb, C, ldc); break;
+    case 2: axpy<T, 2>(n, K, A, lda, ks, B, ldb, C, ldc); break;
+    case 3: axpy<T, 3>(n, K, A, lda, ks, B, ldb, C, ldc); break;
+    default: axpy<T, 4>(n, K, A, lda, ks, B, ldb, C, ldc);
+  }
+}
+
+template <class T>
+void dot_rows(int mr, int64_t n, int64_t K, const T* A, int64_t lda, const T* B, int64_t ldb, T* C, int64_t ldc) {
+  switch (mr) {
+    case 1: dot<T, 1>(n, K, A, lda, B, ldb, C, ldc); break;
+    case 2: dot<T, 2>(n, K, A, lda, B, ldb, C, ldc); break;
+    case 3: dot<T, 3>(n, K, A, lda, B, ldb, C, ldc); break;
+    default: dot<T, 4>(n, K, A, lda, B, ldb, C, ldc);
+  }
+}
+
+template void axpy_rows<float>(int, int64_t, int64_t, const float*, int64_t, int64_t, const float*, int64_t, float*, int64_t);
+template void axpy_rows<double>(int, int64_t, int64_t, const double*, int64_t, int64_t, const double*, int64_t, double*, int64_t);
+template void dot_rows<float>(int, int64_t, int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t);
+template void dot_rows<double>(int, int64_t, int64_t, const double*, int64_t, const double*, int64_t, double*, int64_t);
+
+}  // namespace ptrt::PTRT_LEVEL
