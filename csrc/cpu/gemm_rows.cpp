@@ -63,43 +63,59 @@ PTRT_INLINE V<T> sum_rows(V<T> (&r)[Lanes<T>::n]) {
   return r[0];
 }
 
+// sums[i][c] = lane-wise partial sums of row i of A times column c of B, COLS columns.
+template <class T, int MR, int COLS>
+PTRT_INLINE void dot_columns(int64_t K, const T* A, int64_t lda, const T* B, int64_t ldb, V<T> (*sums)[Lanes<T>::n], int first) {
+  constexpr int L = Lanes<T>::n;
+  const int64_t whole = K / L * L, ldb3 = 3 * ldb;
+  const int rest = static_cast<int>(K - whole);
+  V<T> acc[MR][COLS];
+  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int c = 0; c < COLS; c++) acc[i][c] = V<T>{};
+  const T *b0 = B, *b1 = B + 4 * ldb;  // two base pointers reach eight columns without spilling, as in the tiles
+  for (int64_t k = 0; k < whole; k += L) {
+    V<T> a[MR];
+    PTRT_UNROLL for (int i = 0; i < MR; i++) a[i] = load(A + i * lda + k);
+    PTRT_UNROLL for (int c = 0; c < COLS; c++) {
+      const T* b = c < 4 ? b0 : b1;
+      const V<T> x = load(c % 4 == 0 ? b : c % 4 == 1 ? b + ldb : c % 4 == 2 ? b + 2 * ldb : b + ldb3);
+      PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][c] += a[i] * x;
+    }
+    b0 += L;
+    b1 += L;
+    asm volatile("" : "+r"(b0), "+r"(b1));
+  }
+  if (rest) {
+    V<T> a[MR];
+    PTRT_UNROLL for (int i = 0; i < MR; i++) a[i] = load_n(A + i * lda + whole, rest);
+    PTRT_UNROLL for (int c = 0; c < COLS; c++) {
+      const V<T> x = load_n(B + c * ldb + whole, rest);
+      PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][c] += a[i] * x;
+    }
+  }
+  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int c = 0; c < COLS; c++) sums[i][first + c] = acc[i][c];
+}
+
 template <class T, int MR>
 void dot(int64_t n, int64_t K, const T* A, int64_t lda, const T* B, int64_t ldb, T* C, int64_t ldc) {
   constexpr int L = Lanes<T>::n, kSums = kVecBytes == 64 ? 16 : 8, kShare = MR == 3 ? 4 : MR;
-  constexpr int kColumns = L < kSums / kShare ? L : kSums / kShare;  // at a time: bounded by the number of registers
-  const int64_t whole = K / L * L;
-  const int rest = static_cast<int>(K - whole);
+  constexpr int kMost = kSums / kShare < 8 ? kSums / kShare : 8, kColumns = L < kMost ? L : kMost;  // bounded by the number of registers
   for (int64_t j = 0; j < n; j += L) {
     V<T> sums[MR][L];
-    for (int part = 0; part < L; part += kColumns) {
-      const T* b[kColumns];
-      V<T> acc[MR][kColumns];
-      PTRT_UNROLL for (int c = 0; c < kColumns; c++) {
-        b[c] = B + std::min<int64_t>(j + part + c, n - 1) * ldb;  // beyond n: repeat the last column
-        PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][c] = V<T>{};
+    const int columns = static_cast<int>(std::min<int64_t>(L, n - j));
+    int c = 0;
+    for (; c + kColumns <= columns; c += kColumns) {
+      const T* b = B + (j + c) * ldb;
+      if (K * static_cast<int64_t>(sizeof(T)) <= 1024) {  // the hardware does not follow short columns
+        for (int next = kColumns; next < 2 * kColumns; next++)
+          for (int64_t k = 0; k < K; k += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(b + next * ldb + k, 0, 3);
       }
-      // Short columns: prefetch the next ones; the hardware follows long ones by itself once it is a little ahead.
-      const int64_t ahead = K * static_cast<int64_t>(sizeof(T)) <= 1024 ? kColumns * ldb : 512 / static_cast<int64_t>(sizeof(T));
-      for (int64_t k = 0; k < whole; k += L) {
-        V<T> a[MR];
-        PTRT_UNROLL for (int i = 0; i < MR; i++) a[i] = load(A + i * lda + k);
-        PTRT_UNROLL for (int c = 0; c < kColumns; c++) {
-          const V<T> x = load(b[c] + k);
-          __builtin_prefetch(b[c] + k + ahead, 0, 3);
-          PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][c] += a[i] * x;
-        }
-      }
-      if (rest) {
-        V<T> a[MR];
-        PTRT_UNROLL for (int i = 0; i < MR; i++) a[i] = load_n(A + i * lda + whole, rest);
-        PTRT_UNROLL for (int c = 0; c < kColumns; c++) {
-          const V<T> x = load_n(b[c] + whole, rest);
-          PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][c] += a[i] * x;
-        }
-      }
-      PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int c = 0; c < kColumns; c++) sums[i][part + c] = acc[i][c];
+      dot_columns<T, MR, kColumns>(K, A, lda, b, ldb, sums, c);
     }
-    for (int i = 0; i < MR; i++) store_n(C + i * ldc + j, sum_rows<T>(sums[i]), static_cast<int>(std::min<int64_t>(L, n - j)));
+    for (; c < columns; c++) dot_columns<T, MR, 1>(K, A, lda, B + (j + c) * ldb, ldb, sums, c);
+    for (int i = 0; i < MR; i++) {
+      for (c = columns; c < L; c++) sums[i][c] = V<T>{};
+      store_n(C + i * ldc + j, sum_rows<T>(sums[i]), columns);
+    }
   }
 }
 
