@@ -27,7 +27,8 @@ enum class Form {
   kAxpy,      // few rows, B read in place along n
   kDot,       // few rows, B read in place along k
 };
-enum class Pack { kNone, kBind, kShared, kLocal };  // kLocal: every task packs its own batch in thread scratch
+// kShared: before the tasks start. kLocal: in thread scratch, by the one task that needs it (B: panel by panel, just before its use).
+enum class Pack { kNone, kBind, kShared, kLocal };
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 size_t align64(size_t n) { return (n + 63) / 64 * 64; }
@@ -141,7 +142,7 @@ class FloatGemm final : public Kernel {
                       s_.K, s_.N, nr_, 0, panels_);
       });
     } else {
-      pack_b_ = local(b_batches_);
+      pack_b_ = grid_.row_groups == 1 && b_batches_.count == s_.batches ? Pack::kLocal : Pack::kShared;
     }
     const bool thrashes = s_.am * static_cast<int64_t>(sizeof(T)) % 4096 == 0 && s_.M > 8 && s_.K >= 64 && s_.am != 0;
     if (a.dtype != dtype_of() || (s_.ak != 1 && s_.K != 1) || thrashes) pack_a_ = local(a_batches_);
@@ -157,7 +158,7 @@ class FloatGemm final : public Kernel {
     };
     const int64_t rows = grid_.rows(s_), columns = grid_.panels(panels_) * nr_;
     if (pack_b_ == Pack::kShared) b_offset_ = take(shared_bytes_, checked_bytes(b_batches_.count, panels_ * nr_, s_.K, sizeof(T)));
-    if (pack_b_ == Pack::kLocal) b_offset_ = take(thread_bytes_, checked_bytes(1, panels_ * nr_, s_.K, sizeof(T)));
+    if (pack_b_ == Pack::kLocal) b_offset_ = take(thread_bytes_, checked_bytes(1, nr_, kc_, sizeof(T)));
     if (pack_a_ == Pack::kShared) a_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, pitch_, sizeof(T)));
     if (pack_a_ == Pack::kLocal) a_offset_ = take(thread_bytes_, checked_bytes(1, s_.M, pitch_, sizeof(T)));
     if (gathers_bias()) bias_offset_ = take(shared_bytes_, checked_bytes(1, 1, s_.N, sizeof(T)));
@@ -185,17 +186,13 @@ class FloatGemm final : public Kernel {
     const int64_t m0 = rows.start(row_group), mc = rows.rows(row_group), p0 = groups.start(panel_group), pc = groups.rows(panel_group);
     const int64_t n0 = p0 * nr_, nc = std::min(pc * nr_, s_.N - n0);
 
+    const char* source =
+        static_cast<const char*>(at(b, batch_offset(s_, batch, s_.bs) + n0 * s_.bn));  // unpacked B, from the first column on
     const T* B = nullptr;
-    if (pack_b_ == Pack::kNone) {
-      B = b.as<T>() + batch_offset(s_, batch, s_.bs) + n0 * s_.bn;
-    } else if (pack_b_ == Pack::kLocal) {
-      T* out = reinterpret_cast<T*>(scratch + b_offset_);
-      pack_panels(out, at(b, batch_offset(s_, batch, s_.bs)), b.dtype, s_.bk, s_.bn, s_.K, s_.N, nr_, p0, p0 + pc);
-      B = out;
-    } else {
-      B = pack_b_ == Pack::kBind ? static_cast<const T*>(packed_.get()) : reinterpret_cast<const T*>(ctx.shared_scratch + b_offset_);
-      B += batch_offset(s_, batch, b_batches_.strides) * panels_ * s_.K * nr_;
-    }
+    if (pack_b_ == Pack::kBind) B = static_cast<const T*>(packed_.get());
+    else if (pack_b_ == Pack::kShared) B = reinterpret_cast<const T*>(ctx.shared_scratch + b_offset_);
+    if (B) B += batch_offset(s_, batch, b_batches_.strides) * panels_ * s_.K * nr_;
+    T* panel = pack_b_ == Pack::kLocal ? reinterpret_cast<T*>(scratch + b_offset_) : nullptr;
     TileArgs<T> g;
     if (pack_a_ == Pack::kNone) {
       g.A = a.as<T>() + batch_offset(s_, batch, s_.as) + m0 * s_.am;
@@ -233,11 +230,11 @@ class FloatGemm final : public Kernel {
     g.cj = L;
     if (in_place()) {
       const int mr = static_cast<int>(mc);
-      if (form_ == Form::kAxpy) axpy_rows(mr, nc, s_.K, g.A, g.lda, g.ks, B, s_.bk, buffer, buffer_ld);
-      else dot_rows(mr, nc, s_.K, g.A, g.lda, B, s_.bn, buffer, buffer_ld);
+      if (form_ == Form::kAxpy) axpy_rows(mr, nc, s_.K, g.A, g.lda, g.ks, reinterpret_cast<const T*>(source), s_.bk, buffer, buffer_ld);
+      else dot_rows(mr, nc, s_.K, g.A, g.lda, reinterpret_cast<const T*>(source), s_.bn, buffer, buffer_ld);
       if (!buffered_ || g.flags) multiply_nothing(g, t, p0, pc, mr);
     } else {
-      multiply(g, t, B, p0, pc, mc);
+      multiply(g, t, B, source, panel, p0, pc, mc);
     }
     if (buffered_) finish(batch, m0, mc, n0, nc, buffer, buffer_ld, y0, scratch);
   }
@@ -247,7 +244,8 @@ class FloatGemm final : public Kernel {
     int64_t ldc, ldp;
   };
 
-  void multiply(TileArgs<T> g, const Target& t, const T* B, int64_t p0, int64_t pc, int64_t mc) const {
+  // B: all packed panels, or null: then each is packed into `panel` from `source`, while the tiles before it prefetch what it will read.
+  void multiply(TileArgs<T> g, const Target& t, const T* B, const char* source, T* panel, int64_t p0, int64_t pc, int64_t mc) const {
     const RowSplit tiles(mc, kMaxRows[nv_]);
     const T *A = g.A, *R = g.R, *bias = g.bias;
     const int64_t lines =
@@ -256,8 +254,18 @@ class FloatGemm final : public Kernel {
       g.K = std::min(kc_, s_.K - k0);
       g.last = k0 + kc_ >= s_.K;
       for (int64_t p = 0; p < pc; p++) {
-        g.B = B + (p0 + p) * s_.K * nr_ + k0 * nr_;
-        const char* next = p0 + p + 1 < panels_ ? reinterpret_cast<const char*>(g.B + s_.K * nr_) : nullptr;
+        const DType b_type = in(s_.ib).dtype;
+        const int64_t b_item = static_cast<int64_t>(itemsize(b_type));
+        const char* next = nullptr;
+        if (B) {
+          g.B = B + (p0 + p) * s_.K * nr_ + k0 * nr_;
+          if (p0 + p + 1 < panels_) next = reinterpret_cast<const char*>(g.B + s_.K * nr_);
+        } else {
+          const int64_t columns = s_.N - p0 * nr_ - p * nr_;
+          pack_panels(panel, source + (k0 * s_.bk + p * nr_ * s_.bn) * b_item, b_type, s_.bk, s_.bn, g.K, std::min<int64_t>(nr_, columns),
+                      nr_, 0, 1);
+          g.B = panel;
+        }
         g.n = static_cast<int>(std::min<int64_t>(nr_, s_.N - (p0 + p) * nr_));
         g.bias = bias ? bias + p * nr_ : nullptr;
         const int nv = static_cast<int>(ceil_div(g.n, L));
@@ -277,11 +285,20 @@ class FloatGemm final : public Kernel {
           g.lds = t.ldp;
           g.R = R ? R + m * g.ldr + p * nr_ : nullptr;
           g.next = next && i < lines ? next + i * g.K * 64 : nullptr;
+          if (!B && p + 1 < pc) prefetch_source(source + (k0 * s_.bk + (p + 1) * nr_ * s_.bn) * b_item, b_item, g.K, i, tiles.blocks);
           (i < tiles.extra ? large : small)(g);
           m += tiles.rows(i);
         }
       }
     }
+  }
+
+  // Part i of n of the lines of one panel's source, if it has a unit stride.
+  void prefetch_source(const char* p, int64_t item, int64_t K, int64_t i, int64_t n) const {
+    const int64_t outer = s_.bk == 1 ? nr_ : K, bytes = (s_.bk == 1 ? K : nr_) * item, stride = (s_.bk == 1 ? s_.bn : s_.bk) * item;
+    if (s_.bk != 1 && s_.bn != 1) return;
+    for (int64_t j = outer * i / n; j < outer * (i + 1) / n; j++)
+      for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(p + j * stride + line, 0, 2);
   }
 
   // Applies the in-register epilogue to sums that are complete.

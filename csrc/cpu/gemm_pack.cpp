@@ -47,9 +47,17 @@ void copy_transposed(T* dst, int64_t ld, const T* src, int64_t cs, int64_t rows,
 }
 
 template <class T>
+PTRT_INLINE void copy_row(T* dst, const T* src, int64_t n) {  // rows are often a panel wide: too short to call memcpy
+  constexpr int L = Lanes<T>::n;
+  int64_t i = 0;
+  for (; i + L <= n; i += L) store(dst + i, load(src + i));
+  if (i < n) store_n(dst + i, load_n(src + i, static_cast<int>(n - i)), static_cast<int>(n - i));
+}
+
+template <class T>
 void copy_same(T* dst, int64_t ld, const T* src, int64_t rs, int64_t cs, int64_t rows, int64_t cols) {
   if (cs == 1) {
-    for (int64_t r = 0; r < rows; r++) std::memcpy(dst + r * ld, src + r * rs, static_cast<size_t>(cols) * sizeof(T));
+    for (int64_t r = 0; r < rows; r++) copy_row(dst + r * ld, src + r * rs, cols);
   } else if (rs == 1) {
     copy_transposed(dst, ld, src, cs, rows, cols);
   } else {
@@ -104,7 +112,7 @@ void store_matrix(void* dst, DType dtype, int64_t rs, int64_t cs, const T* src, 
   }
   T* out = static_cast<T*>(dst);
   for (int64_t r = 0; r < rows; r++)
-    if (cs == 1) std::memcpy(out + r * rs, src + r * ld, static_cast<size_t>(cols) * sizeof(T));
+    if (cs == 1) copy_row(out + r * rs, src + r * ld, cols);
     else
       for (int64_t c = 0; c < cols; c++) out[r * rs + c * cs] = src[r * ld + c];
 }
