@@ -89,14 +89,16 @@ GemmGrid gemm_grid(const GemmShape& s, const GridLimits& limits) {
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   GemmGrid g;
   const int64_t panels = ceil_div(s.N, limits.panel);
-  g.row_groups = std::min(std::max<int64_t>(1, ceil_div(s.M * limits.row_bytes, kBlockABytes)), ceil_div(s.M, limits.rows));
-  g.panel_groups = ceil_div(panels, std::max<int64_t>(1, limits.c_bytes / (limits.c_item * g.rows(s) * limits.panel)));
+  const int64_t most_rows = ceil_div(s.M, limits.rows);
+  g.row_groups = std::min(std::max<int64_t>(1, ceil_div(s.M * limits.row_bytes, kBlockABytes)), most_rows);
+  if (limits.by_rows) g.row_groups = std::min(std::max(g.row_groups, ceil_div(s.M * s.N * limits.c_item, limits.c_bytes)), most_rows);
+  else g.panel_groups = ceil_div(panels, std::max<int64_t>(1, limits.c_bytes / (limits.c_item * g.rows(s) * limits.panel)));
   if (limits.threads > 1) {
     const double macs = static_cast<double>(s.batches) * static_cast<double>(s.M) * static_cast<double>(s.N) * static_cast<double>(s.K);
     const double tasks = std::min(macs / static_cast<double>(kTaskMacs * limits.speed), 1e6);
     const int64_t wanted = std::min<int64_t>(limits.threads * 4, static_cast<int64_t>(tasks));
     while (s.batches * g.row_groups * g.panel_groups < wanted) {
-      if (panels >= 2 * g.panel_groups) g.panel_groups *= 2;
+      if (panels >= 2 * g.panel_groups && !limits.by_rows) g.panel_groups *= 2;
       else if (s.M >= 4 * limits.rows * g.row_groups) g.row_groups *= 2;
       else break;
     }

@@ -83,6 +83,7 @@ struct GridLimits {
   int64_t c_item;
   int64_t speed;  // multiply-adds that take the time of one in f32
   int threads;
+  bool by_rows;  // cut C into rows only
 };
 
 // Tasks whose part of A stays in L2 while panels stream past, and enough of them for the threads if they are worth it. The grid may follow

@@ -18,6 +18,7 @@ namespace {
 
 constexpr int64_t kBlockK = 768, kWholeK = 1024;  // K is cut into even blocks of at most kBlockK if it is longer than kWholeK
 constexpr int64_t kBlockCBytes = 384 << 10;       // of C per task
+constexpr int64_t kThinBytes = 16 << 10;          // of B: less than this stays in L1, and C is written row by row
 constexpr int64_t kBlockAxpyBytes = 16 << 10;     // of C per task where C is read and written as B streams past
 constexpr int64_t kBlockVmBytes = 96 << 10;       // of C per task if a program follows
 
@@ -50,11 +51,12 @@ class FloatGemm final : public Kernel {
     const int64_t kblocks = s_.K > kWholeK && !few_rows ? ceil_div(s_.K, kBlockK) : 1;
     kc_ = std::max<int64_t>(1, ceil_div(s_.K, kblocks));
     const auto size = static_cast<int64_t>(sizeof(T));
+    thin_ = !few_rows && s_.K * panels_ * nr_ * size <= kThinBytes;
     grid_ = gemm_grid(s_, GridLimits{nr_, kMaxRows[nv_], kc_ * size,
                                      form_ == Form::kAxpy ? kBlockAxpyBytes
                                      : program_.empty()   ? kBlockCBytes
                                                           : kBlockVmBytes,
-                                     size, 1, bind.threads});
+                                     size, 1, bind.threads, thin_});
     choose_packing(a, b, bind);
     layout_scratch();
   }
@@ -142,7 +144,7 @@ class FloatGemm final : public Kernel {
                       s_.K, s_.N, nr_, 0, panels_);
       });
     } else {
-      pack_b_ = grid_.row_groups == 1 && b_batches_.count == s_.batches ? Pack::kLocal : Pack::kShared;
+      pack_b_ = grid_.row_groups == 1 && !thin_ && b_batches_.count == s_.batches ? Pack::kLocal : Pack::kShared;
     }
     const bool thrashes = s_.am * static_cast<int64_t>(sizeof(T)) % 4096 == 0 && s_.M > 8 && s_.K >= 64 && s_.am != 0;
     if (a.dtype != dtype_of() || (s_.ak != 1 && s_.K != 1) || thrashes) pack_a_ = local(a_batches_);
@@ -247,13 +249,14 @@ class FloatGemm final : public Kernel {
   // B: all packed panels, or null: then each is packed into `panel` from `source`, while the tiles before it prefetch what it will read.
   void multiply(TileArgs<T> g, const Target& t, const T* B, const char* source, T* panel, int64_t p0, int64_t pc, int64_t mc) const {
     const RowSplit tiles(mc, kMaxRows[nv_]);
+    const int64_t chunk = thin_ ? 1 : tiles.blocks;  // tiles that go through all panels together: all, or one where B stays in L1
     const T *A = g.A, *R = g.R, *bias = g.bias;
     const int64_t lines =
         std::max<int64_t>(1, nr_ * static_cast<int64_t>(sizeof(T)) / 64);  // of a panel per k: that many tiles prefetch it
     for (int64_t k0 = 0; k0 < std::max<int64_t>(1, s_.K); k0 += kc_) {
       g.K = std::min(kc_, s_.K - k0);
       g.last = k0 + kc_ >= s_.K;
-      for (int64_t p = 0; p < pc; p++) {
+      for (int64_t i0 = 0, p = 0; i0 < tiles.blocks; p + 1 < pc ? p++ : (p = 0, i0 += chunk)) {
         const DType b_type = in(s_.ib).dtype;
         const int64_t b_item = static_cast<int64_t>(itemsize(b_type));
         const char* next = nullptr;
@@ -276,8 +279,8 @@ class FloatGemm final : public Kernel {
           small = tile(static_cast<int>(tiles.small), nv);
           large = tiles.extra ? tile(static_cast<int>(tiles.small) + 1, nv) : small;
         }
-        int64_t m = 0;
-        for (int64_t i = 0; i < tiles.blocks; i++) {
+        for (int64_t i = i0; i < std::min(tiles.blocks, i0 + chunk); i++) {
+          const int64_t m = tiles.start(i);
           g.A = A + m * g.lda + k0 * g.ks;
           g.C = g.last ? t.C + m * t.ldc + p * nr_ : t.P + m * t.ldp + p * nr_;
           g.ldc = g.last ? t.ldc : t.ldp;
@@ -287,7 +290,6 @@ class FloatGemm final : public Kernel {
           g.next = next && i < lines ? next + i * g.K * 64 : nullptr;
           if (!B && p + 1 < pc) prefetch_source(source + (k0 * s_.bk + (p + 1) * nr_ * s_.bn) * b_item, b_item, g.K, i, tiles.blocks);
           (i < tiles.extra ? large : small)(g);
-          m += tiles.rows(i);
         }
       }
     }
@@ -351,7 +353,7 @@ class FloatGemm final : public Kernel {
   LinearEpilogue linear_;
   std::vector<Epilogue> program_;  // zero or one
   Form form_ = Form::kTiles;
-  bool buffered_ = false, partial_ = false;
+  bool buffered_ = false, partial_ = false, thin_ = false;
   int nv_ = 0, nr_ = 0;
   int64_t panels_ = 0, kc_ = 0, pitch_ = 0;
   GemmGrid grid_;

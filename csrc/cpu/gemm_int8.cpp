@@ -80,7 +80,7 @@ class Int8Gemm final : public Kernel {
     shift_za_ = a.dtype == DType::i8 ? kShiftA : 0;
     shift_zb_ = b.dtype == DType::u8 ? kShiftB : 0;
     buffered_ = !program_.empty() || (s_.yn != 1 && s_.N != 1);
-    grid_ = gemm_grid(s_, GridLimits{kIntColumns, kIntRows, pitch_ * 4, buffered_ ? 96 << 10 : 384 << 10, 4, kUnit, bind.threads});
+    grid_ = gemm_grid(s_, GridLimits{kIntColumns, kIntRows, pitch_ * 4, buffered_ ? 96 << 10 : 384 << 10, 4, kUnit, bind.threads, false});
     panel_bytes_ = units_ * kIntColumns * 4;
     const size_t b_bytes = checked_bytes(b_batches_.count, panels_, panel_bytes_ + kIntColumns * 4, 1);
     if (b.is_const()) {
