@@ -87,7 +87,7 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
     load_partial(g, buffer, MR, NV);
     PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = load(buffer + (i * NV + j) * L);
   }
-  {  // start the misses of the output and the residual now: they complete under the k loop
+  if (g.K * g.taps >= 32) {  // start the misses of the output and the residual now: they complete under the k loop
     const T *c = g.C, *r = g.R;
     PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) PTRT_UNROLL for (int j = 0; j < NV; j++) __builtin_prefetch(c + j * g.cj, 1, 3);
     if (r) {
