@@ -6,6 +6,7 @@
 
 #include "cpu/gemm.h"
 #include "cpu/gemm_int8_tile.h"
+#include "cpu/linear_epilogue.h"
 #include "cpu/tile.h"
 #include "cpu/vm.h"
 
@@ -69,7 +70,9 @@ class Int8Gemm final : public Kernel {
  public:
   Int8Gemm(LaunchDesc d, const GemmShape& shape, BindContext& bind) : Kernel(std::move(d)), s_(shape) {
     const Operand &a = in(s_.ia), &b = in(s_.ib);
-    if (!desc.epilogue.empty()) program_.push_back(Epilogue(desc));
+    linear_ = dequantising_epilogue(desc, s_.nb + 1);
+    if (linear_.residual >= 0 || (s_.yn != 1 && s_.N != 1)) linear_.ok = false;
+    if (!desc.epilogue.empty() && !linear_.ok) program_.push_back(Epilogue(desc));
     if (s_.batches == 0 || s_.M == 0 || s_.N == 0) return;
     units_ = ceil_div(s_.K, kUnit);
     pitch_ = (units_ + 15) / 16 * 16;
@@ -97,6 +100,7 @@ class Int8Gemm final : public Kernel {
     if (!packed_) b_offset_ = take(shared_bytes_, b_bytes);
     a_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, pitch_, 4));
     sums_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, 4, 1));
+    if (linear_.ok) scale_offset_ = take(shared_bytes_, checked_bytes(2, panels_, kIntColumns, 4));
     rows_offset_ = take(thread_bytes_, checked_bytes(2, grid_.rows(s_), 4, 1));
     columns_offset_ = take(thread_bytes_, checked_bytes(grid_.panels(panels_), kIntColumns, 4, 1));
     c_offset_ =
@@ -124,6 +128,7 @@ class Int8Gemm final : public Kernel {
         sums[m] = pack_row(out, in(s_.ia), offset + m * s_.am, s_.ak, s_.K, units_ * kUnit);
       }
     });
+    if (linear_.ok) gather_columns(reinterpret_cast<float*>(ctx.shared_scratch + scale_offset_));
     const int64_t grid = grid_.row_groups * grid_.panel_groups;
     ctx.parallel(s_.batches * grid, [&](int64_t t, int worker) {
       block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, ctx.thread_scratch(worker));
@@ -142,6 +147,21 @@ class Int8Gemm final : public Kernel {
     const int64_t n = std::min<int64_t>(kIntColumns, s_.N - n0);
     if (b.dtype == DType::u8) pack_panel(out, sums, b.as<const uint8_t>() + offset, s_.bk, s_.bn, s_.K, n);
     else pack_panel(out, sums, b.as<const int8_t>() + offset, s_.bk, s_.bn, s_.K, n);
+  }
+
+  // The scales and then the biases of all columns (padded to whole panels).
+  void gather_columns(float* out) const {
+    const int64_t padded = panels_ * kIntColumns;
+    const auto each = [&](int number, auto&& f) {
+      if (number < 0) return;
+      const Operand& o = desc.epi_ins[static_cast<size_t>(number)];
+      const int64_t stride = o.shape[s_.nb + 1] == 1 ? 0 : o.strides[s_.nb + 1];
+      for (int64_t n = 0; n < padded; n++) f(n, o.as<const float>()[std::min(n, s_.N - 1) * stride]);
+    };
+    std::fill(out, out + padded, static_cast<float>(linear_.alpha));
+    std::fill(out + padded, out + 2 * padded, 0.0f);
+    for (int number : linear_.scale) each(number, [&](int64_t n, float v) { out[n] *= v; });
+    each(linear_.bias, [&](int64_t n, float v) { out[padded + n] = v; });
   }
 
   int64_t zero_point(const Operand& z, int64_t batch, int axis, int64_t i) const {
@@ -195,6 +215,12 @@ class Int8Gemm final : public Kernel {
       g.B = reinterpret_cast<const unit_t*>(B + panel * panel_bytes_);
       g.cs = column_sums + panel * kIntColumns;
       g.zb = shift_columns ? zb + panel * kIntColumns : nullptr;
+      const auto* scales = reinterpret_cast<const float*>(ctx.shared_scratch + scale_offset_) + n0 + panel * kIntColumns;
+      g.scale = linear_.ok ? scales : nullptr;
+      g.bias = scales + panels_ * kIntColumns;
+      g.clamp = linear_.clamp_before || linear_.clamp_after;
+      g.lo = static_cast<float>(linear_.lo);
+      g.hi = static_cast<float>(linear_.hi);
       g.ldc = direct ? s_.ym : buffered_ ? ld : kIntColumns;
       for (int64_t i = 0, m = 0; i < tiles.blocks; m += tiles.rows(i), i++) {
         g.A = A + m * pitch_;
@@ -224,14 +250,15 @@ class Int8Gemm final : public Kernel {
 
   GemmShape s_;
   std::vector<Epilogue> program_;  // zero or one
+  LinearEpilogue linear_;
   GemmGrid grid_;
   bool buffered_ = false;
   int shift_za_ = 0, shift_zb_ = 0;
   int64_t units_ = 0, pitch_ = 0, panels_ = 0, panel_bytes_ = 0;
   BatchPack a_batches_, b_batches_;
   std::shared_ptr<const void> packed_;
-  size_t shared_bytes_ = 0, thread_bytes_ = 0, a_offset_ = 0, b_offset_ = 0, sums_offset_ = 0, rows_offset_ = 0, columns_offset_ = 0,
-         c_offset_ = 0, vm_offset_ = 0;
+  size_t shared_bytes_ = 0, thread_bytes_ = 0, a_offset_ = 0, b_offset_ = 0, sums_offset_ = 0, scale_offset_ = 0, rows_offset_ = 0,
+         columns_offset_ = 0, c_offset_ = 0, vm_offset_ = 0;
 };
 
 }  // namespace

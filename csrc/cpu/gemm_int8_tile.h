@@ -56,6 +56,9 @@ struct IntTile {
   int32_t* C;
   int64_t lda, ldc, units;
   const int32_t *p, *cs, *q, *zb;
+  const float *scale, *bias;  // scale not null: C is f32, min(hi, max(lo, sum * scale[j] + bias[j]))
+  float lo, hi;
+  bool clamp;
   const void* next;  // 64 bytes prefetched per unit
 };
 
@@ -92,6 +95,15 @@ PTRT_NOINLINE void int_tile(const IntTile& g) {
         splat(g.q[i]) * load(g.zb + j * W);
   }
   int32_t* c = g.C;
+  if (g.scale) {
+    const vf lo = splat(g.lo), hi = splat(g.hi);
+    PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) PTRT_UNROLL for (int j = 0; j < kIntVectors; j++) {
+      vf x = __builtin_convertvector(acc[i][j], vf) * load(g.scale + j * W) + load(g.bias + j * W);
+      if (g.clamp) x = vmin(hi, vmax(lo, x));
+      store(c + j * W, (vi)x);
+    }
+    return;
+  }
   PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) PTRT_UNROLL for (int j = 0; j < kIntVectors; j++) store(c + j * W, acc[i][j]);
 }
 

@@ -11,9 +11,9 @@ namespace {
 
 // What one register of the program holds.
 struct Value {
-  enum Kind { kOther, kConst, kLoad, kChain } kind = kOther;
+  enum Kind { kOther, kConst, kLoads, kAcc, kChain } kind = kOther;
   double constant = 0;
-  int operand = 0;
+  int operands[2] = {-1, -1};  // kLoads: an operand, or the product of two
   LinearEpilogue chain;
 };
 
@@ -45,53 +45,94 @@ void clamp(LinearEpilogue& c, bool is_max, double bound) {
   c.hi = is_max ? std::max(c.hi, bound) : std::min(c.hi, bound);
 }
 
-Value evaluate(const LaunchDesc& desc, const std::vector<Value>& regs, const Instr& in, int bias_axis) {
-  Value v;
-  if (in.dtype != desc.acc_dtype) return v;
-  const auto arg = [&](int k) -> const Value& { return regs[static_cast<size_t>(in.args[k])]; };
-  switch (static_cast<Op>(in.op)) {
-    case Op::acc_: v.kind = Value::kChain; return v;
-    case Op::const_:
-      v.kind = Value::kConst;
-      v.constant = in.f;
+struct Recogniser {
+  const LaunchDesc& desc;
+  int axis;
+  bool dequantise;  // acc is an int32 that has to be cast
+  std::vector<Value> regs;
+
+  const Operand& operand(int k) const { return desc.epi_ins[static_cast<size_t>(k)]; }
+
+  Value evaluate(const Instr& in) const {
+    const auto arg = [&](int k) -> const Value& { return regs[static_cast<size_t>(in.args[k])]; };
+    Value v;
+    const auto op = static_cast<Op>(in.op);
+    if (op == Op::acc_) {
+      v.kind = dequantise ? Value::kAcc : Value::kChain;
       return v;
-    case Op::load_:
-      if (desc.epi_ins[static_cast<size_t>(in.args[0])].dtype != desc.acc_dtype) return v;
-      v.kind = Value::kLoad;
-      v.operand = in.args[0];
-      return v;
-    case Op::id_: return arg(0);
-    case Op::relu_:
-      v = arg(0);
-      if (v.kind != Value::kChain || (v.chain.clamp_before && v.chain.residual >= 0)) return Value{};
-      clamp(v.chain, true, 0.0);
-      return v;
-    case Op::add_:
-    case Op::mul_:
-    case Op::max_:
-    case Op::min_: break;
-    default: return v;
+    }
+    if (in.dtype != desc.outs[0].dtype) return v;
+    switch (op) {
+      case Op::const_:
+        v.kind = Value::kConst;
+        v.constant = in.f;
+        return v;
+      case Op::load_:
+        if (operand(in.args[0]).dtype != in.dtype) return v;
+        v.kind = Value::kLoads;
+        v.operands[0] = in.args[0];
+        return v;
+      case Op::cast_:
+        if (arg(0).kind == Value::kAcc) v.kind = Value::kChain;
+        return v;
+      case Op::id_: return arg(0);
+      case Op::relu_:
+        v = arg(0);
+        if (v.kind != Value::kChain || (v.chain.clamp_before && v.chain.residual >= 0)) return Value{};
+        clamp(v.chain, true, 0.0);
+        return v;
+      case Op::add_:
+      case Op::mul_:
+      case Op::max_:
+      case Op::min_: return binary(op, arg(0), arg(1));
+      default: return v;
+    }
   }
-  const bool left = arg(0).kind == Value::kChain;
-  const Value &x = left ? arg(0) : arg(1), &y = left ? arg(1) : arg(0);
-  if (x.kind != Value::kChain || y.kind == Value::kChain || y.kind == Value::kOther) return v;
-  v = x;
-  LinearEpilogue& c = v.chain;
-  const bool clamped = c.clamp_before || c.clamp_after;
-  switch (static_cast<Op>(in.op)) {
-    case Op::add_:
-      if (y.kind != Value::kLoad || !add_operand(c, desc.epi_ins[static_cast<size_t>(y.operand)], y.operand, bias_axis)) return Value{};
+
+  Value binary(Op op, const Value& a, const Value& b) const {
+    Value v;
+    if (op == Op::mul_ && a.kind == Value::kLoads && b.kind == Value::kLoads && a.operands[1] < 0 && b.operands[1] < 0) {
+      v.kind = Value::kLoads;
+      v.operands[0] = a.operands[0];
+      v.operands[1] = b.operands[0];
       return v;
-    case Op::mul_:
-      if (y.kind != Value::kConst || clamped || c.bias >= 0 || c.residual >= 0) return Value{};
-      c.alpha *= y.constant;
-      return v;
-    default:
-      if (y.kind != Value::kConst || std::isnan(y.constant) || (c.clamp_before && c.residual >= 0)) return Value{};
-      clamp(c, static_cast<Op>(in.op) == Op::max_, y.constant);
-      return v;
+    }
+    const bool left = a.kind == Value::kChain;
+    const Value &x = left ? a : b, &y = left ? b : a;
+    if (x.kind != Value::kChain || (y.kind != Value::kConst && y.kind != Value::kLoads)) return v;
+    v = x;
+    LinearEpilogue& c = v.chain;
+    bool ok = false;
+    if (op == Op::add_) {
+      ok = y.kind == Value::kLoads && y.operands[1] < 0 && add_operand(c, operand(y.operands[0]), y.operands[0], axis);
+    } else if (op == Op::mul_) {
+      ok = !c.clamp_before && !c.clamp_after && c.bias < 0 && c.residual < 0;
+      if (y.kind == Value::kConst) c.alpha *= y.constant;
+      else ok = ok && dequantise && multiply(c, y.operands[0]) && (y.operands[1] < 0 || multiply(c, y.operands[1]));
+    } else {
+      ok = y.kind == Value::kConst && !std::isnan(y.constant) && !(c.clamp_before && c.residual >= 0);
+      if (ok) clamp(c, op == Op::max_, y.constant);
+    }
+    return ok ? v : Value{};
   }
-}
+
+  bool multiply(LinearEpilogue& c, int number) const {
+    int& free = c.scale[0] < 0 ? c.scale[0] : c.scale[1];
+    if (free >= 0 || !only_along(operand(number), axis)) return false;
+    free = number;
+    return true;
+  }
+
+  LinearEpilogue result() {
+    for (const Instr& in : desc.epilogue) regs.push_back(evaluate(in));
+    LinearEpilogue e;
+    if (regs.back().kind == Value::kChain) {
+      e = regs.back().chain;
+      e.ok = true;
+    }
+    return e;
+  }
+};
 
 }  // namespace
 
@@ -104,12 +145,12 @@ LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis) {
     return none;
   }
   if (desc.acc_dtype != t) return none;
-  std::vector<Value> regs;
-  for (const Instr& in : desc.epilogue) regs.push_back(evaluate(desc, regs, in, bias_axis));
-  if (regs.back().kind != Value::kChain) return none;
-  LinearEpilogue e = regs.back().chain;
-  e.ok = true;
-  return e;
+  return Recogniser{desc, bias_axis, false, {}}.result();
+}
+
+LinearEpilogue dequantising_epilogue(const LaunchDesc& desc, int bias_axis) {
+  if (desc.epilogue.empty() || desc.acc_dtype != DType::i32 || desc.outs[0].dtype != DType::f32) return LinearEpilogue{};
+  return Recogniser{desc, bias_axis, true, {}}.result();
 }
 
 }  // namespace ptrt::PTRT_LEVEL

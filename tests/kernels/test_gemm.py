@@ -102,6 +102,29 @@ def test_attention_like_views() -> None:
     check(out.transpose(0, 2, 1, 3), exact(s, v), magnitude(s, v), 24)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=str)
+def test_few_rows_or_columns_read_the_large_operand_in_place(dtype: Any) -> None:
+    rng = np.random.default_rng(9)
+    for few in (1, 2, 3, 4):
+        for n, k in [(70, 40), (33, 129), (5, 16), (300, 67)]:
+            a, b = normal(rng, (2, few, k), dtype), normal(rng, (2, k, n), dtype)
+            columns = b.swapaxes(1, 2).copy().swapaxes(1, 2)
+            for matrix, form in ((b, "along n"), (columns, "along k")):
+                said: list[str] = []
+                (y,) = run("gemm", [a, matrix], [((2, few, n), dtype)], {"alpha": 0.5}, describe=said)
+                check(y, 0.5 * exact(a, b), magnitude(a, b), k)
+                # the transposed problem: few columns
+                (z,) = run("gemm", [matrix.swapaxes(1, 2), a.swapaxes(1, 2)], [((2, n, few), dtype)], {"alpha": 0.5}, describe=said)
+                check(z, 0.5 * exact(a, b).swapaxes(1, 2), magnitude(a, b).swapaxes(1, 2), k)
+                assert all(form in s for s in said)
+    bias = normal(rng, (70,), dtype)
+    a, b, r = normal(rng, (3, 40), dtype), normal(rng, (40, 70), dtype), normal(rng, (3, 70), dtype)
+    for matrix in (b, b.T.copy().T):
+        y = r.copy()
+        run("gemm", [a, matrix], [y], epilogue=lambda acc, c, x: E.relu(acc + c) + x, epi_ins=[np.broadcast_to(bias, (3, 70)), y])
+        check(y, np.maximum(exact(a, b) + bias.astype(np.float64), 0) + r, magnitude(a, b) + np.abs(bias) + np.abs(r), 40)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.float16], ids=str)
 def test_empty_sum_is_zero(dtype: Any) -> None:
     a, b = np.zeros((3, 0), dtype), np.zeros((0, 5), dtype)
@@ -129,7 +152,7 @@ def same_bits(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "m,n,k", [(1, 700, 300), (3, 500, 200), (7, 900, 1100), (200, 96, 1500), (50, 300, 64), (300, 1, 200), (300, 5, 64)]
+    "m,n,k", [(1, 700, 300), (3, 500, 200), (7, 900, 1100), (200, 96, 1500), (50, 300, 64), (300, 1, 200), (300, 5, 64), (900, 200, 8)]
 )
 def test_same_bits_for_any_thread_count(m: int, n: int, k: int) -> None:
     rng = np.random.default_rng(6)

@@ -20,6 +20,10 @@ def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np
     return rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
 
 
+def part(rng: np.random.Generator, batch: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n if rng.random() < 0.6 else 1 for n in batch)
+
+
 def reference(a: Any, b: Any, az: Any = 0, bz: Any = 0) -> np.ndarray[Any, Any]:
     wide = [np.asarray(x).astype(np.int64) for x in (a, b, az, bz)]
     return np.matmul(wide[0] - wide[2], wide[1] - wide[3]).astype(np.int32)
@@ -45,11 +49,18 @@ def test_strides_batches_and_zero_points(types: Any) -> None:
         nb = int(rng.integers(0, 3))
         batch = tuple(int(x) for x in rng.integers(1, 4, nb))
         m, n, k = (int(x) for x in rng.integers(1, 70, 3))
-        part = lambda: tuple(int(x) for x in np.where(rng.random(nb) < 0.6, batch, 1))  # noqa: E731
-        a = np.broadcast_to(strided(rng, integers(rng, (*part(), m, k), ta)), (*batch, m, k))
-        b = np.broadcast_to(strided(rng, integers(rng, (*part(), k, n), tb)), (*batch, k, n))
-        az = np.broadcast_to(integers(rng, (*part(), int(rng.choice([1, m])), 1), ta), (*batch, m, 1)) if rng.random() < 0.7 else None
-        bz = np.broadcast_to(integers(rng, (*part(), 1, int(rng.choice([1, n]))), tb), (*batch, 1, n)) if rng.random() < 0.7 else None
+        a = np.broadcast_to(strided(rng, integers(rng, (*part(rng, batch), m, k), ta)), (*batch, m, k))
+        b = np.broadcast_to(strided(rng, integers(rng, (*part(rng, batch), k, n), tb)), (*batch, k, n))
+        az = (
+            np.broadcast_to(integers(rng, (*part(rng, batch), int(rng.choice([1, m])), 1), ta), (*batch, m, 1))
+            if rng.random() < 0.7
+            else None
+        )
+        bz = (
+            np.broadcast_to(integers(rng, (*part(rng, batch), 1, int(rng.choice([1, n]))), tb), (*batch, 1, n))
+            if rng.random() < 0.7
+            else None
+        )
         y = strided(rng, np.zeros((*batch, m, n), np.int32))
         run("gemm", [a, b, az, bz], [y], consts=[1] if rng.random() < 0.5 else [], threads=int(rng.integers(1, 3)))
         np.testing.assert_array_equal(y, reference(a, b, 0 if az is None else az, 0 if bz is None else bz))
@@ -60,25 +71,31 @@ def test_empty_sum_is_zero() -> None:
     assert not y.any()
 
 
-@pytest.mark.parametrize("m", [1, 40, 300])
-def test_dequantised_result(m: int) -> None:
+DEQUANTISE: dict[str, Any] = {
+    "scale": (lambda acc, s, c, r: E.cast(acc, F32) * s, lambda x, s, c, r: x * s),
+    "scale bias relu": (lambda acc, s, c, r: E.relu(E.cast(acc, F32) * s + c), lambda x, s, c, r: np.maximum(x * s + c, 0)),
+    "two scales and a factor": (lambda acc, s, c, r: (s * c) * (E.cast(acc, F32) * 0.5), lambda x, s, c, r: x * 0.5 * s * c),
+    "residual": (lambda acc, s, c, r: E.cast(acc, F32) * s + c + r, lambda x, s, c, r: x * s + c + r),
+}
+
+
+@pytest.mark.parametrize("name", DEQUANTISE)
+def test_dequantised_result(name: str) -> None:
     rng = np.random.default_rng(2)
-    n, k = 70, 200
-    a, b = integers(rng, (m, k), np.uint8), integers(rng, (k, n), np.int8)
-    az = np.broadcast_to(np.array(117, np.uint8), (m, 1))
-    scale, bias = rng.random(n).astype(np.float32) * 1e-2, rng.standard_normal(n).astype(np.float32)
-    epi = [np.broadcast_to(x, (m, n)) for x in (scale, bias)]
-
-    def fn(acc: E.Var, s: E.Var, c: E.Var) -> E.Var:
-        return E.relu(E.cast(acc, F32) * s + c)
-
-    for threads in (1, 2):
-        (y,) = run("gemm", [a, b, az], [((m, n), F32)], epilogue=fn, epi_ins=epi, acc_dtype=I32, consts=[1], threads=threads)
+    program, numpy_program = DEQUANTISE[name]
+    for m, n, k in [(1, 70, 200), (40, 64, 33), (300, 33, 100)]:
+        a, b = integers(rng, (m, k), np.uint8), integers(rng, (k, n), np.int8)
+        az = np.broadcast_to(np.array(117, np.uint8), (m, 1))
+        scale, bias, r = rng.random(n).astype(F32) * np.float32(1e-2), rng.standard_normal(n).astype(F32), rng.random((m, n)).astype(F32)
+        epi = [np.broadcast_to(scale, (m, n)), np.broadcast_to(bias, (m, n)), r]
         exact = reference(a, b, az).astype(np.float64)
-        # |acc| < 2^24 here, so the cast is exact; multiplication and addition round once each
-        np.testing.assert_array_less(
-            np.abs(y - np.maximum(exact * scale + bias, 0)), 2.0**-23 * (np.abs(exact * scale) + np.abs(bias)) + 1e-30
-        )
+        wide = [np.float64(1) * x for x in epi]
+        # |acc| < 2^24, so the cast is exact; at most four roundings of the largest intermediate follow
+        bound = 4 * 2.0**-24 * (np.abs(exact * wide[0]) * (1 + np.abs(wide[1])) + np.abs(wide[1]) + np.abs(r)) + 1e-30
+        for threads, strides in ((1, "rows"), (2, "rows"), (1, "any")):
+            y = strided(rng, np.zeros((m, n), F32)) if strides == "any" else np.zeros((m, n), F32)
+            run("gemm", [a, b, az], [y], epilogue=program, epi_ins=epi, acc_dtype=I32, consts=[1], threads=threads)
+            assert np.all(np.abs(y - numpy_program(exact, *wide)) <= bound)
 
 
 def test_requantised_result() -> None:
