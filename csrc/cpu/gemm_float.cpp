@@ -45,7 +45,7 @@ class FloatGemm final : public Kernel {
     if (s_.batches == 0 || s_.M == 0 || s_.N == 0) return;
     choose_form(a, b);
     const bool few_rows = form_ != Form::kTiles;
-    nv_ = few_rows ? (s_.N <= L ? 1 : 2) : panel_vectors(s_.N, L);
+    nv_ = few_rows ? (s_.N <= L ? 1 : 2) : std::min(panel_vectors(s_.N, L), std::is_same_v<T, float> ? 3 : 2);
     nr_ = nv_ * L;
     panels_ = ceil_div(s_.N, nr_);
     const int64_t kblocks = s_.K > kWholeK && !few_rows ? ceil_div(s_.K, kBlockK) : 1;

@@ -1,5 +1,6 @@
 // The instances of tile.h. Partial tiles (fewer than NV * lanes columns) go through a stack buffer and one shared, not unrolled epilogue,
 // which keeps every instance small.
+#include <type_traits>
 #include <utility>
 
 #include "cpu/tile.h"
@@ -167,9 +168,12 @@ TileFn<T> pick(int mr, int nv) {
   switch (nv) {
     case 1: return pick<T, 1>(mr, std::make_integer_sequence<int, kMaxRows[1]>());
     case 2: return pick<T, 2>(mr, std::make_integer_sequence<int, kMaxRows[2]>());
-    case 3: return pick<T, 3>(mr, std::make_integer_sequence<int, kMaxRows[3]>());
-    default: return pick<T, 4>(mr, std::make_integer_sequence<int, kMaxRows[4]>());
+    default: break;
   }
+  if constexpr (std::is_same_v<T, float>)
+    return nv == 3 ? pick<T, 3>(mr, std::make_integer_sequence<int, kMaxRows[3]>())
+                   : pick<T, 4>(mr, std::make_integer_sequence<int, kMaxRows[4]>());
+  return nullptr;
 }
 
 constexpr int kSets = kMaxRows[2] > 6 ? 4 : 2;  // accumulator sets of one row: bounded by the number of registers

@@ -51,7 +51,7 @@ constexpr int kMaxRows[] = {0, 10, 6, 4, 0};
 constexpr int kMaxRows[] = {0, 8, 5, 0, 0};
 #endif
 
-// The tile of mr rows (1 .. kMaxRows[nv]) and nv column vectors (1 .. 4).
+// The tile of mr rows (1 .. kMaxRows[nv]) and nv column vectors (1 .. 4; f64: 1 .. 2, to keep the code small).
 TileFn<float> tile_f32(int mr, int nv);
 TileFn<double> tile_f64(int mr, int nv);
 
