@@ -2,7 +2,7 @@
 // keys and values that stays in L2, and for a tile of rows at a time makes scores, their exponentials and the weighted values. With more
 // than one block the softmax is online, so the score matrix never exists. Few queries (decoding) read keys and values in place instead.
 //
-// Measured: packing K^T and V costs 10 % of 12 heads x 128 x 64 and is worth it; V of unit stride and moderate pitch is read in place.
+// Measured: packing K^T and V costs 10 % of 12 heads x 128 x 64; reading V in place at a pitch of 3072 bytes costs more (L1 set conflicts).
 #include "cpu/attention_rows.h"
 #include "cpu/kernels.h"
 #include "cpu/vm.h"
@@ -43,8 +43,7 @@ class Attention final : public Kernel {
     wide_ = round_up(E_, L);
     const Rows k = rows(kK, 0, 0), v = rows(kV, 0, 0);
     stream_ = group_ * Sq_ <= kStreamRows && k.direct<S>() && v.direct<S>();
-    const int64_t pitch = (v.row < 0 ? -v.row : v.row) * static_cast<int64_t>(sizeof(S));
-    values_in_place_ = v.direct<S>() && E_ % L == 0 && pitch < 4096;
+    values_in_place_ = v.direct<S>() && E_ % L == 0 && (v.row == E_ || v.row == -E_);  // wider pitches share too few sets of L1
     const int64_t budget = kBlockElements / (D_ + E_ > 0 ? D_ + E_ : 1), least = 2 * L;
     const int64_t limit = stream_ ? kStreamKeys : budget < least ? least : budget > 1024 ? 1024 : budget;
     const int64_t blocks = (T_ + limit - 1) / limit;
@@ -70,10 +69,14 @@ class Attention final : public Kernel {
   }
 
  private:
+  struct Place {
+    int64_t head, query;
+  };
   struct Work {  // one task: its place in the problem and its scratch
     int64_t b = 0, g = 0, first = 0, count = 0, keys = 0;
     S *q, *scores, *kt, *vp, *temp, *mask, *out, *top, *sum;
     char *result, *vm;
+    Place* place;
     int64_t mask_at = -1, mask_block = -1;
     bool mask_filled = false;
     Work(const Attention& a, char* s)
@@ -87,7 +90,8 @@ class Attention final : public Kernel {
           top(a.at(s, 7)),
           sum(a.at(s, 8)),
           result(s + a.off_[9]),
-          vm(s + a.off_[10]) {}
+          vm(s + a.off_[10]),
+          place(reinterpret_cast<Place*>(s + a.off_[11])) {}
   };
   S* at(char* s, int k) const { return reinterpret_cast<S*>(s + off_[k]); }
 
@@ -138,6 +142,7 @@ class Attention final : public Kernel {
     place(most_, s);                                                              // sum
     place(epilogue_.empty() ? 0 : checked_mul(kTile, E_), 8);                     // result
     place(static_cast<int64_t>(epilogue_.scratch_bytes()), 1);                    // vm
+    place(most_, static_cast<int64_t>(sizeof(Place)));                            // place
     scratch_ = at;
   }
 
@@ -145,8 +150,8 @@ class Attention final : public Kernel {
     const Operand& o = desc.ins[which];
     return {o.data, o.dtype, b * o.strides[0] + h * o.strides[1], o.strides[2], o.shape[3] == 1 ? 1 : o.strides[3]};
   }
-  int64_t head(const Work& w, int64_t row) const { return w.g * group_ + (w.first + row) / Sq_; }
-  int64_t query(const Work& w, int64_t row) const { return (w.first + row) % Sq_; }
+  static int64_t head(const Work& w, int64_t row) { return w.place[row].head; }
+  static int64_t query(const Work& w, int64_t row) { return w.place[row].query; }
   int64_t limit(const Work& w, int64_t row) const {  // keys [0, limit) are visible
     if (!causal_) return w.keys;
     const int64_t n = query(w, row) + causal_offset_ + 1;
@@ -155,7 +160,14 @@ class Attention final : public Kernel {
 
   void load_query(const Work& w, int64_t row, S* to) const {
     const Operand& q = desc.ins[kQ];
-    load_row(to, q.dtype, q.data, w.b * q.strides[0] + head(w, row) * q.strides[1] + query(w, row) * q.strides[2], q.strides[3], D_);
+    const Rows r = rows(kQ, w.b, head(w, row));
+    const int64_t at = query(w, row) * r.row;
+    const S* direct = r.template direct<S>();
+    if (direct && D_ % L == 0) {
+      for (int64_t d = 0; d < D_; d += L) store(to + d, load(direct + at + d) * scale_);
+      return;
+    }
+    load_row(to, q.dtype, q.data, r.offset + at, r.col, D_);
     for (int64_t d = 0; d < D_; d++) to[d] *= scale_;
   }
 
@@ -184,14 +196,19 @@ class Attention final : public Kernel {
       const int64_t n = lengths.as<int64_t>()[w.b * lengths.strides[0]];
       w.keys = n < 0 ? 0 : n < T_ ? n : T_;
     }
-    int64_t most = 0;
+    int64_t most = 0, h = w.g * group_ + w.first / Sq_, s = w.first % Sq_;
     for (int64_t i = 0; i < w.count; i++) {
+      w.place[i] = {h, s};
+      if (++s == Sq_) {
+        s = 0;
+        h++;
+      }
       w.top[i] = -static_cast<S>(__builtin_inf());
       w.sum[i] = 0;
       const int64_t n = limit(w, i);
       most = n > most ? n : most;
     }
-    std::memset(w.out, 0, static_cast<size_t>(w.count * wide_) * sizeof(S));
+    if (causal_ || stream_ || most == 0) std::memset(w.out, 0, static_cast<size_t>(w.count * wide_) * sizeof(S));
     for (int64_t k0 = 0; k0 < most; k0 += block_keys_) {
       const int64_t n = most - k0 < block_keys_ ? most - k0 : block_keys_;
       if (stream_) stream_block(w, k0, n);
@@ -269,12 +286,14 @@ class Attention final : public Kernel {
 
   void finish(Work& w) const {
     const Operand& y = desc.outs[0];
+    const bool in_place = epilogue_.empty() && y.dtype == (sizeof(S) == 4 ? DType::f32 : DType::f64) && y.strides[3] == 1 && E_ % L == 0;
     for (int64_t i = 0; i < w.count; i++) {
       S* o = w.out + i * wide_;
+      const int64_t at = w.b * y.strides[0] + head(w, i) * y.strides[1] + query(w, i) * y.strides[2];
+      S* to = in_place ? y.template as<S>() + at : o;
       const S inverse = w.sum[i] == 0 ? S(0) : S(1) / w.sum[i];
-      for (int64_t j = 0; j < wide_; j += L) store(o + j, load(o + j) * inverse);
-      if (epilogue_.empty())
-        store_row(o, y.dtype, y.data, w.b * y.strides[0] + head(w, i) * y.strides[1] + query(w, i) * y.strides[2], y.strides[3], E_);
+      for (int64_t j = 0; j < wide_; j += L) store(to + j, load(o + j) * inverse);
+      if (epilogue_.empty() && !in_place) store_row(o, y.dtype, y.data, at, y.strides[3], E_);
     }
     if (epilogue_.empty()) return;
     for (int64_t i = 0; i < w.count;) {  // boxes of at most kTile queries of one head
@@ -295,7 +314,7 @@ class Attention final : public Kernel {
   int64_t causal_offset_ = 0;
   int64_t B_ = 0, H_ = 0, Sq_ = 0, D_ = 0, G_ = 0, T_ = 0, E_ = 0;
   int64_t group_ = 1, most_ = 0, wide_ = 0, block_keys_ = 0, scratch_ = 0;
-  int64_t off_[11] = {};
+  int64_t off_[12] = {};
   RowSplit chunks_{1, 1};
 };
 

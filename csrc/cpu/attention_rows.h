@@ -20,23 +20,23 @@ PTRT_INLINE vd tanh_of(vd x) {
   for (int i = 0; i < WD; i++) x[i] = __builtin_tanh(x[i]);
   return x;
 }
-template <class S>
-PTRT_INLINE Vec<S> larger(Vec<S> a, Vec<S> b) {
-  return a > b ? a : b;
+PTRT_INLINE vf larger(vf a, vf b) { return vmax(a, b); }  // the second if either is NaN
+PTRT_INLINE vd larger(vd a, vd b) { return a > b ? a : b; }
+
+// Swaps neighbouring runs of D lanes.
+template <int D, class V, int... I>
+PTRT_INLINE V swap_lanes(V x, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(x, x, (I ^ D)...);
 }
-template <class S>
+template <class S, int D = Lanes<S>::n / 2>
 PTRT_INLINE S fold_max(Vec<S> x) {
-  S m = x[0];
-  for (int i = 1; i < Lanes<S>::n; i++) m = x[i] > m ? x[i] : m;
-  return m;
+  if constexpr (D == 0) return x[0];
+  else return fold_max<S, D / 2>(larger(x, swap_lanes<D>(x, std::make_integer_sequence<int, Lanes<S>::n>())));
 }
-template <class S>
+template <class S, int D = Lanes<S>::n / 2>
 PTRT_INLINE S fold_sum(Vec<S> x) {  // a tree over the lanes
-  S t[Lanes<S>::n];
-  store(t, x);
-  for (int w = Lanes<S>::n / 2; w; w /= 2)
-    for (int i = 0; i < w; i++) t[i] += t[i + w];
-  return t[0];
+  if constexpr (D == 0) return x[0];
+  else return fold_sum<S, D / 2>(x + swap_lanes<D>(x, std::make_integer_sequence<int, Lanes<S>::n>()));
 }
 template <class S>
 PTRT_INLINE Vec<S> lane_numbers() {
@@ -118,15 +118,48 @@ template <class S>
 void pack_values(const Rows& v, int64_t first, int64_t count, int64_t width, S* to, S* temp) {
   constexpr int L = Lanes<S>::n;
   const int64_t vecs = (width + L - 1) / L;
+  const S* direct = width % L == 0 ? v.direct<S>() : nullptr;
   std::memset(temp, 0, static_cast<size_t>(vecs * L) * sizeof(S));
   for (int64_t t = 0; t < count; t++) {
-    load_row(temp, v.type, v.data, v.offset + (first + t) * v.row, v.col, width);
+    const S* from = direct ? direct + (first + t) * v.row : temp;
+    if (!direct) load_row(temp, v.type, v.data, v.offset + (first + t) * v.row, v.col, width);
     for (int64_t p = 0; p < vecs; p += 2) {
       const int64_t nv = p + 1 < vecs ? 2 : 1;
       S* out = to + p * L * count + t * nv * L;
-      for (int64_t j = 0; j < nv; j++) store(out + j * L, load(temp + (p + j) * L));
+      for (int64_t j = 0; j < nv; j++) store(out + j * L, load(from + (p + j) * L));
     }
   }
+}
+
+// Scores as the softmax sees them: capped, masked; -inf from `visible` on. Returns their maximum (NaN counts as nothing).
+template <bool kPlain, class S>
+PTRT_INLINE S prepare_scores(S* x, int64_t visible, S softcap, const S* mask) {
+  constexpr int L = Lanes<S>::n;
+  using V = Vec<S>;
+  const V none = V{} - static_cast<S>(__builtin_inf());
+  V top = none;
+  int64_t j = 0;
+  for (; j + L <= visible; j += L) {
+    V s = load(x + j);
+    if (!kPlain) {
+      if (softcap > 0) s = tanh_of(s / softcap) * softcap;
+      if (mask) s += load(mask + j);
+      store(x + j, s);
+    }
+    top = larger(s, top);
+  }
+  if (j < visible) {
+    V s = load(x + j);
+    if (!kPlain) {
+      if (softcap > 0) s = tanh_of(s / softcap) * softcap;
+      if (mask)
+        for (int64_t i = j; i < visible; i++) s[i - j] += mask[i];
+    }
+    s = lane_numbers<S>() < V{} + static_cast<S>(visible - j) ? s : none;
+    store(x + j, s);
+    top = larger(s, top);
+  }
+  return fold_max<S>(top);
 }
 
 // Turns `visible` scores of a row into exp(score - max) and zeroes the rest up to `end` (a multiple of the lanes). Updates the running
@@ -136,25 +169,9 @@ S softmax_row(S* x, int64_t visible, int64_t end, S softcap, const S* mask, S& r
   constexpr int L = Lanes<S>::n;
   using V = Vec<S>;
   const S inf = static_cast<S>(__builtin_inf());
-  const V none = V{} - inf, lane = lane_numbers<S>();
-  V top = none;
-  const int64_t whole = visible / L * L;
-  for (int64_t j = 0; j < visible; j += L) {
-    V s = load(x + j);
-    if (softcap > 0) s = tanh_of(s / softcap) * softcap;
-    if (mask) {
-      if (j < whole) {
-        s += load(mask + j);
-      } else {
-        for (int64_t i = j; i < visible; i++) s[i - j] += mask[i];
-      }
-    }
-    if (j >= whole) s = lane < V{} + static_cast<S>(visible - j) ? s : none;
-    store(x + j, s);
-    top = larger<S>(s, top);
-  }
-  const S block_max = fold_max<S>(top), new_max = running_max > block_max ? running_max : block_max;
-  const S shift = new_max == -inf ? S(0) : new_max;
+  const S block_max =
+      softcap > 0 || mask ? prepare_scores<false>(x, visible, softcap, mask) : prepare_scores<true>(x, visible, softcap, mask);
+  const S new_max = running_max > block_max ? running_max : block_max, shift = new_max == -inf ? S(0) : new_max;
   V sum = {};
   int64_t j = 0;
   for (; j < visible; j += L) {
@@ -163,9 +180,9 @@ S softmax_row(S* x, int64_t visible, int64_t end, S softcap, const S* mask, S& r
     store(x + j, e);
   }
   for (; j < end; j += L) store(x + j, V{});
-  const S factor = running_max == new_max ? S(1)
-                   : sizeof(S) == 4       ? S(__builtin_expf(running_max - shift))
-                                          : S(__builtin_exp(running_max - shift));
+  S factor = 1;
+  if (running_max != new_max && running_max != -inf)
+    factor = sizeof(S) == 4 ? S(__builtin_expf(static_cast<float>(running_max - shift))) : S(__builtin_exp(running_max - shift));
   running_sum = running_sum * factor + fold_sum<S>(sum);
   running_max = new_max;
   return factor;

@@ -96,6 +96,8 @@ def attention(b: int, heads: int, s: int, t: int, d: int) -> None:
     mask = np.zeros((b, 1, 1, t), np.float32)
     view = {k: a.reshape(b, -1, heads, d).transpose(0, 2, 1, 3) for k, a in x.items()}
     y = np.empty((b, s, heads, d), np.float32).transpose(0, 2, 1, 3)
+    if s == 1:  # decoding: keys and values come from a cache that has heads outside
+        view = {k: np.ascontiguousarray(a) for k, a in view.items()}
     inputs = {k: np.ascontiguousarray(a) for k, a in view.items()}
     inputs["k"] = np.ascontiguousarray(inputs["k"].swapaxes(2, 3))
     nodes = [
