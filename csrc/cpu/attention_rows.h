@@ -1,6 +1,6 @@
 // Pieces of attention that work on rows: packing keys and values, masked softmax of a block of scores, the streaming path for few queries.
 #pragma once
-#include "cpu/recurrent_io.h"
+#include "cpu/float_rows.h"
 #include "cpu/tile.h"
 #include "cpu/vmath.h"
 

@@ -1,7 +1,7 @@
 // A recurrent layer as the kernel sees it: checked sizes, gate configuration, and the order in which weights and gate columns are kept.
 #pragma once
+#include "cpu/float_rows.h"
 #include "cpu/recurrent_gates.h"
-#include "cpu/recurrent_io.h"
 #include "cpu/recurrent_quant.h"
 
 namespace ptrt::PTRT_LEVEL {
