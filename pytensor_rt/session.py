@@ -125,7 +125,8 @@ class InferenceSession:
     @property
     def isa(self) -> str:
         """The ISA level of the kernels in use: v2, v3, v4, v4x or neon."""
-        return self._memory.isa
+        isa: str = self._memory.isa
+        return isa
 
     # ----------------------------------------------------------------------------------------------------------------- running
     def run(self, output_names: Sequence[str] | None, input_feed: Feeds, run_options: Any = None) -> list[Any]:
@@ -303,17 +304,24 @@ class Runner:
         self._program = bound.program if bound.simple else None
         if self._program is not None:
             self._program.attach(self._in, self._out)
-            self.replay = self._program.replay
         self.plan = bound.plan
 
     def replay(self) -> None:
-        """Run the plan on the current contents of `inputs`, leaving the results in `outputs`."""
-        self._segment.bound.run(self._in, self._out, {})
+        """Run the plan on the current contents of `inputs`, leaving the results in `outputs`. Raises ExecutionError for bad data."""
+        if self._program is None:
+            self._segment.bound.run(self._in, self._out, {})
+            return
+        try:
+            self._program.replay()
+        except self._memory.native.LaunchError as e:
+            raise self._segment.bound.failure(e) from None
 
     def profile(self, repeat: int = 10) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Median nanoseconds of every launch of the plan over `repeat` runs."""
         bound = self._segment.bound
-        return np.median([bound.profile(self._in, self._out) for _ in range(repeat)], axis=0).astype(np.int64)
+        times = np.array([bound.profile(self._in, self._out) for _ in range(max(1, repeat))])
+        middle: np.ndarray[Any, np.dtype[np.int64]] = np.median(times, axis=0).astype(np.int64)
+        return middle
 
     def report(self) -> PlanReport:
         """The plan report of this runner."""

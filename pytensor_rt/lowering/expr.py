@@ -99,7 +99,7 @@ def where(c: Var, a: Operand, b: Operand) -> Var:
     """`a` where `c` (bool) else `b`; at least one of a, b is a Var and gives the dtype."""
     like = a if isinstance(a, Var) else b
     assert isinstance(like, Var)
-    one = lambda v: v if isinstance(v, Var) else Var(c.builder, c.builder.emit("const", (_scalar(v, like.dtype),), like.dtype), like.dtype)
+    one: Any = lambda v: v if isinstance(v, Var) else Var(c.builder, c.builder.emit("const", (_scalar(v, like.dtype),), like.dtype), like.dtype)
     return emit("where", c, one(a), one(b), dtype=like.dtype)
 
 

@@ -64,10 +64,10 @@ class SymInt(int):
     def __abs__(self) -> int:
         return self if self >= 0 else -self
 
-    def __divmod__(self, other: int) -> tuple[int, int]:  # type: ignore[override]
+    def __divmod__(self, other: int) -> tuple[int, int]:
         return self // other, self % other
 
-    def __rdivmod__(self, other: int) -> tuple[int, int]:  # type: ignore[override]
+    def __rdivmod__(self, other: int) -> tuple[int, int]:
         return other // self, other % self
 
     def _concrete(self) -> int:
@@ -132,7 +132,7 @@ def _combine(name: str, a: int, b: int) -> int:
     found = _simplify(name, a, b)
     if found is not None:
         return found
-    rec = a._rec if type(a) is SymInt else b._rec  # type: ignore[union-attr, attr-defined]
+    rec = a._rec if type(a) is SymInt else b._rec  # type: ignore[attr-defined]
     ra, rb = _ref(a), _ref(b)
     if ra == rb and name in ("sub", "mod", "floordiv"):
         if name == "sub":
@@ -157,7 +157,7 @@ def _combine(name: str, a: int, b: int) -> int:
 
 
 def _compare(name: str, a: int, b: int) -> bool:
-    rec = a._rec if type(a) is SymInt else b._rec  # type: ignore[union-attr, attr-defined]
+    rec = a._rec if type(a) is SymInt else b._rec  # type: ignore[attr-defined]
     ra, rb = _ref(a), _ref(b)
     if ra == rb:
         return bool(_FUNCTIONS[name](0, 0))

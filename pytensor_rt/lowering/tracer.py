@@ -162,7 +162,7 @@ class Tracer:
         """A constant int64 tensor from integers that may be symbolic (a list, or one integer for rank 0 with shape=())."""
         flat = [values] if not isinstance(values, (list, tuple)) else list(values)
         if any(is_symbolic(v) for v in flat):
-            a = np.empty(len(flat), object)
+            a: Array = np.empty(len(flat), object)
             a[:] = flat
         else:
             a = np.array(flat, dtype)
@@ -251,7 +251,7 @@ class Tracer:
             self.fail(str(e))
         program = tuple(b.code)
         if all_known and self._may_fold(xs, size_of(shape), size_of(shape) * out_dtype.itemsize):
-            value = ref.evaluate(program, [x.value for x in operands], None, shape, out_dtype)
+            value = ref.evaluate(program, [v for x in operands if (v := x.value) is not None], None, shape, out_dtype)
             return self.known(value, shape, out_dtype)
         return self.map_program(program, [x.expand(shape) for x in operands], shape, out_dtype)
 

@@ -311,8 +311,8 @@ def tree_ensemble_regressor(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
 def tree_ensemble_classifier(t: Tracer, x: Tensor, **attrs: Any) -> tuple[Tensor, Tensor]:
     x = _as_float(t, _rows(t, x))
     strings, ints = attrs.get("classlabels_strings"), attrs.get("classlabels_int64s")
-    n = len(strings or ints)
-    weights = attrs.get("class_weights")
+    n = len(strings or ints or ())
+    weights: Any = attrs.get("class_weights")
     if attrs.get("class_weights_as_tensor") is not None:
         weights = np.asarray(attrs["class_weights_as_tensor"]).tolist()
     ids = attrs["class_ids"]

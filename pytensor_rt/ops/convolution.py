@@ -94,7 +94,7 @@ def conv_integer(
 ) -> Tensor:  # fmt: skip
     check_conv(t, x, w, group)
     params, out = window(t, x.shape[2:], w.shape[2:], strides, pads, dilations, auto_pad)
-    scalar = lambda z: t.reshape(z, ()) if z is not None and z.size == 1 else z
+    scalar: Any = lambda z: t.reshape(z, ()) if z is not None and z.size == 1 else z
     return record_conv(t, [x, w, None, scalar(x_zero), scalar(w_zero)], params, out, group, I32)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
 from .reduction import reduce_axes
@@ -75,8 +77,8 @@ def _pair(t: Tracer, a: Tensor, la: str, b: Tensor, lb: str, later: str) -> tupl
         out = batch + rows + cols
         return t.map(lambda p, q: p * q, _arrange(a, la, out), _arrange(b, lb, out)), out
     sizes = dict(zip(la, a.shape)) | {c: n for c, n in zip(lb, b.shape) if n != 1 or c not in la}
-    dims = lambda labels: tuple(sizes[c] for c in labels)
-    full = lambda x, lx, order: _arrange(x, lx, order).expand(dims(order))
+    dims: Any = lambda labels: tuple(sizes[c] for c in labels)
+    full: Any = lambda x, lx, order: _arrange(x, lx, order).expand(dims(order))
     a2 = t.reshape(full(a, la, batch + rows + inner), (*dims(batch), size_of(dims(rows)), size_of(dims(inner))))
     b2 = t.reshape(full(b, lb, batch + inner + cols), (*dims(batch), size_of(dims(inner)), size_of(dims(cols))))
     y = t.record("gemm", [a2, b2], [((*dims(batch), a2.shape[-2], b2.shape[-1]), a.dtype)])[0]

@@ -81,7 +81,8 @@ def _int_pow(x: Var, y: Var) -> Var:
 
     if is_float(y.dtype):
         return e.cast(e.pow_(e.cast(x, F64), e.cast(y, F64)), x.dtype)
-    return e.pow_(x, e.cast(y, x.dtype))
+    power: Var = e.pow_(x, e.cast(y, x.dtype))
+    return power
 
 
 @op("Mod")
@@ -121,7 +122,8 @@ def mean(t: Tracer, *xs: Tensor, **_: Any) -> Tensor:
 
 @op("Clip")
 def clip(t: Tracer, x: Tensor, lo: Tensor | None = None, hi: Tensor | None = None, *, min: float | None = None, max: float | None = None, **_: Any) -> Tensor:
-    operands, bounds = [x], []
+    operands: list[Tensor] = [x]
+    bounds: list[tuple[str, int, float | None]] = []
     for name, bound, attr in (("max", lo, min), ("min", hi, max)):
         if bound is not None:
             bounds.append((name, len(operands), None))

@@ -70,7 +70,7 @@ def qlinear_matmul(
     acc = matmul_like(t, a, b, I32, a_zero, b_zero)
     if a_scale.ndim == 1 and a_scale.shape[0] != 1:
         a_scale = a_scale.unsqueeze(1)
-    one = lambda s: t.reshape(s, ()) if s.size == 1 else s
+    one: Any = lambda s: t.reshape(s, ()) if s.size == 1 else s
 
     def requantize(v: e.Var, p: e.Var, q: e.Var, r: e.Var, z: e.Var) -> e.Var:
         scaled = e.cast(v, F32) * (e.cast(p, F32) * e.cast(q, F32) / e.cast(r, F32))

@@ -82,7 +82,7 @@ def one_hot(t: Tracer, index: Tensor, depth_in: Tensor, values: Tensor, *, axis:
     i = i.unsqueeze(a)
     classes = t.reshape(t.iota(depth), (depth, *(1,) * (index.ndim - a)))
     off, on = values.slice(0, 0, 1).squeeze(0), values.slice(0, 1, 1).squeeze(0)
-    hit = lambda k, c: e.land(e.where(k < 0, k + depth, k) == c, c == c)
+    hit: Any = lambda k, c: e.land(e.where(k < 0, k + depth, k) == c, c == c)
     return t.map(lambda k, c, no, yes: e.where(hit(k, c), yes, no), i, classes, off, on)
 
 

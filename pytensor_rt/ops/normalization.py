@@ -33,7 +33,7 @@ def softmax_flat(t: Tracer, x: Tensor, *, axis: int = 1) -> Tensor:
 
 def normalize(t: Tracer, x: Tensor, scale: Tensor | None, bias: Tensor | None, kind: str, axes: tuple[int, ...], epsilon: float, stats: bool = False) -> Any:
     """A normalize launch; scale and bias broadcast to x."""
-    full = lambda p: None if p is None else p.expand(x.shape)
+    full: Any = lambda p: None if p is None else p.expand(x.shape)
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
     outs = [(x.shape, x.dtype), (kept, F32) if stats and wants(t, 1) else None, (kept, F32) if stats and wants(t, 2) else None]
     values = t.record("normalize", [x, full(scale), full(bias)], outs, {"op": kind, "axes": axes, "epsilon": float(epsilon)})
@@ -65,7 +65,7 @@ def group_normalization(t: Tracer, x: Tensor, scale: Tensor, bias: Tensor, *, nu
     n, c = x.shape[:2]
     shape = (n, num_groups, c // num_groups, *x.shape[2:])
     if scale.shape[0] == num_groups and t.node.opset < 21:  # opset 18: one scale per group
-        spread = lambda p: t.reshape(p, (num_groups, *(1,) * (x.ndim - 1)))
+        spread: Any = lambda p: t.reshape(p, (num_groups, *(1,) * (x.ndim - 1)))
     else:
         spread = lambda p: t.reshape(p, (num_groups, c // num_groups, *(1,) * (x.ndim - 2)))
     y = normalize(t, t.reshape(x, shape), spread(scale), spread(bias), "layer", tuple(range(2, x.ndim + 1)), epsilon)
@@ -77,14 +77,14 @@ def batch_normalization(
     t: Tracer, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, *, epsilon: float = 1e-5, momentum: float = 0.9, training_mode: int = 0,
     spatial: int = 1, is_test: int = 0, consumed_inputs: Any = None,
 ) -> Any:  # fmt: skip
-    one = (lambda p: t.reshape(p, (p.shape[0], *(1,) * (x.ndim - 2))) if x.ndim > 2 else p) if spatial else (lambda p: p)
+    one: Any = (lambda p: t.reshape(p, (p.shape[0], *(1,) * (x.ndim - 2))) if x.ndim > 2 else p) if spatial else (lambda p: p)
     if training_mode:
         axes = (0, *range(2, x.ndim))
         kept = tuple(n if i == 1 else 1 for i, n in enumerate(x.shape))
         m = reduce_axes(t, x, "mean", axes, True)
         v = reduce_axes(t, t.map(lambda a, b: (a - b) * (a - b), x, m), "mean", axes, True)
         y = t.map(lambda a, b, c, s, o: (a - b) / e.sqrt(c + epsilon) * s + o, x, m, v, one(scale), one(bias))
-        blend = lambda old, new: t.map(lambda a, b: a * momentum + b * (1 - momentum), old, t.reshape(new, (kept[1],)))
+        blend: Any = lambda old, new: t.map(lambda a, b: a * momentum + b * (1 - momentum), old, t.reshape(new, (kept[1],)))
         return y, blend(mean, m), blend(var, v)
     factor = t.map(lambda s, v: s / e.sqrt(v + epsilon), scale, var)
     shift = t.map(lambda b, m, f: b - m * f, bias, mean, factor)

@@ -46,7 +46,7 @@ def recurrent(
     x = ins[0]
     assert x is not None
     if layout:
-        swap = lambda v: None if v is None else v.permute((1, 0, 2))
+        swap: Any = lambda v: None if v is None else v.permute((1, 0, 2))
         ins[0], ins[5], ins[6] = swap(ins[0]), swap(ins[5]), swap(ins[6])
         x = ins[0]
         assert x is not None

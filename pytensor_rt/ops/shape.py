@@ -313,5 +313,5 @@ def trilu(t: Tracer, x: Tensor, k_in: Tensor | None = None, *, upper: int = 1) -
         return x
     rows, cols = t.iota(n).unsqueeze(1), t.iota(m).unsqueeze(0)
     zero = False if x.dtype.kind == "b" else 0
-    keep = (lambda r, c: c - r >= k) if upper else (lambda r, c: c - r <= k)
+    keep: Any = (lambda r, c: c - r >= k) if upper else (lambda r, c: c - r <= k)
     return t.map(lambda v, r, c: e.where(keep(r, c), v, zero), x, rows, cols)

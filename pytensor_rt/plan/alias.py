@@ -39,8 +39,8 @@ def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
     root: dict[Buffer, Buffer] = {}
     n_writers: dict[Buffer, int] = {}
     for launch in launches:
-        for o in launch.writes():
-            n_writers[o.buffer] = n_writers.get(o.buffer, 0) + 1
+        for w in launch.writes():
+            n_writers[w.buffer] = n_writers.get(w.buffer, 0) + 1
 
     def find(b: Buffer) -> Buffer:
         while b in root:

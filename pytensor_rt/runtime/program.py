@@ -121,12 +121,19 @@ class BoundPlan:
                 else:
                     self.program.run(inputs, outputs, *step)
         except self.memory.native.LaunchError as e:
-            launch = self.native[e.launch]
-            raise ExecutionError(f"{describe_nodes(launch)}: {e} ({_operands(launch)})") from None
+            raise self.failure(e) from None
+
+    def failure(self, e: Any) -> ExecutionError:
+        """The typed error for a native LaunchError: it names the ONNX nodes and operands."""
+        launch = self.native[e.launch]
+        return ExecutionError(f"{describe_nodes(launch)}: {e} ({_operands(launch)})")
 
     def profile(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
         """One run; nanoseconds per native launch. Only for plans without host calls."""
-        return self.program.profile(inputs, outputs)
+        try:
+            return self.program.profile(inputs, outputs)
+        except self.memory.native.LaunchError as e:
+            raise self.failure(e) from None
 
     def _call(self, call: HostCall, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any]) -> None:
         values = call.fn(*[None if t is None else self.read(t, inputs, outputs, host) for t in call.ins])
@@ -169,7 +176,7 @@ class BoundPlan:
                 return found
         raw = (ctypes.c_char * max(1, t.buffer.nbytes)).from_address(address)
         k = t.dtype.itemsize
-        view: Any = np.ndarray(t.shape, t.dtype, raw, k * t.offset, tuple(k * s for s in t.strides))
+        view: Any = np.ndarray(t.shape, t.dtype, memoryview(raw), k * t.offset, tuple(k * s for s in t.strides))
         if t.buffer.kind == ARENA:
             self._views[t] = view
         return view

@@ -50,7 +50,7 @@ class ReferenceBound(BoundPlan):
                     raise ExecutionError(f"{describe_nodes(launch)}: {e}") from None
 
     def _launch(self, launch: Launch, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
-        view = lambda t: None if t is None else self.read(t, inputs, outputs, {})
+        view: Any = lambda t: None if t is None else self.read(t, inputs, outputs, {})
         ins = [np.empty(t.shape, t.dtype) if k == 0 and launch.prologue and t is not None else view(t) for k, t in enumerate(launch.ins)]
         results = ref.execute(
             launch.kernel, ins, [None if o is None else (o.shape, o.dtype) for o in launch.outs], launch.params, launch.body, launch.prologue,

@@ -15,7 +15,7 @@ def native() -> ModuleType:
         from ... import _native
     except ImportError as e:
         raise DeviceError(f"device 'cpu' needs the compiled extension, which this installation lacks ({e}); reinstall with a C++ compiler") from e
-    return _native  # type: ignore[no-any-return]
+    return _native
 
 
 def isa_level() -> str:
