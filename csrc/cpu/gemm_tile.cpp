@@ -181,7 +181,7 @@ constexpr int kSets = kMaxRows[2] > 6 ? 4 : 2;  // accumulator sets of one row: 
 template <class T>
 TileFn<T> pick_small(int mr, int nv) {
   static constexpr TileFn<T> fns[2][4] = {
-      {small_tile<T, 1, 1, 2 * kSets>, small_tile<T, 2, 1, kSets>, small_tile<T, 3, 1, kSets>, small_tile<T, 4, 1, 2>},
+      {small_tile<T, 1, 1, kSets>, small_tile<T, 2, 1, kSets>, small_tile<T, 3, 1, kSets / 2>, small_tile<T, 4, 1, kSets / 2>},
       {small_tile<T, 1, 2, kSets>, small_tile<T, 2, 2, kSets>, small_tile<T, 3, 2, kSets / 2>, small_tile<T, 4, 2, kSets / 2>},
   };
   return fns[nv - 1][mr - 1];

@@ -38,16 +38,21 @@ def available_cpus() -> int:
 class Memory:
     """What the programs of one session share: the arena, the packed weights, the ISA level and the thread count."""
 
-    def __init__(self, threads: int, isa: str, packs: Any = None) -> None:
+    def __init__(self, threads: int, isa: str, packs: Any = None, packed: list[Any] | None = None) -> None:
         self.native = native()
         self.threads, self.isa = threads, isa
         self.arena = self.native.Arena()
         self.packs = packs if packs is not None else self.native.Packs()
+        self.packed = packed if packed is not None else []  # packs are found by address: their sources must not be freed and reused
 
     def sibling(self) -> Memory:
         """Memory with its own arena that shares the packed weights."""
-        return Memory(self.threads, self.isa, self.packs)
+        return Memory(self.threads, self.isa, self.packs, self.packed)
 
     def program(self, code: Any, consts: list[Any], mapped: list[bool]) -> Any:
         """Bind an encoded plan (see runtime/encode.py)."""
-        return self.native.Program(code, consts, mapped, self.isa, self.arena, self.packs, self.threads)
+        before = self.packs.nbytes
+        program = self.native.Program(code, consts, mapped, self.isa, self.arena, self.packs, self.threads)
+        if self.packs.nbytes != before:
+            self.packed += consts
+        return program
