@@ -49,7 +49,9 @@ class Process:
         self.runtime, self.timeout = runtime, timeout
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
         command = [sys.executable, str(HERE / "worker.py"), runtime]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, bufsize=0)
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # installed packages have bytecode
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.log, bufsize=0, env=environment)
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send a command and wait for its answer. Raises WorkerError."""

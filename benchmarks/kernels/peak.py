@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 _SOURCE = r"""
+#include <chrono>
 #if defined(__AVX512F__)
 #define BYTES 64
 #elif defined(__AVX__)
@@ -29,18 +30,30 @@ _SOURCE = r"""
 #define BYTES 16
 #endif
 typedef float V __attribute__((vector_size(BYTES)));
-extern "C" double multiply_adds(long rounds, float* out) {
-    V c[12], a, b;
+static double multiply_adds(long rounds, float* out) {
+    V a, b;
     for (int i = 0; i < BYTES / 4; ++i) { a[i] = out[0]; b[i] = out[1]; }
-    for (int k = 0; k < 12; ++k) c[k] = b * float(k);
-    for (long r = 0; r < rounds; ++r) {
-#pragma GCC unroll 12
-        for (int k = 0; k < 12; ++k) { c[k] = c[k] * a + b; asm volatile("" : "+" REGISTER(c[k])); }
-    }
-    V s = c[0];
-    for (int k = 1; k < 12; ++k) s += c[k];
+#define EACH(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11)
+#define START(k) V c##k = b * float(k);
+#define STEP(k) c##k = c##k * a + b; asm volatile("" : "+" REGISTER(c##k));
+#define SUM(k) s += c##k;
+    EACH(START)
+    for (long r = 0; r < rounds; ++r) { EACH(STEP) }
+    V s = {};
+    EACH(SUM)
     out[2] = s[0];
     return double(rounds) * 12 * (BYTES / 4) * 2;
+}
+// The highest rate over pieces of about a millisecond: a preempted piece does not count.
+extern "C" double best_rate(int pieces, float* out) {
+    double best = 0;
+    for (int i = 0; i < pieces; ++i) {
+        auto start = std::chrono::steady_clock::now();
+        double done = multiply_adds(200000, out);
+        double rate = done / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        if (rate > best) best = rate;
+    }
+    return best;
 }
 """
 
@@ -54,25 +67,30 @@ class Peak:
     source: str
 
 
-def _best(work: Callable[[int], float], threads: int, repeat: int = 7) -> float:
-    """The highest total rate over `repeat` tries of `work(thread)` (which returns its amount of work) on all threads at once."""
+def _together(work: Callable[[int], float], threads: int) -> float:
+    """The sum of what `work(thread)` returns when all threads run it at once."""
+    results = [0.0] * threads
+    gate = threading.Barrier(threads)
+
+    def one(i: int) -> None:
+        gate.wait()
+        results[i] = work(i)
+
+    pool = [threading.Thread(target=one, args=(i,)) for i in range(threads)]
+    for t in pool:
+        t.start()
+    for t in pool:
+        t.join()
+    return sum(results)
+
+
+def _best_of(repeat: int, amount: float, work: Callable[[], object]) -> float:
+    """The highest rate over `repeat` calls that each do `amount`."""
     best = 0.0
     for _ in range(repeat):
-        amounts = [0.0] * threads
-        gate = threading.Barrier(threads + 1)
-
-        def one(i: int, amounts: list[float] = amounts, gate: threading.Barrier = gate) -> None:
-            gate.wait()
-            amounts[i] = work(i)
-
-        pool = [threading.Thread(target=one, args=(i,)) for i in range(threads)]
-        for t in pool:
-            t.start()
-        gate.wait()
         start = time.perf_counter()
-        for t in pool:
-            t.join()
-        best = max(best, sum(amounts) / (time.perf_counter() - start))
+        work()
+        best = max(best, amount / (time.perf_counter() - start))
     return best
 
 
@@ -97,28 +115,17 @@ def peak(threads: int = 1) -> Peak:
     """Measure with `threads` threads; some tenths of a second. On a busy machine the best of several calls is nearer the truth."""
     library = _compiled()
     if library is not None:
-        run = library.multiply_adds
-        run.restype, run.argtypes = ctypes.c_double, [ctypes.c_long, ctypes.POINTER(ctypes.c_float)]
-
-        def fma(_: int) -> float:
-            return float(run(5_000_000, (ctypes.c_float * 3)(0.5, 1.0, 0.0)))
-
-        flops, source = _best(fma, threads), "fused multiply-adds in registers"
+        rate = library.best_rate
+        rate.restype, rate.argtypes = ctypes.c_double, [ctypes.c_int, ctypes.POINTER(ctypes.c_float)]
+        flops = _together(lambda _: float(rate(200, (ctypes.c_float * 3)(0.5, 1.0, 0.0))), threads)
+        source = "fused multiply-adds in registers"
     else:
-        a = [np.random.default_rng(i).random((1024, 1024), np.float32) for i in range(threads)]
-
-        def product(i: int) -> float:
-            a[i] @ a[i]
-            return 2.0 * 1024**3
-
-        flops, source = _best(product, threads), "NumPy matrix product: no C++ compiler found"
-    blocks = [np.ones(16 << 20, np.float32) for _ in range(threads)]
-
-    def read(i: int) -> float:
-        blocks[i].view(np.int64).max()
-        return float(blocks[i].nbytes)
-
-    return Peak(flops, _best(read, threads), source)
+        a = [np.random.default_rng(i).random((768, 768), np.float32) for i in range(threads)]
+        flops = _together(lambda i: _best_of(20, 2.0 * 768**3, lambda: a[i] @ a[i]), threads)
+        source = "NumPy matrix product: no C++ compiler found"
+    blocks = [np.ones(8 << 20, np.int64) for _ in range(threads)]
+    bandwidth = _together(lambda i: _best_of(7, float(blocks[i].nbytes), blocks[i].max), threads)
+    return Peak(flops, bandwidth, source)
 
 
 if __name__ == "__main__":
