@@ -153,7 +153,7 @@ class InferenceSession:
             found = self._fast.get(key)
             if found is not None:
                 for a in arrays:
-                    if not (a.flags.c_contiguous and a.flags.aligned):
+                    if not (isinstance(a, np.ndarray) and a.flags.c_contiguous and a.flags.aligned):
                         return self._run_checked(output_names, input_feed)
                 if found.bound.simple:  # the native program takes the arena's lock itself
                     values = found.run_direct(arrays)
@@ -283,6 +283,8 @@ class Runner:
                     raise InputError(f"bind: input {info.name!r}{_shape_text(info.shape)} has dynamic dimensions; give a shape or an array")
                 g = tuple(n for n in info.shape if isinstance(n, int))
             if isinstance(g, (tuple, list)) and all(isinstance(n, (int, np.integer)) for n in g):
+                if min(g, default=0) < 0:
+                    raise InputError(f"bind: input {info.name!r}: sizes cannot be negative, got {list(g)}")
                 feeds[info.name] = np.zeros(tuple(int(n) for n in g), dtype)
             else:
                 feeds[info.name] = np.array(_array(info.name, g, info.elem_type))
@@ -343,7 +345,11 @@ def _array(name: str, value: Any, elem_type: int | None) -> np.ndarray[Any, Any]
     if isinstance(value, np.ndarray) or (hasattr(value, "dtype") and hasattr(value, "__array__")):
         a = np.asarray(value)
     else:
-        a = np.asarray(value, expected)
+        try:
+            a = np.asarray(value, expected)
+        except (ValueError, TypeError, OverflowError) as e:
+            wanted = expected.name if expected is not None else "a tensor"
+            raise InputError(f"input {name!r}: cannot make {wanted} of a {type(value).__name__}: {e}; give a NumPy array") from None
     if expected is not None and a.dtype != expected:
         if expected.kind == "O" and a.dtype.kind in "US":
             a = a.astype(object)

@@ -52,7 +52,7 @@ def test_the_demo_ships_whole():
     onnx.checker.check_model(model, full_check=True)
     with np.load(PACKAGE / "demo" / "digits.npz") as archive:
         assert archive["images"].shape == (32, 1, 8, 8) and archive["labels"].shape == (32,)
-        assert 0 <= archive["images"].min() and archive["images"].max() <= 1
+        assert archive["images"].min() >= 0 and archive["images"].max() <= 1
     assert (PACKAGE / "py.typed").exists()
 
 
