@@ -303,18 +303,19 @@ class Runner:
         self._out = tuple(arrays)
         values = engine.collect_static(self._segment, feeds, arrays)
         self.outputs: dict[str, np.ndarray[Any, Any]] = values
-        self._program = bound.program if bound.simple else None
-        if self._program is not None:
-            self._program.attach(self._in, self._out)
+        self._step: Any = None  # the native replay, bound once: looking it up would make an object per call
+        if bound.simple and bound.program is not None:
+            bound.program.attach(self._in, self._out)
+            self._step = bound.program.replay
         self.plan = bound.plan
 
     def replay(self) -> None:
         """Run the plan on the current contents of `inputs`, leaving the results in `outputs`. Raises ExecutionError for bad data."""
-        if self._program is None:
+        if self._step is None:
             self._segment.bound.run(self._in, self._out, {})
             return
         try:
-            self._program.replay()
+            self._step()
         except self._memory.native.LaunchError as e:
             raise self._segment.bound.failure(e) from None
 

@@ -15,7 +15,9 @@ DIGITS = str(Path(pytensor_rt.__file__).parent / "demo" / "digits.onnx")
 
 def affine() -> onnx.ModelProto:
     """y = x * scale + shift, s = sum of y: dynamic first dimension, a scalar input, two outputs."""
-    return model("g (float[n, 3] x, float scale, float[3] shift) => (float[n, 3] y, float s) { p = Mul(x, scale) y = Add(p, shift) s = ReduceSum<keepdims = 0>(y) }")
+    return model(
+        "g (float[n, 3] x, float scale, float[3] shift) => (float[n, 3] y, float s) { p = Mul(x, scale) y = Add(p, shift) s = ReduceSum<keepdims = 0>(y) }"
+    )
 
 
 def lookup() -> onnx.ModelProto:

@@ -129,7 +129,11 @@ def external(location: str) -> onnx.ModelProto:
     w = TensorProto(name="w", data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
     w.external_data.add(key="location", value=location)
     graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "w"], ["y"])], "g", [helper.make_tensor_value_info("x", 1, [4])], [helper.make_tensor_value_info("y", 1, [4])], [w]
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [4])],
+        [helper.make_tensor_value_info("y", 1, [4])],
+        [w],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
@@ -144,7 +148,9 @@ def test_external_data_stays_in_the_models_folder(tmp_path):
     onnx.save(external("w.bin"), folder / "good.onnx")
     x = np.ones(4, np.float32)
     np.testing.assert_array_equal(rt.InferenceSession(folder / "good.onnx").run(None, {"x": x})[0], [1, 2, 3, 4])
-    for k, location in enumerate(["../secret.bin", str(tmp_path / "secret.bin"), "link.bin", "none.bin", "short.bin", "sub/../../secret.bin"]):
+    for k, location in enumerate(
+        ["../secret.bin", str(tmp_path / "secret.bin"), "link.bin", "none.bin", "short.bin", "sub/../../secret.bin"]
+    ):
         (folder / f"{k}.onnx").write_bytes(external(location).SerializeToString())
         with pytest.raises(rt.ExternalDataError) as e:
             rt.InferenceSession(folder / f"{k}.onnx")
@@ -196,5 +202,12 @@ def test_bad_data_in_replay_names_the_node():
 
 
 def test_errors_have_common_bases():
-    assert all(issubclass(e, rt.PytensorRtError) for e in (rt.ModelError, rt.UnsupportedError, rt.PlanError, rt.InputError, rt.ExecutionError, rt.DeviceError))
-    assert issubclass(rt.ExternalDataError, rt.ModelError) and issubclass(rt.InputError, ValueError) and issubclass(rt.ExecutionError, RuntimeError)
+    assert all(
+        issubclass(e, rt.PytensorRtError)
+        for e in (rt.ModelError, rt.UnsupportedError, rt.PlanError, rt.InputError, rt.ExecutionError, rt.DeviceError)
+    )
+    assert (
+        issubclass(rt.ExternalDataError, rt.ModelError)
+        and issubclass(rt.InputError, ValueError)
+        and issubclass(rt.ExecutionError, RuntimeError)
+    )

@@ -88,7 +88,14 @@ def test_any_memory_layout_is_an_input():
     session = rt.InferenceSession(affine())
     big = np.arange(60, dtype=np.float32).reshape(6, 10)
     packed = np.frombuffer(b"\0" + np.arange(6, dtype=np.float32).tobytes(), np.uint8)[1:].view(np.float32).reshape(2, 3)  # not aligned
-    for x in (big[::2, ::3][:, :3], big.T[:3, :3], big[::-1, 2::-1], np.broadcast_to(np.float32([[7]]), (4, 3)), np.asfortranarray(big[:, :3]), packed):
+    for x in (
+        big[::2, ::3][:, :3],
+        big.T[:3, :3],
+        big[::-1, 2::-1],
+        np.broadcast_to(np.float32([[7]]), (4, 3)),
+        np.asfortranarray(big[:, :3]),
+        packed,
+    ):
         for _ in range(2):
             f = {**feeds(), "x": x}
             check(session.run(None, f), expected(f))
@@ -152,7 +159,10 @@ def test_many_threads_run_one_session_at_once():
 
 def test_run_releases_the_gil():
     n = 700
-    session = rt.InferenceSession(model(f"g (float[{n},{n}] a) => (float[{n},{n}] y) {{ b = MatMul(a, a) c = MatMul(b, a) d = MatMul(c, a) y = MatMul(d, a) }}"), threads=1)
+    session = rt.InferenceSession(
+        model(f"g (float[{n},{n}] a) => (float[{n},{n}] y) {{ b = MatMul(a, a) c = MatMul(b, a) d = MatMul(c, a) y = MatMul(d, a) }}"),
+        threads=1,
+    )
     a = np.zeros((n, n), np.float32)
     session.run(None, {"a": a})
     ticks, stop = [0], threading.Event()
@@ -176,7 +186,9 @@ def test_run_releases_the_gil():
     assert inside > 5, "another thread must get to work while a run lasts"
 
 
-@pytest.mark.parametrize("proto", [affine, lookup, reshaped, nonzero, lambda: onnx.load(DIGITS)], ids=["affine", "lookup", "reshaped", "nonzero", "digits"])
+@pytest.mark.parametrize(
+    "proto", [affine, lookup, reshaped, nonzero, lambda: onnx.load(DIGITS)], ids=["affine", "lookup", "reshaped", "nonzero", "digits"]
+)
 def test_descriptions_are_those_of_onnxruntime(proto):
     ort = pytest.importorskip("onnxruntime")
     m = proto()
@@ -184,7 +196,9 @@ def test_descriptions_are_those_of_onnxruntime(proto):
     m.metadata_props.add(key="author", value="Ada")
     ours, theirs = rt.InferenceSession(m), ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
     for f in ("get_inputs", "get_outputs"):
-        assert [(a.name, a.type, list(a.shape)) for a in getattr(ours, f)()] == [(a.name, a.type, list(a.shape)) for a in getattr(theirs, f)()]
+        assert [(a.name, a.type, list(a.shape)) for a in getattr(ours, f)()] == [
+            (a.name, a.type, list(a.shape)) for a in getattr(theirs, f)()
+        ]
     a, b = ours.get_modelmeta(), theirs.get_modelmeta()
     for name in ("producer_name", "graph_name", "domain", "description", "graph_description", "version", "custom_metadata_map"):
         assert getattr(a, name) == getattr(b, name), name
