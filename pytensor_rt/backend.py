@@ -68,7 +68,9 @@ class PytensorRtBackend(Backend):  # type: ignore[misc]
         super().run_node(node, inputs, device=device, outputs_info=outputs_info, **kwargs)
         arrays = [np.asarray(x) for x in inputs]
         names = [n for n in node.input if n]
-        infos = [onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in zip(names, arrays)]
+        infos = [
+            onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in zip(names, arrays)
+        ]
         version = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
         outputs = [onnx.ValueInfoProto(name=o) for o in node.output if o]
         graph = onnx.helper.make_graph([node], "node", infos, outputs)

@@ -210,7 +210,10 @@ class InferenceSession:
                 raise InputError(f"unknown input {name!r}; the model's inputs are {', '.join(map(repr, self._inputs)) or 'none'}")
         specs: list[InputSpec] = []
         feeds: dict[str, Any] = {}
-        infos = [*self._engine.input_infos, *(v for v in self._model.graph.inputs if v.name in self._engine.overridable and v.name in input_feed)]
+        infos = [
+            *self._engine.input_infos,
+            *(v for v in self._model.graph.inputs if v.name in self._engine.overridable and v.name in input_feed),
+        ]
         for info in infos:
             if info.name not in input_feed:
                 if info.kind == "optional":
@@ -366,4 +369,6 @@ def _check_shape(name: str, got: tuple[int, ...], expected: tuple[Any, ...]) -> 
         raise InputError(f"input {name!r}: expected rank {len(expected)} {_shape_text(expected)}, got shape {list(got)}")
     for i, (n, m) in enumerate(zip(got, expected)):
         if isinstance(m, int) and m != n and m > 0:
-            raise InputError(f"input {name!r}: expected size {m} along axis {i}, got {n} (expected {_shape_text(expected)}, got {list(got)})")
+            raise InputError(
+                f"input {name!r}: expected size {m} along axis {i}, got {n} (expected {_shape_text(expected)}, got {list(got)})"
+            )

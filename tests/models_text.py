@@ -20,7 +20,15 @@ def model(body: str, opset: int = 18, ir: int = 9) -> onnx.ModelProto:
     return parser.parse_model(f'<ir_version: {ir}, opset_import: ["" : {opset}, "ai.onnx.ml" : 3]>\n{body}')
 
 
-def agree(proto: onnx.ModelProto, feeds: Arrays | Sequence[Arrays], device: str = "cpu", rtol: float = 1e-4, atol: float = 1e-5, peer: Any = None, **kw: Any) -> rt.InferenceSession:
+def agree(
+    proto: onnx.ModelProto,
+    feeds: Arrays | Sequence[Arrays],
+    device: str = "cpu",
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    peer: Any = None,
+    **kw: Any,
+) -> rt.InferenceSession:
     """Run feeds through one session and through a peer (default onnx.reference); values, shapes and dtypes must agree. Returns the session."""
     session = rt.InferenceSession(proto, device=device, **kw)
     expected = peer or ReferenceEvaluator(proto)

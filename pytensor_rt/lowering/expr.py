@@ -53,23 +53,56 @@ class Var:
     def __init__(self, builder: Builder, index: int, dtype: DType) -> None:
         self.builder, self.index, self.dtype = builder, index, dtype
 
-    def __add__(self, o: Operand) -> Var: return emit("add", self, o)  # noqa: E704
-    def __radd__(self, o: Operand) -> Var: return emit("add", o, self)  # noqa: E704
-    def __sub__(self, o: Operand) -> Var: return emit("sub", self, o)  # noqa: E704
-    def __rsub__(self, o: Operand) -> Var: return emit("sub", o, self)  # noqa: E704
-    def __mul__(self, o: Operand) -> Var: return emit("mul", self, o)  # noqa: E704
-    def __rmul__(self, o: Operand) -> Var: return emit("mul", o, self)  # noqa: E704
-    def __truediv__(self, o: Operand) -> Var: return emit("div", self, o)  # noqa: E704
-    def __rtruediv__(self, o: Operand) -> Var: return emit("div", o, self)  # noqa: E704
-    def __mod__(self, o: Operand) -> Var: return emit("mod", self, o)  # noqa: E704
-    def __pow__(self, o: Operand) -> Var: return emit("pow", self, o)  # noqa: E704
-    def __neg__(self) -> Var: return emit("neg", self)  # noqa: E704
-    def __eq__(self, o: object) -> Var: return emit("eq", self, o, dtype=BOOL)  # type: ignore[override, arg-type]  # noqa: E704
-    def __ne__(self, o: object) -> Var: return emit("ne", self, o, dtype=BOOL)  # type: ignore[override, arg-type]  # noqa: E704
-    def __lt__(self, o: Operand) -> Var: return emit("lt", self, o, dtype=BOOL)  # noqa: E704
-    def __le__(self, o: Operand) -> Var: return emit("le", self, o, dtype=BOOL)  # noqa: E704
-    def __gt__(self, o: Operand) -> Var: return emit("gt", self, o, dtype=BOOL)  # noqa: E704
-    def __ge__(self, o: Operand) -> Var: return emit("ge", self, o, dtype=BOOL)  # noqa: E704
+    def __add__(self, o: Operand) -> Var:
+        return emit("add", self, o)
+
+    def __radd__(self, o: Operand) -> Var:
+        return emit("add", o, self)
+
+    def __sub__(self, o: Operand) -> Var:
+        return emit("sub", self, o)
+
+    def __rsub__(self, o: Operand) -> Var:
+        return emit("sub", o, self)
+
+    def __mul__(self, o: Operand) -> Var:
+        return emit("mul", self, o)
+
+    def __rmul__(self, o: Operand) -> Var:
+        return emit("mul", o, self)
+
+    def __truediv__(self, o: Operand) -> Var:
+        return emit("div", self, o)
+
+    def __rtruediv__(self, o: Operand) -> Var:
+        return emit("div", o, self)
+
+    def __mod__(self, o: Operand) -> Var:
+        return emit("mod", self, o)
+
+    def __pow__(self, o: Operand) -> Var:
+        return emit("pow", self, o)
+
+    def __neg__(self) -> Var:
+        return emit("neg", self)
+
+    def __eq__(self, o: object) -> Var:
+        return emit("eq", self, o, dtype=BOOL)  # type: ignore[override, arg-type]
+
+    def __ne__(self, o: object) -> Var:
+        return emit("ne", self, o, dtype=BOOL)  # type: ignore[override, arg-type]
+
+    def __lt__(self, o: Operand) -> Var:
+        return emit("lt", self, o, dtype=BOOL)
+
+    def __le__(self, o: Operand) -> Var:
+        return emit("le", self, o, dtype=BOOL)
+
+    def __gt__(self, o: Operand) -> Var:
+        return emit("gt", self, o, dtype=BOOL)
+
+    def __ge__(self, o: Operand) -> Var:
+        return emit("ge", self, o, dtype=BOOL)
 
 
 Operand = Union[Var, int, float, bool, "np.generic[Any]"]
@@ -99,7 +132,9 @@ def where(c: Var, a: Operand, b: Operand) -> Var:
     """`a` where `c` (bool) else `b`; at least one of a, b is a Var and gives the dtype."""
     like = a if isinstance(a, Var) else b
     assert isinstance(like, Var)
-    one: Any = lambda v: v if isinstance(v, Var) else Var(c.builder, c.builder.emit("const", (_scalar(v, like.dtype),), like.dtype), like.dtype)
+    one: Any = lambda v: (
+        v if isinstance(v, Var) else Var(c.builder, c.builder.emit("const", (_scalar(v, like.dtype),), like.dtype), like.dtype)
+    )
     return emit("where", c, one(a), one(b), dtype=like.dtype)
 
 

@@ -115,7 +115,7 @@ def _simplify(name: str, a: int, b: int) -> int | None:
             return a
         if n == 1 and name in ("mul", "floordiv"):
             return a
-        if n == 0 and name == "mul" or n == 1 and name == "mod":
+        if (n == 0 and name == "mul") or (n == 1 and name == "mod"):
             return 0
     if type(a) is not SymInt:
         n = int(a)

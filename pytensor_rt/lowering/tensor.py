@@ -207,7 +207,14 @@ class Launch:
     def is_copy(self) -> bool:
         x = self.ins[0] if self.ins else None
         y = self.outs[0]
-        return self.kernel == "map" and len(self.body) == 1 and self.body[0][0] == "load" and x is not None and y is not None and x.dtype == y.dtype
+        return (
+            self.kernel == "map"
+            and len(self.body) == 1
+            and self.body[0][0] == "load"
+            and x is not None
+            and y is not None
+            and x.dtype == y.dtype
+        )
 
     def clone(self) -> Launch:
         """A copy with its own Tensor objects (identical tensors stay identical), so that a planner may move them."""
@@ -238,7 +245,9 @@ class HostCall(Launch):
 
     __slots__ = ("fn",)
 
-    def __init__(self, fn: Callable[..., tuple[Any, ...]], ins: list[Tensor | None], outs: list[Tensor | None], nodes: tuple[Any, ...]) -> None:
+    def __init__(
+        self, fn: Callable[..., tuple[Any, ...]], ins: list[Tensor | None], outs: list[Tensor | None], nodes: tuple[Any, ...]
+    ) -> None:
         super().__init__("host", ins, outs, nodes=nodes)
         self.fn = fn
 

@@ -233,7 +233,15 @@ class Tracer:
             if x.known:
                 if x.size == 1 and x.dtype.kind != "c" and x.dtype != STRING:
                     v = x.value.reshape(-1)[0]  # type: ignore[union-attr]
-                    args.append(Var(b, b.emit("const", (v if is_symbolic(v) or x.dtype.kind == "V" else v.item() if hasattr(v, "item") else v,), x.dtype), x.dtype))
+                    args.append(
+                        Var(
+                            b,
+                            b.emit(
+                                "const", (v if is_symbolic(v) or x.dtype.kind == "V" else v.item() if hasattr(v, "item") else v,), x.dtype
+                            ),
+                            x.dtype,
+                        )
+                    )
                     continue
             else:
                 all_known = False
@@ -375,7 +383,12 @@ class Tracer:
             return x.value  # type: ignore[return-value]
         leaves = self._leaves(x)
         if leaves and all(
-            b.kind == INPUT and b.dtype.kind in "iub" and b.size <= STEER_ELEMENTS and not b.name.startswith("carry:") and self._may_steer(b.name) for b in leaves
+            b.kind == INPUT
+            and b.dtype.kind in "iub"
+            and b.size <= STEER_ELEMENTS
+            and not b.name.startswith("carry:")
+            and self._may_steer(b.name)
+            for b in leaves
         ):
             raise Steer(tuple(sorted(b.name for b in leaves)))
         if self._cut is None:
@@ -507,7 +520,11 @@ class Tracer:
         except (ValueError, TypeError, IndexError, KeyError, AssertionError, AttributeError) as e:
             self.node = node
             raise PlanError(f"{self.where()}: {type(e).__name__}: {e}{self.operands()}") from e
-        if len(self.launches) == recorded and isinstance(v := values[0] if isinstance(values, (tuple, list)) and values else values, Tensor) and not v.known:
+        if (
+            len(self.launches) == recorded
+            and isinstance(v := values[0] if isinstance(values, (tuple, list)) and values else values, Tensor)
+            and not v.known
+        ):
             self.views += 1
         if isinstance(values, (tuple, list)):
             for name, v in zip(node.outputs, values):

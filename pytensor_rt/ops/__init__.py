@@ -6,7 +6,20 @@ import importlib
 
 from .registry import INTERNAL, find, op, registered
 
-FAMILIES = ("classical", "control", "convolution", "einsum", "elementwise", "linear", "movement", "normalization", "recurrent", "reduction", "sequence", "shape")
+FAMILIES = (
+    "classical",
+    "control",
+    "convolution",
+    "einsum",
+    "elementwise",
+    "linear",
+    "movement",
+    "normalization",
+    "recurrent",
+    "reduction",
+    "sequence",
+    "shape",
+)
 
 for _family in FAMILIES:
     importlib.import_module(f"{__name__}.{_family}")

@@ -74,7 +74,9 @@ def feature_vectorizer(t: Tracer, *xs: Tensor, inputdimensions: Any = None) -> T
 
 
 @op("LinearRegressor", domain=ML)
-def linear_regressor(t: Tracer, x: Tensor, *, coefficients: Any, intercepts: Any = None, targets: int = 1, post_transform: str = "NONE") -> Tensor:
+def linear_regressor(
+    t: Tracer, x: Tensor, *, coefficients: Any, intercepts: Any = None, targets: int = 1, post_transform: str = "NONE"
+) -> Tensor:
     x = t.cast(_rows(t, x), F32)
     w = t.const(np.array(coefficients, np.float32).reshape(targets, -1).T.copy())
     y = matmul_like(t, x, w)
@@ -138,7 +140,9 @@ def linear_classifier(
     features = int(x.shape[1])
     if len(coefficients) < n * features:
         t.fail(f"{len(coefficients)} coefficients, expected {n} classes x {features} features")
-    w = np.array(coefficients, np.float32)[: n * features].reshape(n, features)  # more are ignored, as onnxruntime does (its logreg_iris has them)
+    w = np.array(coefficients, np.float32)[: n * features].reshape(
+        n, features
+    )  # more are ignored, as onnxruntime does (its logreg_iris has them)
     scores = matmul_like(t, x, t.const(w.T.copy()))
     if intercepts is not None:
         scores = t.map(lambda v, b: v + b, scores, t.const(np.array(intercepts, np.float32)))
@@ -183,7 +187,13 @@ def label_encoder(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
         if "default_tensor" in attrs:
             default = np.asarray(attrs["default_tensor"]).reshape(-1)[0]
         else:
-            default = attrs.get("default_string", "_Unused") if is_text else attrs.get("default_int64", -1) if is_int else attrs.get("default_float", -0.0)
+            default = (
+                attrs.get("default_string", "_Unused")
+                if is_text
+                else attrs.get("default_int64", -1)
+                if is_int
+                else attrs.get("default_float", -0.0)
+            )
         values = values.tolist()
     table = dict(zip(keys, values))
     nan_value = next((v for k, v in table.items() if isinstance(k, float) and k != k), default)
@@ -201,7 +211,9 @@ def label_encoder(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
 
 
 @op("CategoryMapper", domain=ML)
-def category_mapper(t: Tracer, x: Tensor, *, cats_int64s: Any, cats_strings: Any, default_int64: int = -1, default_string: str = "_Unused") -> Tensor:
+def category_mapper(
+    t: Tracer, x: Tensor, *, cats_int64s: Any, cats_strings: Any, default_int64: int = -1, default_string: str = "_Unused"
+) -> Tensor:
     if x.dtype == STRING:
         return label_encoder(t, x, keys_strings=tuple(cats_strings), values_int64s=tuple(cats_int64s), default_int64=default_int64)
     return label_encoder(t, x, keys_int64s=tuple(cats_int64s), values_strings=tuple(cats_strings), default_string=default_string)
@@ -217,7 +229,15 @@ def one_hot_encoder(t: Tracer, x: Tensor, *, cats_int64s: Any = None, cats_strin
 
 
 # ------------------------------------------------------------------------------------------------------------------- tree ensembles
-_MODES = {"BRANCH_LEQ": "leq", "BRANCH_LT": "lt", "BRANCH_GTE": "gte", "BRANCH_GT": "gt", "BRANCH_EQ": "eq", "BRANCH_NEQ": "neq", "LEAF": "leaf"}
+_MODES = {
+    "BRANCH_LEQ": "leq",
+    "BRANCH_LT": "lt",
+    "BRANCH_GTE": "gte",
+    "BRANCH_GT": "gt",
+    "BRANCH_EQ": "eq",
+    "BRANCH_NEQ": "neq",
+    "LEAF": "leaf",
+}
 
 
 def tree_arrays(
@@ -268,12 +288,14 @@ def tree_arrays(
 def _ensemble(t: Tracer, x: Tensor, arrays: list[Tensor], n_targets: int, aggregate: str) -> Tensor:
     dtype = F64 if x.dtype == F64 else F32
     features = arrays[0].value
-    if features is not None and features.size and not (0 <= int(features.min()) and int(features.max()) < x.shape[1]):
+    if features is not None and features.size and not (int(features.min()) >= 0 and int(features.max()) < x.shape[1]):
         t.fail(f"a node reads feature {int(features.max())} of {int(x.shape[1])}")
     targets = arrays[6].value
-    if targets is not None and targets.size and not (0 <= int(targets.min()) and int(targets.max()) < n_targets):
+    if targets is not None and targets.size and not (int(targets.min()) >= 0 and int(targets.max()) < n_targets):
         t.fail(f"a leaf names target {int(targets.max())} of {n_targets}")
-    return t.record("tree_ensemble", [x, *arrays, None], [((x.shape[0], n_targets), dtype)], {"aggregate": aggregate, "n_targets": n_targets})[0]
+    return t.record(
+        "tree_ensemble", [x, *arrays, None], [((x.shape[0], n_targets), dtype)], {"aggregate": aggregate, "n_targets": n_targets}
+    )[0]
 
 
 _NODE_ATTRS = (
@@ -301,7 +323,9 @@ def tree_ensemble_regressor(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
         leaf_weights=weights,
     )  # fmt: skip
     y = _ensemble(t, x, arrays, n, attrs.get("aggregate_function", "SUM").lower())
-    base = attrs.get("base_values") or (np.asarray(attrs["base_values_as_tensor"]).tolist() if attrs.get("base_values_as_tensor") is not None else None)
+    base = attrs.get("base_values") or (
+        np.asarray(attrs["base_values_as_tensor"]).tolist() if attrs.get("base_values_as_tensor") is not None else None
+    )
     if base:
         y = t.map(lambda v, b: v + b, y, t.const(np.array(base, y.dtype)))
     return t.cast(transform(t, y, attrs.get("post_transform", "NONE")), F32)
@@ -322,7 +346,9 @@ def tree_ensemble_classifier(t: Tracer, x: Tensor, **attrs: Any) -> tuple[Tensor
         leaf_ids=[0] * len(ids) if binary else ids, leaf_weights=weights,
     )  # fmt: skip
     scores = _ensemble(t, x, arrays, 1 if binary else n, "sum")
-    base = attrs.get("base_values") or (np.asarray(attrs["base_values_as_tensor"]).tolist() if attrs.get("base_values_as_tensor") is not None else None)
+    base = attrs.get("base_values") or (
+        np.asarray(attrs["base_values_as_tensor"]).tolist() if attrs.get("base_values_as_tensor") is not None else None
+    )
     if base:
         scores = t.map(lambda v, b: v + b, scores, t.const(np.array(base, scores.dtype)))
     scores = t.cast(scores, F32)

@@ -42,7 +42,10 @@ def loop(t: Tracer, trip: Tensor | None, condition: Tensor | None, *initial: Any
             t.kept.append(Sequence([*state, *(s for part in scanned for s in part)]))
             going = bool(t.item(outs[0]))
             t.kept.pop()
-    stacked = [t.concat([v.unsqueeze(0) for v in part], 0) if part else _empty_scan(t, body.outputs[1 + n_state + k]) for k, part in enumerate(scanned)]
+    stacked = [
+        t.concat([v.unsqueeze(0) for v in part], 0) if part else _empty_scan(t, body.outputs[1 + n_state + k])
+        for k, part in enumerate(scanned)
+    ]
     return [*state, *stacked]
 
 

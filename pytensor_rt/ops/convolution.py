@@ -41,7 +41,9 @@ def window(
                 begins[i] = ends[i] = 0
             free = spatial[i] + begins[i] + ends[i] - reach
             if free < 0:
-                t.fail(f"the window ({reach} along spatial axis {i}) is larger than the padded input ({int(spatial[i] + begins[i] + ends[i])})")
+                t.fail(
+                    f"the window ({reach} along spatial axis {i}) is larger than the padded input ({int(spatial[i] + begins[i] + ends[i])})"
+                )
             o = (free + s[i] - 1) // s[i] + 1 if ceil_mode else free // s[i] + 1
             if ceil_mode and (o - 1) * s[i] >= spatial[i] + begins[i]:  # a window may not start in the trailing pad
                 o = o - 1
@@ -64,7 +66,11 @@ def record_conv(t: Tracer, ins: list[Tensor | None], params: dict[str, Any], out
     x, w = ins[0], ins[1]
     assert x is not None and w is not None
     n = x.ndim - 2
-    idle = [i for i in range(n) if x.shape[2 + i] == 1 and w.shape[2 + i] == 1 and out[i] == 1 and not params["pads"][i] and not params["pads"][n + i]]
+    idle = [
+        i
+        for i in range(n)
+        if x.shape[2 + i] == 1 and w.shape[2 + i] == 1 and out[i] == 1 and not params["pads"][i] and not params["pads"][n + i]
+    ]
     if len(idle) == n:
         idle = idle[1:]
     for i in reversed(idle):
@@ -105,7 +111,9 @@ def qlinear_conv(
 ) -> Tensor:  # fmt: skip
     acc = conv_integer(t, x, w, x_zero, w_zero, **attrs)
     trailing = (1,) * (x.ndim - 2)
-    scale = t.map(lambda p, q, r: p * q / r, t.reshape(x_scale, ()), w_scale if w_scale.size != 1 else t.reshape(w_scale, ()), t.reshape(y_scale, ()))
+    scale = t.map(
+        lambda p, q, r: p * q / r, t.reshape(x_scale, ()), w_scale if w_scale.size != 1 else t.reshape(w_scale, ()), t.reshape(y_scale, ())
+    )
     if scale.ndim == 1:
         scale = t.reshape(scale, (scale.shape[0], *trailing))
     zero = t.reshape(y_zero, ())
@@ -193,7 +201,14 @@ def global_pool(t: Tracer, x: Tensor) -> Tensor:
 
 @op("GlobalLpPool")
 def global_lp_pool(t: Tracer, x: Tensor, *, p: float = 2) -> Tensor:
-    params = {"op": "lp", "kernel": x.shape[2:], "p": int(p), "strides": (1,) * (x.ndim - 2), "dilations": (1,) * (x.ndim - 2), "pads": (0,) * (2 * x.ndim - 4)}
+    params = {
+        "op": "lp",
+        "kernel": x.shape[2:],
+        "p": int(p),
+        "strides": (1,) * (x.ndim - 2),
+        "dilations": (1,) * (x.ndim - 2),
+        "pads": (0,) * (2 * x.ndim - 4),
+    }
     return t.record("pool", [x], [((*x.shape[:2], *(1,) * (x.ndim - 2)), x.dtype), None], params)[0]
 
 
@@ -259,7 +274,12 @@ def resize(
             roi[a], roi[x.ndim + a] = r[i], r[len(chosen) + i]
     elif tuple(out) == x.shape and all(s == 1.0 for s in sc):
         return x
-    if mode == "nearest" and coordinate_transformation_mode == "asymmetric" and nearest_mode == "floor" and all(s == int(s) and s >= 1 for s in sc):
+    if (
+        mode == "nearest"
+        and coordinate_transformation_mode == "asymmetric"
+        and nearest_mode == "floor"
+        and all(s == int(s) and s >= 1 for s in sc)
+    ):
         return repeat(t, x, [int(s) for s in sc])
     params = {
         "op": mode.removeprefix("bi"), "coordinates": coordinate_transformation_mode, "nearest": nearest_mode, "scales": sc, "roi": roi,
@@ -280,7 +300,14 @@ def repeat(t: Tracer, x: Tensor, times: list[int]) -> Tensor:
 
 @op("Upsample")
 def upsample(
-    t: Tracer, x: Tensor, scales_in: Tensor | None = None, *, mode: str = "nearest", scales: Any = None, width_scale: float = 1.0, height_scale: float = 1.0
+    t: Tracer,
+    x: Tensor,
+    scales_in: Tensor | None = None,
+    *,
+    mode: str = "nearest",
+    scales: Any = None,
+    width_scale: float = 1.0,
+    height_scale: float = 1.0,
 ) -> Tensor:
     if scales_in is not None:
         sc = list(t.floats(scales_in))

@@ -121,7 +121,16 @@ def mean(t: Tracer, *xs: Tensor, **_: Any) -> Tensor:
 
 
 @op("Clip")
-def clip(t: Tracer, x: Tensor, lo: Tensor | None = None, hi: Tensor | None = None, *, min: float | None = None, max: float | None = None, **_: Any) -> Tensor:
+def clip(
+    t: Tracer,
+    x: Tensor,
+    lo: Tensor | None = None,
+    hi: Tensor | None = None,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    **_: Any,
+) -> Tensor:
     operands: list[Tensor] = [x]
     bounds: list[tuple[str, int, float | None]] = []
     for name, bound, attr in (("max", lo, min), ("min", hi, max)):
@@ -242,7 +251,11 @@ def _cast_string(a: Any, dtype: Any) -> Any:
         out = np.empty(a.shape, object)
         out.reshape(-1)[:] = [text(v) for v in a.reshape(-1)]
         return out
-    return np.array([float(v) if dtype.kind in "fV" else int(v) if dtype.kind != "b" else bool(v) for v in a.reshape(-1)]).astype(dtype).reshape(a.shape)
+    return (
+        np.array([float(v) if dtype.kind in "fV" else int(v) if dtype.kind != "b" else bool(v) for v in a.reshape(-1)])
+        .astype(dtype)
+        .reshape(a.shape)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------ quantisation

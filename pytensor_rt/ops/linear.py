@@ -49,7 +49,16 @@ def matmul_integer(t: Tracer, a: Tensor, b: Tensor, a_zero: Tensor | None = None
 
 @op("Gemm")
 def gemm(
-    t: Tracer, a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0, **_: Any
+    t: Tracer,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+    **_: Any,
 ) -> Tensor:
     if a.ndim != 2 or b.ndim != 2:
         t.fail("operands must have rank 2")
@@ -80,7 +89,9 @@ def qlinear_matmul(
 
 
 @op("Attention", domain=INTERNAL)
-def fused_attention(t: Tracer, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float | None = None, nan_to_zero: int = 0) -> Tensor:
+def fused_attention(
+    t: Tracer, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float | None = None, nan_to_zero: int = 0
+) -> Tensor:
     """softmax(q k^T * scale + mask) v, recognised by passes/attention.py: q [..., S, D], k [..., T, D], v [..., T, E], leading axes broadcast.
 
     A row whose keys are all masked gives 0, also without nan_to_zero (where the composed form would give NaN).

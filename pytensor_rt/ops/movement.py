@@ -143,7 +143,9 @@ def unique(t: Tracer, x: Tensor, *, axis: int | None = None, sorted: int = 1) ->
     if n == 0:
         empty = t.const(np.empty(0, np.int64))
         return [flat, empty, empty, empty]
-    y, first, inverse, counts, total = t.record("unique", [flat], [((n,), x.dtype), ((n,), I64), ((n,), I64), ((n,), I64), ((1,), I64)], {"sorted": sorted})
+    y, first, inverse, counts, total = t.record(
+        "unique", [flat], [((n,), x.dtype), ((n,), I64), ((n,), I64), ((n,), I64), ((1,), I64)], {"sorted": sorted}
+    )
     t.kept += [y, first, inverse, counts]
     m = t.item(total)
     del t.kept[-4:]

@@ -31,7 +31,9 @@ def softmax_flat(t: Tracer, x: Tensor, *, axis: int = 1) -> Tensor:
     return t.reshape(t.record("softmax", [flat], [(flat.shape, x.dtype)], {"op": _SOFTMAX[t.node.op_type], "axis": 1})[0], x.shape)
 
 
-def normalize(t: Tracer, x: Tensor, scale: Tensor | None, bias: Tensor | None, kind: str, axes: tuple[int, ...], epsilon: float, stats: bool = False) -> Any:
+def normalize(
+    t: Tracer, x: Tensor, scale: Tensor | None, bias: Tensor | None, kind: str, axes: tuple[int, ...], epsilon: float, stats: bool = False
+) -> Any:
     """A normalize launch; scale and bias broadcast to x."""
     full: Any = lambda p: None if p is None else p.expand(x.shape)
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
@@ -41,7 +43,9 @@ def normalize(t: Tracer, x: Tensor, scale: Tensor | None, bias: Tensor | None, k
 
 
 @op("LayerNormalization")
-def layer_normalization(t: Tracer, x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Any:
+def layer_normalization(
+    t: Tracer, x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> Any:
     return normalize(t, x, scale, bias, "layer", tuple(range(norm_axis(t, axis, x.ndim), x.ndim)), epsilon, stats=True)
 
 
@@ -61,7 +65,9 @@ def instance_normalization(t: Tracer, x: Tensor, scale: Tensor, bias: Tensor, *,
 
 
 @op("GroupNormalization", since=18)
-def group_normalization(t: Tracer, x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1) -> Tensor:
+def group_normalization(
+    t: Tracer, x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
+) -> Tensor:
     n, c = x.shape[:2]
     shape = (n, num_groups, c // num_groups, *x.shape[2:])
     if scale.shape[0] == num_groups and t.node.opset < 21:  # opset 18: one scale per group

@@ -62,7 +62,11 @@ def recurrent(
     values = t.record("recurrent", ins, [outs[k] if k < n and wants(t, k) else None for k in range(3)], params)
     if layout:
         y, h, c = values
-        values = [None if y is None else y.permute((2, 0, 1, 3)), None if h is None else h.permute((1, 0, 2)), None if c is None else c.permute((1, 0, 2))]
+        values = [
+            None if y is None else y.permute((2, 0, 1, 3)),
+            None if h is None else h.permute((1, 0, 2)),
+            None if c is None else c.permute((1, 0, 2)),
+        ]
     return values[:n]
 
 

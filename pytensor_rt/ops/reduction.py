@@ -31,7 +31,9 @@ def reduce_axes(t: Tracer, x: Tensor, kind: str, axes: tuple[int, ...], keepdims
 
 
 @op(*_KINDS)
-def reduce(t: Tracer, x: Tensor, axes_in: Tensor | None = None, *, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
+def reduce(
+    t: Tracer, x: Tensor, axes_in: Tensor | None = None, *, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> Tensor:
     chosen = norm_axes(t, axes_in if axes_in is not None else axes, x.ndim)
     if not chosen:
         if noop_with_empty_axes:

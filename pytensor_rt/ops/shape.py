@@ -38,7 +38,9 @@ def size(t: Tracer, x: Tensor) -> Tensor:
 
 
 @op("Reshape")
-def reshape(t: Tracer, x: Tensor, target: Tensor | None = None, *, shape: tuple[int, ...] | None = None, allowzero: int = 0, **_: Any) -> Tensor:
+def reshape(
+    t: Tracer, x: Tensor, target: Tensor | None = None, *, shape: tuple[int, ...] | None = None, allowzero: int = 0, **_: Any
+) -> Tensor:
     dims = list(t.ints(target)) if target is not None else list(shape or ())
     if not allowzero:
         for i, n in enumerate(dims):
@@ -136,7 +138,13 @@ def slice_(
 
 @op("Split")
 def split(
-    t: Tracer, x: Tensor, sizes_in: Tensor | None = None, *, axis: int = 0, num_outputs: int | None = None, split: tuple[int, ...] | None = None
+    t: Tracer,
+    x: Tensor,
+    sizes_in: Tensor | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+    split: tuple[int, ...] | None = None,
 ) -> list[Tensor]:
     a = norm_axis(t, axis, x.ndim)
     n = x.shape[a]
@@ -266,7 +274,15 @@ def _pad_axis(t: Tracer, x: Tensor, a: int, begin: int, end: int, mode: str, val
     shape = (*x.shape[:a], n + begin + end, *x.shape[a + 1 :])
     if size_of(shape) == 0:
         return t.const(np.empty(shape, x.dtype))
-    if x.known and x.size <= 1024 and not isinstance(value, Tensor) and not is_symbolic(begin) and not is_symbolic(end) and x.value is not None and x.value.dtype != object:
+    if (
+        x.known
+        and x.size <= 1024
+        and not isinstance(value, Tensor)
+        and not is_symbolic(begin)
+        and not is_symbolic(end)
+        and x.value is not None
+        and x.value.dtype != object
+    ):
         width = [(begin, end) if i == a else (0, 0) for i in range(x.ndim)]
         if mode == "constant":
             return t.const(np.pad(x.value, width, constant_values=np.asarray(value).astype(x.dtype)))
@@ -287,7 +303,13 @@ def _pad_axis(t: Tracer, x: Tensor, a: int, begin: int, end: int, mode: str, val
         index = np.pad(np.arange(int(n)), (int(begin), int(end)), mode=mode)  # type: ignore[call-overload]
         return t.record("gather", [x, t.const(index)], [(shape, x.dtype)], {"mode": "axis", "axis": a})[0]
     if begin != 0:
-        lead = x.slice(a, begin, begin, -1) if mode == "reflect" else x.slice(a, n - begin, begin) if mode == "wrap" else x.slice(a, 0, begin, 0)
+        lead = (
+            x.slice(a, begin, begin, -1)
+            if mode == "reflect"
+            else x.slice(a, n - begin, begin)
+            if mode == "wrap"
+            else x.slice(a, 0, begin, 0)
+        )
         t.copy(lead, y.slice(a, 0, begin))
     if end != 0:
         tail = x.slice(a, n - 2, end, -1) if mode == "reflect" else x.slice(a, 0, end) if mode == "wrap" else x.slice(a, n - 1, end, 0)

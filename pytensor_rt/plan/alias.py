@@ -57,7 +57,13 @@ def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
         elementwise = candidates(launch)
         for t in elementwise:
             x = t.buffer
-            if x.kind != ARENA or t.shape != o.shape or t.strides != o.strides or t.offset != o.offset or t.dtype.itemsize != o.dtype.itemsize:
+            if (
+                x.kind != ARENA
+                or t.shape != o.shape
+                or t.strides != o.strides
+                or t.offset != o.offset
+                or t.dtype.itemsize != o.dtype.itemsize
+            ):
                 continue
             r = find(x)
             if x.nbytes < y.nbytes or r.nbytes < y.nbytes or dies[x] != i or dies[r] != i:

@@ -248,9 +248,7 @@ def refine(p: Launch, t: Tensor) -> bool:
         b = p.ins[1]
         if b is None or any(s != 0 for s in b.strides[:-2]) or any(q is not None for q in p.ins[2:]):
             return False
-    elif p.kernel == "softmax" and p.params["axis"] != last:
-        return False
-    elif p.kernel == "normalize" and tuple(p.params["axes"]) != (last,):
+    elif (p.kernel == "softmax" and p.params["axis"] != last) or (p.kernel == "normalize" and tuple(p.params["axes"]) != (last,)):
         return False
     if not out.contiguous or out.offset != 0:
         return False

@@ -16,7 +16,6 @@ from .fuse import Stats, dead_code, fuse
 from .layout import channels_last
 from .verify import verify
 
-
 VERIFY = os.environ.get("PTRT_VERIFY") == "1"
 
 
@@ -56,7 +55,11 @@ class PlanOptions:
 
 
 def make_plan(
-    launches: list[Launch], outputs: dict[str, Any], options: PlanOptions = PlanOptions(), keep: set[Buffer] | None = None, check: bool = True  # noqa: B008
+    launches: list[Launch],
+    outputs: dict[str, Any],
+    options: PlanOptions = PlanOptions(),
+    keep: set[Buffer] | None = None,
+    check: bool = True,
 ) -> Plan:
     """Plan a recorded kernel graph. Mutates the launches' tensors: pass clones if the trace goes on. `keep`: host buffers read afterwards.
 

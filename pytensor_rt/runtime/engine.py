@@ -48,7 +48,6 @@ class Segment:
         self.out_sources: list[tuple[int, Any]] = []
         self.out_specs = [(b.home[0] if b.home else (b.size,), b.dtype) for b in bound.outputs]
 
-
     def direct(self, inputs: tuple[str, ...], outputs: list[str]) -> bool:
         """Can a run go straight from the model's input arrays to its results? Prepares `in_index` and `out_sources`."""
         if self.results is None or self.read is not None or any(n not in inputs for n in self.in_names):
@@ -200,7 +199,17 @@ class Engine:
 
         return {name: out(v) for name, v in zip(self.output_names, values)}, buffers
 
-    def segment(self, launches: list[Launch], results: Any, out_buffers: list[Buffer], keep: set[Buffer], read: Tensor | None, carried: Any, views: int = 0, memory: Any = None) -> Segment:
+    def segment(
+        self,
+        launches: list[Launch],
+        results: Any,
+        out_buffers: list[Buffer],
+        keep: set[Buffer],
+        read: Tensor | None,
+        carried: Any,
+        views: int = 0,
+        memory: Any = None,
+    ) -> Segment:
         """Plan and bind recorded launches."""
         plan = make_plan(launches, results if read is None else {"": Sequence([read])}, self.options, keep)
         self.plans += 1
@@ -281,7 +290,6 @@ class Engine:
             _, old = self.cache.popitem(last=False)
             self.words -= old.words
 
-
     # ----------------------------------------------------------------------------------------------------------------- binding
     def bind_static(self, feeds: dict[str, Array], valued: set[str], memory: Any) -> Segment:
         """One segment bound to memory of its own. Steering inputs must be among `valued`: their values are baked into the plan.
@@ -299,7 +307,9 @@ class Engine:
                 except Steer as s:
                     missing = [n for n in s.names if n not in valued]
                     if missing:
-                        raise PlanError(f"bind: the plan depends on the value of input {missing[0]!r}: give an array instead of a shape") from None
+                        raise PlanError(
+                            f"bind: the plan depends on the value of input {missing[0]!r}: give an array instead of a shape"
+                        ) from None
                     known |= {n: feeds[n] for n in s.names}
             results, buffers = self.finish(t, values)
             for name, v in results.items():

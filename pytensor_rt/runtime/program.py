@@ -64,7 +64,13 @@ class BoundPlan:
     """A plan ready to run: a native program interleaved with host calls."""
 
     def __init__(
-        self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer], memory: Any, encoded: Encoded | None = None, instance: Instance | None = None
+        self,
+        plan: Plan,
+        inputs: list[Buffer],
+        outputs: list[Buffer],
+        memory: Any,
+        encoded: Encoded | None = None,
+        instance: Instance | None = None,
     ) -> None:
         self._plan, self.memory, self._instance = plan, memory, instance
         self.inputs, self.outputs = inputs, outputs

@@ -91,7 +91,9 @@ class Resolver:
                 label = f"{node.domain + '.' if node.domain else ''}{node.op_type} (opset {node.opset})"
                 missing.setdefault(label, []).append(repr(node.name or "/".join(node.outputs)))
         if missing:
-            lines = [f"  {op}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}" for op, names in missing.items()]
+            lines = [
+                f"  {op}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}" for op, names in missing.items()
+            ]
             raise UnsupportedError("the model uses operators that are not implemented:\n" + "\n".join(lines))
 
     def _all_nodes(self) -> Iterator[Any]:

@@ -36,7 +36,7 @@ class Kind:
             fixed: list[Any] = []
             for axis, n in enumerate(shape):
                 declared = info.shape[axis] if info is not None and info.shape is not None and axis < len(info.shape) else None
-                if isinstance(declared, int) and declared > 0 or n < 2 or info is None:
+                if (isinstance(declared, int) and declared > 0) or n < 2 or info is None:
                     fixed.append(n)
                     continue
                 symbol = (declared if declared else (name, axis), n)
@@ -66,7 +66,15 @@ class SessionTemplate:
     """A verified template with what is needed to make segments of it."""
 
     def __init__(
-        self, template: Template, results: dict[str, Any], encoded: Encoded, inputs: Any, outputs: Any, plan: Any, ranks: list[int], values: list[str]
+        self,
+        template: Template,
+        results: dict[str, Any],
+        encoded: Encoded,
+        inputs: Any,
+        outputs: Any,
+        plan: Any,
+        ranks: list[int],
+        values: list[str],
     ) -> None:
         self.template, self.results, self.encoded, self.inputs, self.outputs, self.plan = template, results, encoded, inputs, outputs, plan
         self.ranks = ranks  # of every output buffer: `extra` begins with their shapes
@@ -130,7 +138,13 @@ class Templates:
             made = self.trace(kind, specs, known, kind.dims)
             if made is None:
                 return None
-            others = [first, [n + 1 for n in kind.dims], [n + 8 for n in kind.dims], [2 * n for n in kind.dims], [n + k for k, n in enumerate(kind.dims, 2)]]
+            others = [
+                first,
+                [n + 1 for n in kind.dims],
+                [n + 8 for n in kind.dims],
+                [2 * n for n in kind.dims],
+                [n + k for k, n in enumerate(kind.dims, 2)],
+            ]
             for dims in others:
                 if dims != kind.dims and all(n > 1 for n in dims) and made.template.accepts(dims):
                     second = self.trace(kind, specs, known, dims)
@@ -145,7 +159,7 @@ class Templates:
         t, env = engine.tracer(kind.symbolic_specs(specs, recorder, dims), known)
         values = t.run(engine.graph, env)
         results, outputs = engine.finish(t, values)
-        if any(not isinstance(v, Tensor) or v.known and any(is_symbolic(n) for n in v.shape) for v in results.values()):
+        if any(not isinstance(v, Tensor) or (v.known and any(is_symbolic(n) for n in v.shape)) for v in results.values()):
             return None
         values_at = [name for name, v in results.items() if _holds_symbols(v)]
         plan = make_plan(t.launches, results, engine.options, check=False)
@@ -155,7 +169,7 @@ class Templates:
         encoded = Encoded(plan, inputs, outputs)
         if any(c.dtype == object for c in encoded.consts):
             return None
-        number = {b: k for b, k in plan.roots}
+        number = dict(plan.roots)
         arena_words = [(at, number[b]) for at, b in encoded.arena_words]
         extra: list[int] = []
         ranks = []

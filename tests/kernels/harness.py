@@ -90,7 +90,9 @@ def run(
         if a is None:
             return None
         t, base = tensor_of(a, kind, len(buffers))
-        arrays, code = {"input": (in_arrays, encode.INPUT), "output": (out_arrays, encode.OUTPUT), "const": (const_arrays, encode.CONST)}[kind]
+        arrays, code = {"input": (in_arrays, encode.INPUT), "output": (out_arrays, encode.OUTPUT), "const": (const_arrays, encode.CONST)}[
+            kind
+        ]
         index[t.buffer] = len(buffers)
         buffers.append([code, len(arrays), base.nbytes])
         arrays.append(base)
@@ -110,9 +112,7 @@ def run(
         launch.epi_ins = [t for t in (operand(a, "input") for a in epi_ins) if t is not None]
         launch.epilogue = program(epilogue, [a.dtype for a in epi_ins], acc=launch.acc_dtype)
     code = [len(buffers), 1, *(w for b in buffers for w in b), *encode.encode_launch(launch, index)]
-    native = _native.Program(
-        encode.words(code), const_arrays, [False] * len(const_arrays), isa, _native.Arena(), _native.Packs(), threads
-    )
+    native = _native.Program(encode.words(code), const_arrays, [False] * len(const_arrays), isa, _native.Arena(), _native.Packs(), threads)
     for _ in range(repeat):
         if timer is None:
             native.run(tuple(in_arrays), tuple(out_arrays), 0, 1)

@@ -24,4 +24,6 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     for device, counts in COUNTS.items():
         text = ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))
-        terminalreporter.write_line(f"ONNX backend suite on {device}: {counts.get('passed', 0)} of {sum(counts.values())} cases pass ({text})")
+        terminalreporter.write_line(
+            f"ONNX backend suite on {device}: {counts.get('passed', 0)} of {sum(counts.values())} cases pass ({text})"
+        )

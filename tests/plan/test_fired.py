@@ -58,7 +58,7 @@ def plan_of(net: Net, *outs: str) -> tuple[rt.Runner, Plan]:
 
 
 def is_channels_last(t: Any) -> bool:
-    n, c, h, w = t.shape
+    _n, c, _h, w = t.shape
     return bool(t.strides[1] == 1 and t.strides[3] % c == 0 and t.strides[2] == w * t.strides[3])
 
 
@@ -70,7 +70,7 @@ def test_inverted_residual_blocks() -> None:
         y = net("Clip", net.conv(x, 24, 48), *six)
         y = net("Clip", net.conv(y, 48, 48, 3, group=48), *six)
         x = net("Add", x, net.conv(y, 48, 24))
-    runner, plan = plan_of(net, net("GlobalAveragePool", x))
+    _runner, plan = plan_of(net, net("GlobalAveragePool", x))
     assert plan.counts() == {"conv": 7, "reduce": 1}, "every activation and residual must be an epilogue"
     assert plan.stats["in place"] == 2, "each residual is added into the memory of the value it adds to"
     assert plan.stats.get("copy", 0) == 0
@@ -86,7 +86,7 @@ def test_split_concat_block() -> None:
     a, b = net("Split", silu(net.conv("x", 8, 32)), n=2, axis=1)
     c = net("Add", b, silu(net.conv(silu(net.conv(b, 16, 16, 3)), 16, 16, 3)))
     y = net("Concat", a, b, c, axis=1)
-    runner, plan = plan_of(net, net("MaxPool", silu(net.conv(y, 48, 32)), kernel_shape=[2, 2], strides=[2, 2]))
+    _runner, plan = plan_of(net, net("MaxPool", silu(net.conv(y, 48, 32)), kernel_shape=[2, 2], strides=[2, 2]))
     assert plan.counts() == {"conv": 4, "pool": 1}, "splits are views, SiLU and the residual are epilogues, Concat copies nothing"
     assert plan.stats["write into place"] >= 1, "the first convolution writes straight into the concatenation"
     assert plan.stats["views"] >= 1
@@ -114,8 +114,10 @@ def test_transformer_layer() -> None:
     wide = linear(a, d, 4 * d)
     half = net("Mul", net("Mul", wide, net("Add", net("Erf", net("Div", wide, net.const(np.float32(np.sqrt(2))))), net.const(np.float32(1)))),
                net.const(np.float32(0.5)))  # fmt: skip
-    runner, plan = plan_of(net, norm(net("Add", linear(half, 4 * d, d), a)))
-    assert plan.counts() == {"gemm": 6, "attention": 1, "normalize": 2}, "biases, GELU and residuals are epilogues; heads split and merge by views"
+    _runner, plan = plan_of(net, norm(net("Add", linear(half, 4 * d, d), a)))
+    assert plan.counts() == {"gemm": 6, "attention": 1, "normalize": 2}, (
+        "biases, GELU and residuals are epilogues; heads split and merge by views"
+    )
     assert plan.stats["views"] >= 4
     assert plan.stats["in place"] >= 1
     assert plan.arena_bytes == plan.lower_bound

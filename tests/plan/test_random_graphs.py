@@ -54,7 +54,24 @@ class _Graph:
         s = self.shapes[a]
         axis = int(r.integers(len(s)))
         other = lambda n: (*s[:axis], n, *s[axis + 1 :])
-        match r.choice(["unary", "binary", "transpose", "reshape", "concat", "slice", "softmax", "matmul", "pad", "split", "reduce", "expand", "norm", "swish"]):
+        match r.choice(
+            [
+                "unary",
+                "binary",
+                "transpose",
+                "reshape",
+                "concat",
+                "slice",
+                "softmax",
+                "matmul",
+                "pad",
+                "split",
+                "reduce",
+                "expand",
+                "norm",
+                "swish",
+            ]
+        ):
             case "unary":
                 self.add(str(r.choice(["Tanh", "Neg", "Abs", "Relu"])), [a], s)
             case "binary":
@@ -72,7 +89,9 @@ class _Graph:
                     n //= d
                 self.add("Reshape", [a, self.const(np.array([*t, n]))], (*t, n))
             case "concat":
-                fits = [b for b, q in self.shapes.items() if len(q) == len(s) and all(x == y for i, (x, y) in enumerate(zip(q, s)) if i != axis)]
+                fits = [
+                    b for b, q in self.shapes.items() if len(q) == len(s) and all(x == y for i, (x, y) in enumerate(zip(q, s)) if i != axis)
+                ]
                 parts = [a, *(fits[r.integers(len(fits))] for _ in range(int(r.integers(1, 3))))]
                 r.shuffle(parts)
                 self.add("Concat", parts, other(sum(self.shapes[b][axis] for b in parts)), axis=axis)

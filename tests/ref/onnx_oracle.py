@@ -30,7 +30,9 @@ def onnx_run(op: str, ins: Sequence[Any], n_outputs: int = 1, opset: int = 23, d
         )
 
 
-def check(kernel: str, ins: Sequence[Any], wants: Sequence[Any], params: dict[str, Any], rtol: float = 1e-5, atol: float = 1e-6, **kw: Any) -> None:
+def check(
+    kernel: str, ins: Sequence[Any], wants: Sequence[Any], params: dict[str, Any], rtol: float = 1e-5, atol: float = 1e-6, **kw: Any
+) -> None:
     """Run a launch whose outputs are declared like `wants` and compare: floats within a tolerance, everything else exactly."""
     got = execute(kernel, ins, [None if w is None else (w.shape, w.dtype) for w in wants], params, **kw)
     for g, w in zip(got, wants):
@@ -49,7 +51,9 @@ def ort_run(op: str, ins: Sequence[Any], n_outputs: int = 1, opset: int = 20, do
 
     names = ["" if x is None else f"x{i}" for i, x in enumerate(ins)]
     outs = [f"y{i}" for i in range(n_outputs)]
-    infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in zip(names, ins) if x is not None]
+    infos = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in zip(names, ins) if x is not None
+    ]
     node = helper.make_node(op, names, outs, domain=domain, **attrs)
     graph = helper.make_graph([node], "g", infos, [helper.make_empty_tensor_value_info(o) for o in outs])
     opsets = [helper.make_opsetid("", opset)] + ([helper.make_opsetid(domain, 5 if domain == "ai.onnx.ml" else 1)] if domain else [])

@@ -43,7 +43,12 @@ def test_gather_nd(batch):
                 want[at] = x[at[:batch]][tuple(i[at])]
             check("gather", [x, i], [want], {"mode": "nd", "batch_dims": batch})
             if want.size:
-                check("gather", [x, i], onnx_run("GatherND", [x, i % x.shape[batch : batch + depth]], batch_dims=batch), {"mode": "nd", "batch_dims": batch})
+                check(
+                    "gather",
+                    [x, i],
+                    onnx_run("GatherND", [x, i % x.shape[batch : batch + depth]], batch_dims=batch),
+                    {"mode": "nd", "batch_dims": batch},
+                )
 
 
 @pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
@@ -69,7 +74,9 @@ def test_scatter_order_wrap_and_nothing():
     assert run(np.array([100, 100, 0], I8), "add") == [0, -56]
     empty = execute("scatter", [x, i[:0], x[:0]], [((2,), I8)], {"mode": "nd"})[0]
     assert empty.tolist() == [0, 0] and not np.shares_memory(empty, x)
-    h = execute("scatter", [np.zeros(1, F16), np.zeros((4096, 1), I64), np.ones(4096, F16)], [((1,), F16)], {"mode": "nd", "reduction": "add"})[0]
+    h = execute(
+        "scatter", [np.zeros(1, F16), np.zeros((4096, 1), I64), np.ones(4096, F16)], [((1,), F16)], {"mode": "nd", "reduction": "add"}
+    )[0]
     assert h.tolist() == [4096]
 
 

@@ -95,7 +95,13 @@ EXACT = {
     "silu": lambda v: v / (1 + math.exp(-v)), "gelu_erf": lambda v: 0.5 * v * math.erfc(-v / math.sqrt(2)),
     "gelu_tanh": lambda v: 0.5 * v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))),
 }  # fmt: skip
-POSITIVE = {"log": math.log, "log1p": math.log1p, "sqrt": math.sqrt, "rsqrt": lambda v: 1 / math.sqrt(v), "acosh": lambda v: math.acosh(1 + v)}
+POSITIVE = {
+    "log": math.log,
+    "log1p": math.log1p,
+    "sqrt": math.sqrt,
+    "rsqrt": lambda v: 1 / math.sqrt(v),
+    "acosh": lambda v: math.acosh(1 + v),
+}
 UNIT = {"asin": math.asin, "acos": math.acos, "atanh": math.atanh}
 FLOAT_BINARY = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b, "mod": lambda a, b: a % b,

@@ -38,7 +38,17 @@ def test_reduce(op):
 
 def test_reduce_of_nothing_gives_the_neutral_element():
     x = np.zeros((2, 0), F32)
-    want = {"sum": 0, "prod": 1, "max": -np.inf, "min": np.inf, "mean": np.nan, "l1": 0, "l2": 0, "log_sum": -np.inf, "log_sum_exp": -np.inf}
+    want = {
+        "sum": 0,
+        "prod": 1,
+        "max": -np.inf,
+        "min": np.inf,
+        "mean": np.nan,
+        "l1": 0,
+        "l2": 0,
+        "log_sum": -np.inf,
+        "log_sum_exp": -np.inf,
+    }
     for op, value in want.items():
         np.testing.assert_array_equal(reduce1(op, x, (1,)), np.full((2, 1), value, F32))
     assert reduce1("max", np.zeros((0,), I8), (0,)).tolist() == [-128] and reduce1("min", np.zeros((0,), U8), (0,)).tolist() == [255]
@@ -83,7 +93,9 @@ def test_arg_reduce(op, select_last):
         want = onnx_run("Arg" + op.capitalize(), [x], axis=axis, keepdims=1, select_last_index=select_last)
         check("arg_reduce", [x], want, {"op": op, "axis": axis, "select_last": select_last})
     y = np.array([1, np.nan, 5, np.nan], F32)
-    assert execute("arg_reduce", [y], [((1,), I64)], {"op": op, "axis": 0, "select_last": select_last})[0].tolist() == [3 if select_last else 1]
+    assert execute("arg_reduce", [y], [((1,), I64)], {"op": op, "axis": 0, "select_last": select_last})[0].tolist() == [
+        3 if select_last else 1
+    ]
 
 
 @pytest.mark.parametrize("exclusive", [0, 1])

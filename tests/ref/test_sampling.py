@@ -62,7 +62,9 @@ def test_resize_antialias(op, exclude):
 def test_resize_crop(op):
     x = floats(1, 1, 4, 5)
     for roi in ((0, 0, 0.4, 0.6, 1, 1, 0.9, 0.7), (0, 0, -0.3, 0.2, 1, 1, 1.2, 1.4)):
-        want, params = resize(x, (1, 1, 0.75, 1.6), op, roi=roi, coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=10.0)
+        want, params = resize(
+            x, (1, 1, 0.75, 1.6), op, roi=roi, coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=10.0
+        )
         check("resample", [x], want, params, rtol=1e-4, atol=1e-5)
 
 

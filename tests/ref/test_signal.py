@@ -99,7 +99,9 @@ def walk(trees, row, node, members):
     feature, threshold, mode, yes, no, _, targets, weights, ranges, missing = trees
     while mode[node] != LEAF:
         v, t = row[feature[node]], threshold[node]
-        test = {LEQ: v <= t, LT: v < t, GTE: v >= t, GT: v > t, EQ: v == t, NEQ: v != t, MEMBER: v in members.get(int(node), ())}[int(mode[node])]
+        test = {LEQ: v <= t, LT: v < t, GTE: v >= t, GT: v > t, EQ: v == t, NEQ: v != t, MEMBER: v in members.get(int(node), ())}[
+            int(mode[node])
+        ]
         node = yes[node] if test or (np.isnan(v) and missing[node]) else no[node]
     return [(targets[j], weights[j]) for j in range(ranges[node], ranges[node + 1])]
 

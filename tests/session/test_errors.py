@@ -118,7 +118,7 @@ def test_other_files_and_no_files(tmp_path):
     (tmp_path / "text.onnx").write_text("this is no model, it is a text of some length\n" * 20)
     with pytest.raises(rt.ModelError):
         rt.InferenceSession(tmp_path / "text.onnx")
-    with pytest.raises(FileNotFoundError, match="none.onnx"):
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         rt.InferenceSession(tmp_path / "none.onnx")
     with pytest.raises(rt.ModelError, match="not a regular file"):
         rt.InferenceSession(tmp_path)
@@ -158,7 +158,7 @@ def test_external_data_stays_in_the_models_folder(tmp_path):
 
 
 def test_devices_and_threads_that_do_not_exist(monkeypatch):
-    with pytest.raises(rt.DeviceError, match="'tpu'.*'cpu'"):
+    with pytest.raises(rt.DeviceError, match=r"'tpu'.*'cpu'"):
         rt.InferenceSession(DIGITS, device="tpu")
     with pytest.raises(ValueError, match="threads"):
         rt.InferenceSession(DIGITS, threads=0)

@@ -14,7 +14,9 @@ def native() -> ModuleType:
     try:
         from ... import _native
     except ImportError as e:
-        raise DeviceError(f"device 'cpu' needs the compiled extension, which this installation lacks ({e}); reinstall with a C++ compiler") from e
+        raise DeviceError(
+            f"device 'cpu' needs the compiled extension, which this installation lacks ({e}); reinstall with a C++ compiler"
+        ) from e
     return _native
 
 

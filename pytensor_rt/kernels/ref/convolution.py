@@ -110,11 +110,7 @@ def col2im(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Para
     shape, _ = out_spec(outs)
     kernel, spatial = tuple(params["kernel"]), len(params["kernel"])
     strides, dilations, pads = window_params(params, spatial)
-    blocks = [
-        (shape[2 + i] + pads[i] + pads[spatial + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(spatial)
-    ]
+    blocks = [(shape[2 + i] + pads[i] + pads[spatial + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(spatial)]
     cols = x.reshape(x.shape[0], -1 if x.size else shape[1], *kernel, *blocks)
     order = [0, 1, *range(2 + spatial, 2 + 2 * spatial), *range(2, 2 + spatial)]
     return [result(scatter_windows(cols.transpose(order), params, shape[2:]), out_spec(outs))]
-
-

@@ -70,7 +70,12 @@ def _neutral(op: str, dtype: DType) -> Any:
 
 def _reduce_objects(x: Array, axes: tuple[int, ...], op: str) -> Array:
     """Sum, product, max and min of symbolic integers, by Python operators."""
-    steps = {"sum": lambda a, b: a + b, "prod": lambda a, b: a * b, "max": lambda a, b: a if a >= b else b, "min": lambda a, b: a if a <= b else b}
+    steps = {
+        "sum": lambda a, b: a + b,
+        "prod": lambda a, b: a * b,
+        "max": lambda a, b: a if a >= b else b,
+        "min": lambda a, b: a if a <= b else b,
+    }
     if op not in steps:
         raise NotImplementedError(f"`{op}` of symbolic integers")
     kept = [i for i in range(x.ndim) if i not in axes]

@@ -23,7 +23,11 @@ def resample(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Pa
     with np.errstate(all="ignore"):
         for axis in range(x.ndim):
             crop = params["coordinates"] == "tf_crop_and_resize"
-            if params["scales"][axis] == 1.0 and x.shape[axis] == shape[axis] and not (crop and (roi[axis], roi[x.ndim + axis]) != (0.0, 1.0)):
+            if (
+                params["scales"][axis] == 1.0
+                and x.shape[axis] == shape[axis]
+                and not (crop and (roi[axis], roi[x.ndim + axis]) != (0.0, 1.0))
+            ):
                 continue
             at = _coordinates(params, axis, x.shape[axis], shape[axis], x.ndim)
             if crop:

@@ -49,7 +49,12 @@ def fft(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params,
 
 def philox(blocks: Array, stream: int, seed: int) -> Array:
     """uint32 [n, 4]: Philox4x32-10 of the uint64 block numbers."""
-    c = [blocks & _LOW, blocks >> U64.type(32), np.full_like(blocks, stream & 0xFFFFFFFF), np.full_like(blocks, (stream >> 32) & 0xFFFFFFFF)]
+    c = [
+        blocks & _LOW,
+        blocks >> U64.type(32),
+        np.full_like(blocks, stream & 0xFFFFFFFF),
+        np.full_like(blocks, (stream >> 32) & 0xFFFFFFFF),
+    ]
     k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
     for _ in range(10):
         p0, p1 = U64.type(0xD2511F53) * c[0], U64.type(0xCD9E8D57) * c[2]
