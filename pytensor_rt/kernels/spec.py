@@ -208,11 +208,15 @@ _SPECS = (
         (_int("center_point_box", 0), _int("max_per_class"), _float("iou_threshold"), _float("score_threshold"), _int("has_score_threshold", 0)),
         doc="ONNX NonMaxSuppression: boxes [B, S, 4], scores [B, C, S], selected int64 [capacity, 3] of which n (int64 [1]) rows are written.",
     ),
-    KernelSpec("fft", 23, ("x",), ("y",), (_int("axis"), _int("inverse", 0), _int("onesided", 0)),
-               doc="DFT along axis. Both have a last axis of 1 (real) or 2 (complex); y's size along axis is the transform length, or half of it "
-                   "plus 1 if onesided; x is cropped or zero-padded to it. Computed in f64 for f32 and shorter."),  # fmt: skip
-    KernelSpec("random", 24, ("seed",), ("y",), (_enum("op", "uniform", "normal"), _float("a"), _float("b"), _int("stream")),
-               doc="Philox4x32-10 keyed by seed (uint64 [1]) and stream: uniform in [a, b), or normal with mean a and deviation b."),  # fmt: skip
+    KernelSpec(
+        "fft", 23, ("x",), ("y",), (_int("axis"), _int("inverse", 0), _int("onesided", 0)),
+        doc="DFT along axis. Both have a last axis of 1 (real) or 2 (complex); y's size along axis is the transform length, or half of it "
+            "plus 1 if onesided; x is cropped or zero-padded to it. Computed in f64 for f32 and shorter.",
+    ),
+    KernelSpec(
+        "random", 24, ("seed",), ("y",), (_enum("op", "uniform", "normal"), _float("a"), _float("b"), _int("stream")),
+        doc="Philox4x32-10 keyed by seed (uint64 [1]) and stream: uniform in [a, b), or normal with mean a and deviation b.",
+    ),
     KernelSpec(
         "tree_ensemble", 25,
         ("x", "features", "thresholds", "modes", "true_child", "false_child", "roots", "leaf_targets", "leaf_weights", "leaf_ranges",

@@ -86,11 +86,11 @@ class Var:
     def __neg__(self) -> Var:
         return emit("neg", self)
 
-    def __eq__(self, o: object) -> Var:
-        return emit("eq", self, o, dtype=BOOL)  # type: ignore[override, arg-type]
+    def __eq__(self, o: object) -> Var:  # type: ignore[override]
+        return emit("eq", self, o, dtype=BOOL)  # type: ignore[arg-type]
 
-    def __ne__(self, o: object) -> Var:
-        return emit("ne", self, o, dtype=BOOL)  # type: ignore[override, arg-type]
+    def __ne__(self, o: object) -> Var:  # type: ignore[override]
+        return emit("ne", self, o, dtype=BOOL)  # type: ignore[arg-type]
 
     def __lt__(self, o: Operand) -> Var:
         return emit("lt", self, o, dtype=BOOL)
