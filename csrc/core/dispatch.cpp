@@ -3,8 +3,8 @@
 
 namespace ptrt {
 
-#define PTRT_DECLARE(level) \
-  namespace level {         \
+#define PTRT_DECLARE(level)   \
+  namespace level {           \
   const KernelTable& table(); \
   }
 #ifdef PTRT_HAVE_v2

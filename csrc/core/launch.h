@@ -21,12 +21,12 @@ struct KernelError : std::runtime_error {  // data-dependent failure (an index o
 
 // One instruction of a straight-line program. Registers are instruction indices (SSA); the last instruction is the result.
 struct Instr {
-  int32_t op = 0;                 // opcodes.h
-  DType dtype = DType::none;      // dtype of the result
-  int32_t args[3] = {-1, -1, -1}; // earlier instructions; for `load`: the operand number; for `iota`: the axis
-  union {                         // for `constant`
-    double f;                     // floating dtypes
-    int64_t i;                    // integer and boolean dtypes
+  int32_t op = 0;                  // opcodes.h
+  DType dtype = DType::none;       // dtype of the result
+  int32_t args[3] = {-1, -1, -1};  // earlier instructions; for `load`: the operand number; for `iota`: the axis
+  union {                          // for `constant`
+    double f;                      // floating dtypes
+    int64_t i;                     // integer and boolean dtypes
   };
   Instr() : i(0) {}
 };
@@ -117,9 +117,7 @@ class RunContext {
       for (int64_t t = 0; t < n; t++) f(t, 0);
     } else if (n > 1) {
       using Fn = std::remove_reference_t<F>;
-      dispatch(
-          n, [](void* self, int64_t t, int w) { (*static_cast<Fn*>(self))(t, w); },
-          const_cast<void*>(static_cast<const void*>(&f)));
+      dispatch(n, [](void* self, int64_t t, int w) { (*static_cast<Fn*>(self))(t, w); }, const_cast<void*>(static_cast<const void*>(&f)));
     }
   }
 

@@ -74,7 +74,8 @@ void Arena::reserve(size_t data_bytes, size_t scratch_bytes) {
   generation_++;
 }
 
-std::shared_ptr<const void> Packs::get(const Operand& source, const std::string& layout, size_t bytes, const std::function<void(void*)>& fill) {
+std::shared_ptr<const void> Packs::get(const Operand& source, const std::string& layout, size_t bytes,
+                                       const std::function<void(void*)>& fill) {
   std::lock_guard<std::mutex> lock(mutex_);
   std::string key = layout + "@" + std::to_string(reinterpret_cast<uintptr_t>(source.data));
   auto it = map_.find(key);
@@ -87,8 +88,8 @@ std::shared_ptr<const void> Packs::get(const Operand& source, const std::string&
   return memory;
 }
 
-Program::Program(const int64_t* code, size_t words, const std::vector<Const>& consts, const KernelTable& table, std::shared_ptr<Arena> arena,
-                 std::shared_ptr<Packs> packs, int threads)
+Program::Program(const int64_t* code, size_t words, const std::vector<Const>& consts, const KernelTable& table,
+                 std::shared_ptr<Arena> arena, std::shared_ptr<Packs> packs, int threads)
     : arena_(std::move(arena)), packs_(std::move(packs)), threads_(std::max(1, threads)) {
   Reader r(code, words);
   const int64_t n_buffers = r.count(1 << 26), n_launches = r.count(1 << 26);
@@ -228,7 +229,8 @@ void Program::run(void* const* inputs, void* const* outputs, size_t begin, size_
     } catch (const std::exception& e) {
       throw LaunchError(k, e.what());
     }
-    if (nanoseconds) nanoseconds[k] = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
+    if (nanoseconds)
+      nanoseconds[k] = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
   }
 }
 

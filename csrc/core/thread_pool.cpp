@@ -50,11 +50,11 @@ struct ThreadPool::Impl {
   std::mutex job_mutex;    // held by the caller whose job is running
   std::mutex sleep_mutex;  // guards `sleeping` transitions
   std::condition_variable wake;
-  std::atomic<uint64_t> epoch{0};   // even: idle; a job is published by setting job fields, then bumping
-  std::atomic<int64_t> next{0};     // next task to claim
-  std::atomic<int> inside{0};       // workers that may still touch the job
+  std::atomic<uint64_t> epoch{0};  // even: idle; a job is published by setting job fields, then bumping
+  std::atomic<int64_t> next{0};    // next task to claim
+  std::atomic<int> inside{0};      // workers that may still touch the job
   std::atomic<int> sleeping{0};
-  std::atomic<bool> open{false};    // workers may enter the job
+  std::atomic<bool> open{false};  // workers may enter the job
   int64_t n = 0;
   int threads = 1;
   void (*call)(void*, int64_t, int) = nullptr;
@@ -105,9 +105,7 @@ struct ThreadPool::Impl {
   }
 };
 
-ThreadPool::ThreadPool() : impl_(new Impl) {
-  impl_->max = available_cpus();
-}
+ThreadPool::ThreadPool() : impl_(new Impl) { impl_->max = available_cpus(); }
 
 int ThreadPool::available_cpus() {
   cpu_set_t set;
@@ -161,7 +159,9 @@ void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), 
   p.open.store(true);
   p.epoch.fetch_add(1);
   if (p.sleeping.load() > 0) {
-    { std::lock_guard<std::mutex> lock(p.sleep_mutex); }  // a worker between its check and its wait sees the new epoch or is woken
+    {
+      std::lock_guard<std::mutex> lock(p.sleep_mutex);
+    }  // a worker between its check and its wait sees the new epoch or is woken
     p.wake.notify_all();
   }
   p.work(0);

@@ -39,9 +39,17 @@ constexpr int kMaxDims = 12;
 
 inline size_t itemsize(DType t) {
   switch (t) {
-    case DType::f64: case DType::i64: case DType::u64: case DType::c64: return 8;
-    case DType::f32: case DType::i32: case DType::u32: return 4;
-    case DType::f16: case DType::bf16: case DType::i16: case DType::u16: return 2;
+    case DType::f64:
+    case DType::i64:
+    case DType::u64:
+    case DType::c64: return 8;
+    case DType::f32:
+    case DType::i32:
+    case DType::u32: return 4;
+    case DType::f16:
+    case DType::bf16:
+    case DType::i16:
+    case DType::u16: return 2;
     case DType::c128: return 16;
     case DType::none: return 0;
     default: return 1;
@@ -51,7 +59,7 @@ inline size_t itemsize(DType t) {
 // A strided view of memory. Strides are in elements; the stride of every axis of size 1 is 0; strides may be 0 or negative.
 struct Operand {
   enum Flags : int32_t { kConst = 1, kMapped = 2 };  // kMapped: a const that lives in a read-only file mapping
-  void* data = nullptr;  // address of element [0,...,0]; patched between runs, so kernels must not keep derived pointers
+  void* data = nullptr;       // address of element [0,...,0]; patched between runs, so kernels must not keep derived pointers
   DType dtype = DType::none;  // none: the optional operand is absent
   int32_t ndim = 0;
   int32_t flags = 0;

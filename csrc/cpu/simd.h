@@ -1,7 +1,7 @@
 // Vectors of the ISA level this file is being compiled for. Every csrc/cpu/*.cpp is compiled once per level with PTRT_LEVEL defined as the
-// namespace name (v2, v3, v4, v4x, neon), so everything in csrc/cpu lives in `namespace ptrt::PTRT_LEVEL` or an anonymous namespace; nothing
-// there may be an inline function or template of a shared namespace (the linker would keep one level's copy for all: an illegal-instruction
-// trap). Standard-library templates on hot or vector code are to be avoided for the same reason.
+// namespace name (v2, v3, v4, v4x, neon), so everything in csrc/cpu lives in `namespace ptrt::PTRT_LEVEL` or an anonymous namespace;
+// nothing there may be an inline function or template of a shared namespace (the linker would keep one level's copy for all: an
+// illegal-instruction trap). Standard-library templates on hot or vector code are to be avoided for the same reason.
 #pragma once
 #include <cstdint>
 #include <cstring>

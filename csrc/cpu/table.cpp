@@ -8,11 +8,12 @@
 namespace ptrt::PTRT_LEVEL {
 
 const KernelTable& table() {
-  static const KernelTable t = {PTRT_STR(PTRT_LEVEL), {
+  static const KernelTable t = {PTRT_STR(PTRT_LEVEL),
+                                {
 #define PTRT_KERNEL(name) make_##name,
 #define PTRT_MISSING(name) nullptr,
 #include "cpu/kernels.inc"
-                                                      }};
+                                }};
   return t;
 }
 
