@@ -59,7 +59,7 @@ struct AsI8 {
 // One row of a box: `n` pixels, source element (w, c) at src[w * sw + c * sc].
 template <class Conv, class To>
 void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n, const ConvBox& b, int32_t zero, To* dst) {
-  const bool packed = b.group == b.group_pitch || b.cn <= b.group;
+  const bool packed = b.group == b.group_pitch;
   if (packed && sizeof(To) == sizeof(typename Conv::From) && (sc == 1 || b.cn == 1)) {
     if (sw == b.cn && b.pixel == b.cn) {
       std::memcpy(dst, src, static_cast<size_t>(n * b.cn) * sizeof(To));

@@ -35,8 +35,8 @@ class DirectConv : public Kernel {
   size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
   size_t thread_scratch_bytes() const override { return stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
   std::string describe() const override {
-    return std::string(in_place_ ? "pointwise" : "direct") + " " + std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " +
-           std::to_string(nv_ * P::lanes) + " channels";
+    return std::string(P::lanes == g_.M && P::k_unit > 2 ? "dot, " : "") + std::string(in_place_ ? "pointwise" : "direct") + " " +
+           std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nv_ * P::lanes) + " channels";
   }
 
   void run(const RunContext& ctx) override {
@@ -70,7 +70,7 @@ class DirectConv : public Kernel {
   void plan_input() {
     const Operand& x = desc.ins[0];
     const bool plain = x.dtype == DType::f32 || x.dtype == DType::f64;
-    bool point = plain && g_.taps() == 1 && (g_.C == 1 || xs_.c == 1);
+    bool point = plain && g_.taps() == 1 && (g_.C == 1 || xs_.c == 1) && g_.Cg % P::k_unit == 0;
     for (int k = 0; k < 3; k++) point = point && g_.pad[k] == 0 && (g_.out[k] - 1) * g_.stride[k] < g_.in[k];
     in_place_ = point && (xs_.s[2] * g_.stride[2] * static_cast<int64_t>(sizeof(S)) % 4096 != 0 || g_.out[2] == 1 || g_.M <= nr_);
     if (in_place_) {
@@ -147,7 +147,8 @@ class DirectConv : public Kernel {
   size_t weight_bytes() const { return static_cast<size_t>(panels_ * panel_size_) * sizeof(S) + 64; }
 
   std::string pack_key() const {
-    std::string key = conv_pack_key("conv", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":S" + std::to_string(sizeof(S));
+    std::string key = conv_pack_key("conv", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":U" + std::to_string(P::k_unit) + ":S" +
+                      std::to_string(sizeof(S));
     if (const Operand& z = operand(4); z.present()) {
       key += ":Z";
       for (int64_t m = 0; m < z.size(); m++) key += std::to_string(conv_load_i32(z, z.ndim ? m * z.strides[0] : 0)) + ",";
@@ -317,6 +318,15 @@ std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, con
   switch (conv_math(desc.ins[0].dtype)) {
     case ConvMath::f64: return std::make_unique<DirectConv<FloatMath<double>>>(std::move(desc), bind, g);
     case ConvMath::i8: return std::make_unique<DirectConv<IntMath>>(std::move(desc), bind, g);
+    default: break;
+  }
+  // Steps per pixel: of a register tile one vector wide, and of dot products with their final sums.
+  const int64_t tile = g.Cg * g.taps(), dot = g.M * (round_up(g.Cg, W) / W * g.taps() + 6);
+  switch (g.G == 1 && tile > dot + dot / 2 ? g.M : 0) {
+    case 1: return std::make_unique<DirectConv<DotMath<1>>>(std::move(desc), bind, g);
+    case 2: return std::make_unique<DirectConv<DotMath<2>>>(std::move(desc), bind, g);
+    case 3: return std::make_unique<DirectConv<DotMath<3>>>(std::move(desc), bind, g);
+    case 4: return std::make_unique<DirectConv<DotMath<4>>>(std::move(desc), bind, g);
     default: return std::make_unique<DirectConv<FloatMath<float>>>(std::move(desc), bind, g);
   }
 }

@@ -33,7 +33,7 @@ struct FloatMath {
   typedef T A;
   static constexpr int lanes = Lanes<T>::n, k_unit = 1;
   static int max_rows(int nv) { return kMaxRows[nv]; }
-  static int vectors(int64_t n) { return panel_vectors(n, lanes); }
+  static int vectors(int64_t n) { return sizeof(T) == 4 ? panel_vectors(n, lanes) : n <= lanes ? 1 : 2; }  // as wide as tile.h builds them
   static TileFn<T> fn(int rows, int nv) {
     if constexpr (sizeof(T) == 4) return tile_f32(rows, nv);
     else return tile_f64(rows, nv);
@@ -74,6 +74,70 @@ struct FloatMath {
   static T load_weight(const Operand& w, int64_t at, int32_t) {
     return sizeof(T) == 4 ? static_cast<T>(conv_load_f32(w, at)) : static_cast<T>(conv_load_f64(w, at));
   }
+};
+
+// For layers with one to four output channels, where a register tile would leave most lanes idle: lanes run along the window's channels (in
+// multiples of W, padded with zeros) and every output is a dot product. Weights: [block of W][output][W].
+template <int NM>
+struct DotMath {
+  typedef float S;
+  typedef float A;
+  static constexpr int lanes = NM, k_unit = W;
+  static int max_rows(int) { return 4; }
+  static int vectors(int64_t) { return 1; }
+
+  class Tile {
+   public:
+    explicit Tile(const TileShape& t) : t_(t) {
+      const float inf = __builtin_inff(), lo = static_cast<float>(t.linear->lo), hi = static_cast<float>(t.linear->hi);
+      alpha_ = static_cast<float>(t.linear->alpha);
+      for (int k = 0; k < 2; k++) {
+        const bool on = k ? t.linear->clamp_after : t.linear->clamp_before;
+        lo_[k] = on ? lo : -inf;
+        hi_[k] = on ? hi : inf;
+      }
+    }
+    void operator()(const TileCall<S, A>& c) const {
+      switch (c.rows) {
+        case 1: rows<1>(c); break;
+        case 2: rows<2>(c); break;
+        case 3: rows<3>(c); break;
+        default: rows<4>(c);
+      }
+    }
+
+   private:
+    float clamp(float v, int k) const {  // passes NaN through
+      v = lo_[k] > v ? lo_[k] : v;
+      return hi_[k] < v ? hi_[k] : v;
+    }
+    template <int R>
+    PTRT_NOINLINE void rows(const TileCall<S, A>& c) const {
+      vf acc[R][NM];
+      PTRT_UNROLL for (int i = 0; i < R; i++) PTRT_UNROLL for (int m = 0; m < NM; m++) acc[i][m] = vf{};
+      const float* b = c.b;
+      for (int64_t t = 0; t < t_.taps; t++) {
+        const float* a = c.a + t_.tap_at[t];
+        for (int64_t k = 0; k < t_.K; k += W, b += NM * W) {
+          vf w[NM];
+          PTRT_UNROLL for (int m = 0; m < NM; m++) w[m] = load(b + m * W);
+          PTRT_UNROLL for (int i = 0; i < R; i++) {
+            const vf x = load(a + i * t_.lda + k);
+            PTRT_UNROLL for (int m = 0; m < NM; m++) acc[i][m] += x * w[m];
+          }
+        }
+      }
+      PTRT_UNROLL for (int i = 0; i < R; i++) PTRT_UNROLL for (int m = 0; m < NM; m++) {
+        if (m >= c.n) break;
+        float v = clamp(hsum(acc[i][m]) * alpha_ + c.bias[m], 0);
+        if (c.residual) v += c.residual[i * t_.ldr + m];
+        c.c[i * t_.ldc + m] = clamp(v, 1);
+      }
+    }
+    TileShape t_;
+    float alpha_, lo_[2], hi_[2];
+  };
+  static float load_weight(const Operand& w, int64_t at, int32_t) { return conv_load_f32(w, at); }
 };
 
 struct IntMath {
