@@ -12,43 +12,61 @@ using namespace ptrt;
 
 namespace {
 
-// Addresses of the arrays' first elements. Shapes, dtypes and strides were checked by the caller against the plan.
-void addresses(const py::handle& arrays, size_t expected, std::vector<void*>& out, const char* what) {
+// Addresses of the arrays' first elements. Shapes, dtypes and strides were checked by the caller against the plan; here only that the
+// memory from the first element on is as large as the program was told, and that outputs may be written.
+void addresses(const py::tuple& arrays, const std::vector<int64_t>& bytes, std::vector<void*>& out, const char* what, bool written) {
+  if (arrays.size() < bytes.size()) throw py::value_error(std::string(what) + ": too few arrays");
   out.clear();
-  for (py::handle h : arrays) {
+  for (size_t k = 0; k < arrays.size(); k++) {
+    const py::handle h = arrays[k];
     if (!py::isinstance<py::array>(h)) throw py::type_error(std::string(what) + ": expected NumPy arrays");
-    out.push_back(const_cast<void*>(py::reinterpret_borrow<py::array>(h).data()));
+    const auto a = py::reinterpret_borrow<py::array>(h);
+    if (k < bytes.size() && bytes[k] > 0) {
+      int64_t reach = a.size() > 0 ? a.itemsize() : 0;
+      for (py::ssize_t i = 0; i < a.ndim() && reach > 0; i++)
+        if (a.strides(i) > 0) reach += (a.shape(i) - 1) * a.strides(i);
+      if (reach < bytes[k])
+        throw py::value_error(std::string(what) + ": array " + std::to_string(k) + " is smaller than the program was told");
+      if (written && !a.writeable()) throw py::value_error(std::string(what) + ": array " + std::to_string(k) + " is read-only");
+    }
+    out.push_back(const_cast<void*>(a.data()));
   }
-  if (out.size() < expected) throw py::value_error(std::string(what) + ": too few arrays");
 }
 
 struct PyProgram {
   std::unique_ptr<Program> program;
   py::object keep;  // the constants' owners
   std::vector<void*> in, out;
+  bool attached = false;
 
   void run(const py::tuple& inputs, const py::tuple& outputs, size_t begin, size_t end) {
     std::vector<void*> ins, outs;
-    addresses(inputs, program->num_inputs(), ins, "inputs");
-    addresses(outputs, program->num_outputs(), outs, "outputs");
+    addresses(inputs, program->input_bytes(), ins, "inputs", false);
+    addresses(outputs, program->output_bytes(), outs, "outputs", true);
     py::gil_scoped_release release;
     std::lock_guard<std::mutex> lock(program->arena().mutex);
     program->run(ins.data(), outs.data(), begin, end);
   }
   void attach(const py::tuple& inputs, const py::tuple& outputs) {  // for replay(): fixed addresses, kept alive by the caller
-    addresses(inputs, program->num_inputs(), in, "inputs");
-    addresses(outputs, program->num_outputs(), out, "outputs");
+    std::vector<void*> ins, outs;
+    addresses(inputs, program->input_bytes(), ins, "inputs", false);
+    addresses(outputs, program->output_bytes(), outs, "outputs", true);
+    py::gil_scoped_release release;
+    std::lock_guard<std::mutex> lock(program->arena().mutex);
+    in = std::move(ins);
+    out = std::move(outs);
+    attached = true;
   }
   void replay() {
     py::gil_scoped_release release;
     std::lock_guard<std::mutex> lock(program->arena().mutex);
-    if (in.size() < program->num_inputs() || out.size() < program->num_outputs()) throw std::runtime_error("replay() before attach()");
+    if (!attached) throw std::runtime_error("replay() before attach()");
     program->run(in.data(), out.data(), 0, program->num_launches());
   }
   py::array_t<int64_t> profile(const py::tuple& inputs, const py::tuple& outputs) {
     std::vector<void*> ins, outs;
-    addresses(inputs, program->num_inputs(), ins, "inputs");
-    addresses(outputs, program->num_outputs(), outs, "outputs");
+    addresses(inputs, program->input_bytes(), ins, "inputs", false);
+    addresses(outputs, program->output_bytes(), outs, "outputs", true);
     py::array_t<int64_t> t(static_cast<py::ssize_t>(program->num_launches()));
     int64_t* p = t.mutable_data();
     py::gil_scoped_release release;
@@ -110,7 +128,9 @@ PYBIND11_MODULE(_native, m) {
                        const std::string& isa, std::shared_ptr<Arena> arena, std::shared_ptr<Packs> packs, int threads) {
              std::vector<Const> cs;
              for (size_t k = 0; k < consts.size(); k++) {
+               if (!py::isinstance<py::array>(consts[k])) throw py::type_error("consts: expected NumPy arrays");
                auto a = py::reinterpret_borrow<py::array>(consts[k]);
+               if (!(a.flags() & (py::array::c_style | py::array::f_style))) throw py::value_error("consts: expected contiguous arrays");
                cs.push_back({const_cast<void*>(a.data()), static_cast<int64_t>(a.nbytes()), k < mapped.size() && mapped[k]});
              }
              auto p = std::make_unique<PyProgram>();

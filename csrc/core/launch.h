@@ -45,12 +45,12 @@ class Params {
     return d;
   }
   std::vector<int64_t> ints() {
-    std::vector<int64_t> v(static_cast<size_t>(take()));
+    std::vector<int64_t> v(count());
     for (auto& x : v) x = take();
     return v;
   }
   std::vector<double> floats() {
-    std::vector<double> v(static_cast<size_t>(take()));
+    std::vector<double> v(count());
     for (auto& x : v) x = f();
     return v;
   }
@@ -59,6 +59,11 @@ class Params {
   int64_t take() {
     if (p_ == end_) throw KernelError("launch encoding: parameters exhausted");
     return *p_++;
+  }
+  size_t count() {
+    const int64_t n = take();
+    if (n < 0 || n > end_ - p_) throw KernelError("launch encoding: count out of range");
+    return static_cast<size_t>(n);
   }
   const int64_t *p_ = nullptr, *end_ = nullptr;
 };

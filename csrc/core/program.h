@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/decode.h"
 #include "core/launch.h"
 
 namespace ptrt {
@@ -35,18 +36,15 @@ class Packs final : public PackCache {
  public:
   std::shared_ptr<const void> get(const Operand& source, const std::string& layout, size_t bytes,
                                   const std::function<void(void*)>& fill) override;
-  size_t bytes() const { return bytes_; }
+  size_t bytes() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return bytes_;
+  }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::unordered_map<std::string, std::shared_ptr<const void>> map_;
   size_t bytes_ = 0;
-};
-
-struct Const {
-  void* data;
-  int64_t nbytes;
-  bool mapped;  // lives in a read-only file mapping, whose pages may be given back after packing
 };
 
 class Program {
@@ -58,25 +56,21 @@ class Program {
   void run(void* const* inputs, void* const* outputs, size_t begin, size_t end, int64_t* nanoseconds = nullptr);
 
   size_t num_launches() const { return kernels_.size(); }
-  size_t num_inputs() const { return num_inputs_; }
-  size_t num_outputs() const { return num_outputs_; }
+  // Bytes that the memory of input (output) k must have, from the address that run() is given.
+  const std::vector<int64_t>& input_bytes() const { return input_bytes_; }
+  const std::vector<int64_t>& output_bytes() const { return output_bytes_; }
   size_t arena_bytes() const { return arena_bytes_; }
   size_t scratch_bytes() const { return scratch_bytes_; }
-  std::string describe(size_t launch) const { return kernels_[launch]->describe(); }
+  std::string describe(size_t launch) const { return kernels_.at(launch)->describe(); }
   Arena& arena() { return *arena_; }
 
  private:
-  enum BufferKind : int64_t { kArena = 0, kConstBuffer = 1, kInput = 2, kOutput = 3 };
-  struct Buffer {
-    int64_t kind, value, nbytes;
-  };
   struct Slot {
     Operand* operand;
-    int64_t buffer, byte_offset;
+    int64_t byte_offset;
   };
   void resolve_arena();
 
-  std::vector<Buffer> buffers_;
   std::vector<std::unique_ptr<Kernel>> kernels_;
   std::vector<Slot> arena_slots_;
   struct Patch {
@@ -84,10 +78,11 @@ class Program {
     int64_t index, byte_offset;
   };
   std::vector<Patch> input_patches_, output_patches_;
+  std::vector<int64_t> input_bytes_, output_bytes_;
   std::shared_ptr<Arena> arena_;
   std::shared_ptr<Packs> packs_;
   uint64_t generation_ = 0;
-  size_t arena_bytes_ = 0, scratch_bytes_ = 0, shared_scratch_ = 0, thread_scratch_ = 0, num_inputs_ = 0, num_outputs_ = 0;
+  size_t arena_bytes_ = 0, scratch_bytes_ = 0, shared_scratch_ = 0, thread_scratch_ = 0;
   int threads_;
 };
 

@@ -2,15 +2,21 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <cstring>
 #include <exception>
+#include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "core/launch.h"
 
@@ -27,47 +33,82 @@ namespace ptrt {
 
 namespace {
 constexpr auto kSpin = std::chrono::microseconds(60);  // longer than the gap between two launches, far shorter than a scheduler quantum
+constexpr int kPatience = 4096;                        // pauses for which a caller waits for the last workers before it yields its CPU
 
-int cgroup_cpus() {
+using Clock = std::chrono::steady_clock;
+
+// The quota of one control group in CPUs, or a large number.
+int quota_of(const std::string& file, const std::string& period_file) {
   long quota = -1, period = -1;
-  if (FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    if (std::fscanf(f, "%ld %ld", &quota, &period) != 2) quota = -1;
+  if (FILE* f = std::fopen(file.c_str(), "r")) {
+    const int n = std::fscanf(f, "%ld %ld", &quota, &period);  // "max 100000" reads nothing
     std::fclose(f);
-  } else if (FILE* q = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r")) {
-    if (std::fscanf(q, "%ld", &quota) != 1) quota = -1;
-    std::fclose(q);
-    if (FILE* p = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r")) {
-      if (std::fscanf(p, "%ld", &period) != 1) period = -1;
-      std::fclose(p);
+    if (n < 1) return 1 << 20;
+  }
+  if (period < 0 && !period_file.empty()) {
+    if (FILE* f = std::fopen(period_file.c_str(), "r")) {
+      if (std::fscanf(f, "%ld", &period) != 1) period = -1;
+      std::fclose(f);
     }
   }
   if (quota <= 0 || period <= 0) return 1 << 20;
-  return static_cast<int>(std::max(1L, (quota + period - 1) / period));
+  return static_cast<int>(std::min(1L << 20, std::max(1L, (quota + period - 1) / period)));
+}
+
+// The smallest quota of this process's control group and its ancestors (of both versions, as far as they are visible).
+int cgroup_cpus() {
+  int cpus = 1 << 20;
+  std::vector<std::pair<std::string, bool>> groups = {{"/sys/fs/cgroup", true}, {"/sys/fs/cgroup/cpu", false}};
+  if (FILE* f = std::fopen("/proc/self/cgroup", "r")) {
+    char line[4096];
+    while (std::fgets(line, sizeof line, f)) {  // "0::/path" or "4:cpu,cpuacct:/path"
+      const std::string text(line, std::strcspn(line, "\n"));
+      const size_t a = text.find(':'), b = a == std::string::npos ? a : text.find(':', a + 1);
+      if (b == std::string::npos) continue;
+      const std::string controllers = "," + text.substr(a + 1, b - a - 1) + ",";
+      const bool v2 = controllers == ",,";
+      if (!v2 && controllers.find(",cpu,") == std::string::npos) continue;
+      for (std::string path = text.substr(b + 1); path.size() > 1; path.resize(path.rfind('/'))) {
+        if (path[0] != '/') break;
+        groups.emplace_back((v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu") + path, v2);
+      }
+    }
+    std::fclose(f);
+  }
+  for (const auto& [path, v2] : groups)
+    cpus = std::min(cpus, v2 ? quota_of(path + "/cpu.max", "") : quota_of(path + "/cpu.cfs_quota_us", path + "/cpu.cfs_period_us"));
+  return cpus;
 }
 }  // namespace
 
+// How a job is handed over. The caller fills in the job while `open` is false and nobody is `inside`, opens it and bumps `epoch`. A worker
+// that sees a new epoch enters (`inside`), and only then asks whether the job is still open; the caller closes the job before it waits for
+// `inside` to be zero. Both orders are sequentially consistent, so either the worker sees it closed or the caller waits for it. A worker
+// goes to sleep by setting `asleep` and then looking at the epoch once more; the caller bumps the epoch and then looks at `asleep`.
 struct ThreadPool::Impl {
-  std::mutex job_mutex;    // held by the caller whose job is running
-  std::mutex sleep_mutex;  // guards `sleeping` transitions
-  std::condition_variable wake;
-  std::atomic<uint64_t> epoch{0};  // even: idle; a job is published by setting job fields, then bumping
-  std::atomic<int64_t> next{0};    // next task to claim
-  std::atomic<int> inside{0};      // workers that may still touch the job
-  std::atomic<int> sleeping{0};
-  std::atomic<bool> open{false};  // workers may enter the job
+  struct alignas(64) Worker {
+    std::mutex mutex;
+    std::condition_variable wake;
+    std::atomic<bool> asleep{false};
+  };
+
+  std::mutex job_mutex;                          // held by the caller whose job is running; guards `workers`
+  std::vector<std::unique_ptr<Worker>> workers;  // worker k + 1 is workers[k]
+  alignas(64) std::atomic<uint64_t> epoch{0};    // number of the newest job
+  std::atomic<bool> open{false};                 // may workers enter the job?
   int64_t n = 0;
-  int threads = 1;
+  int wanted = 1;  // workers of this job, the caller included
   void (*call)(void*, int64_t, int) = nullptr;
   void* self = nullptr;
-  std::mutex error_mutex;
+  alignas(64) std::atomic<int64_t> next{0};  // next task to claim
+  alignas(64) std::atomic<int> inside{0};    // workers that may still touch the job
+  alignas(64) std::mutex error_mutex;
   std::exception_ptr error;
   int64_t error_task = -1;
-  int started = 0;  // workers that exist, guarded by job_mutex
-  int max = 1;
 
   void work(int worker) {
     for (;;) {
-      int64_t t = next.fetch_add(1, std::memory_order_relaxed);
+      const int64_t t = next.fetch_add(1, std::memory_order_relaxed);
       if (t >= n) return;
       try {
         call(self, t, worker);
@@ -81,36 +122,58 @@ struct ThreadPool::Impl {
     }
   }
 
-  void loop(int worker) {
+  void loop(Worker& me, int worker) {
     uint64_t seen = 0;
-    for (;;) {
-      auto deadline = std::chrono::steady_clock::now() + kSpin;
-      int spins = 0;
-      while (epoch.load(std::memory_order_acquire) == seen) {
-        PTRT_PAUSE();
-        if ((++spins & 63) == 0 && std::chrono::steady_clock::now() > deadline) {
-          std::unique_lock<std::mutex> lock(sleep_mutex);
-          sleeping.fetch_add(1);
-          wake.wait(lock, [&] { return epoch.load() != seen; });
-          sleeping.fetch_sub(1);
-          break;
-        }
+    auto deadline = Clock::now() + kSpin;
+    for (unsigned spins = 1;; spins++) {
+      const uint64_t now = epoch.load(std::memory_order_acquire);
+      if (now != seen) {
+        seen = now;
+        inside.fetch_add(1);
+        const bool mine = open.load() && worker < wanted;
+        if (mine) work(worker);
+        inside.fetch_sub(1, std::memory_order_release);
+        if (mine) deadline = Clock::now() + kSpin;
+        continue;
       }
-      seen = epoch.load(std::memory_order_acquire);
-      // Enter, then check that the job is still open: the caller closes it before it waits for `inside` to reach zero.
-      inside.fetch_add(1);
-      if (open.load() && worker < threads) work(worker);
-      inside.fetch_sub(1, std::memory_order_release);
+      PTRT_PAUSE();
+      if (spins % 64 != 0 || Clock::now() < deadline) continue;
+      std::unique_lock<std::mutex> lock(me.mutex);
+      me.asleep.store(true);
+      if (epoch.load() == seen) me.wake.wait(lock, [&] { return !me.asleep.load(); });
+      me.asleep.store(false);
+      deadline = Clock::now() + kSpin;
+    }
+  }
+
+  // Makes sure that workers 1 .. count exist, or as many as the system allows.
+  void start(int count) {
+    while (static_cast<int>(workers.size()) < count) {
+      sigset_t all, before;
+      sigfillset(&all);
+      pthread_sigmask(SIG_BLOCK, &all, &before);  // signals are for the application's own threads
+      try {
+        auto me = std::make_unique<Worker>();
+        workers.reserve(workers.size() + 1);
+        Worker* w = me.get();
+        const int number = static_cast<int>(workers.size()) + 1;
+        std::thread([this, w, number] { loop(*w, number); }).detach();
+        workers.push_back(std::move(me));
+      } catch (const std::exception&) {
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        return;
+      }
+      pthread_sigmask(SIG_SETMASK, &before, nullptr);
     }
   }
 };
 
-ThreadPool::ThreadPool() : impl_(new Impl) { impl_->max = available_cpus(); }
+ThreadPool::ThreadPool() : impl_(new Impl) {}
 
 int ThreadPool::available_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
+  const int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
   return std::max(1, std::min(n, cgroup_cpus()));
 }
 
@@ -136,38 +199,39 @@ ThreadPool& ThreadPool::instance() {
   return *g_pool;
 }
 
-int ThreadPool::max_threads() const { return impl_->max; }
-
 void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), void* self) {
   Impl& p = *impl_;
-  std::unique_lock<std::mutex> job(p.job_mutex, std::try_to_lock);
-  if (!job.owns_lock() || threads < 2) {
+  std::unique_lock<std::mutex> job(p.job_mutex, std::defer_lock);
+  if (n < 2 || threads < 2 || !job.try_lock()) {
     for (int64_t t = 0; t < n; t++) call(self, t, 0);
     return;
   }
-  while (p.started < threads - 1) {
-    int worker = ++p.started;
-    std::thread([&p, worker] { p.loop(worker); }).detach();
-  }
+  const int wanted = static_cast<int>(std::min<int64_t>(n, threads));
+  p.start(wanted - 1);
   p.n = n;
-  p.threads = threads;
+  p.wanted = wanted;
   p.call = call;
   p.self = self;
-  p.error = nullptr;
   p.error_task = -1;
   p.next.store(0, std::memory_order_relaxed);
   p.open.store(true);
   p.epoch.fetch_add(1);
-  if (p.sleeping.load() > 0) {
+  for (int k = 0; k < wanted - 1 && k < static_cast<int>(p.workers.size()); k++) {
+    Impl::Worker& w = *p.workers[static_cast<size_t>(k)];
+    if (!w.asleep.load()) continue;
     {
-      std::lock_guard<std::mutex> lock(p.sleep_mutex);
-    }  // a worker between its check and its wait sees the new epoch or is woken
-    p.wake.notify_all();
+      std::lock_guard<std::mutex> lock(w.mutex);
+      w.asleep.store(false);
+    }
+    w.wake.notify_one();
   }
   p.work(0);
   p.open.store(false);
-  while (p.inside.load() != 0) PTRT_PAUSE();
-  if (p.error) std::rethrow_exception(p.error);
+  for (int spins = 0; p.inside.load() != 0; spins++) {
+    if (spins < kPatience) PTRT_PAUSE();
+    else sched_yield();
+  }
+  if (p.error) std::rethrow_exception(std::exchange(p.error, nullptr));
 }
 
 void RunContext::dispatch(int64_t n, void (*call)(void*, int64_t, int), void* self) const { pool_->run(n, threads_, call, self); }

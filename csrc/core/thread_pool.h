@@ -10,9 +10,8 @@ class ThreadPool {
   // CPUs this process may use: the affinity mask capped by the cgroup quota.
   static int available_cpus();
   // Runs call(self, task, worker) for tasks [0, n) on at most `threads` workers, the caller being worker 0. If the pool is busy with
-  // another caller's job, the caller does all tasks itself. Rethrows the exception of the lowest failing task.
+  // another caller's job, the caller does all tasks itself. Rethrows the exception of the lowest failing task. Tasks must not call run().
   void run(int64_t n, int threads, void (*call)(void*, int64_t, int), void* self);
-  int max_threads() const;
 
  private:
   ThreadPool();

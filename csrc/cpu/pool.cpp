@@ -396,6 +396,10 @@ std::unique_ptr<Kernel> make_pool(LaunchDesc desc, BindContext&) {
   if (spatial < 1 || spatial > 3 || kernel.size() != n || strides.size() != n || dilations.size() != n || pads.size() != 2 * n ||
       c.mode < Mode::max || c.mode > Mode::lp)
     throw KernelError("pool: 1 to 3 spatial axes, with parameters for each");
+  for (const Operand& o : desc.outs)
+    if (o.present() && (o.ndim != x.ndim || o.shape[0] != x.shape[0] || o.shape[1] != x.shape[1] || o.shape[2] != y.shape[2] ||
+                        o.shape[o.ndim - 1] != y.shape[o.ndim - 1] || o.shape[o.ndim - 2] != y.shape[o.ndim - 2]))
+      throw KernelError("pool: outputs must be [N, C, o...], like x");
   Axis* axes[3] = {&c.d, &c.h, &c.w};
   for (int s = 0; s < spatial; s++) {
     const auto i = static_cast<size_t>(s);
@@ -408,7 +412,10 @@ std::unique_ptr<Kernel> make_pool(LaunchDesc desc, BindContext&) {
     a.dilation = dilations[i];
     a.begin = pads[i];
     a.end = pads[n + i];
-    if (a.k < 1 || a.stride < 1 || a.dilation < 1 || a.begin < 0 || a.end < 0) throw KernelError("pool: bad window");
+    constexpr int64_t most = int64_t{1} << 31;
+    if (a.k < 1 || a.stride < 1 || a.dilation < 1 || a.begin < 0 || a.end < 0 || a.k > (1 << 20) || a.stride > most || a.dilation > most ||
+        a.begin > most || a.end > most)
+      throw KernelError("pool: bad window");
   }
   for (Axis* a : axes) a->prepare(include_pad);
   const DType t = x.dtype;

@@ -276,12 +276,34 @@ OPCODES: dict[str, tuple[int, int]] = {
 }  # fmt: skip
 
 
+def _cpp_shape(s: KernelSpec) -> str:
+    required = [sum(1 << k for k, n in enumerate(names) if not n.endswith(("?", "*"))) for names in (s.inputs, s.outputs)]
+    flags = [str(f).lower() for f in (any(n.endswith("*") for n in s.inputs), s.prologue, s.epilogue)]
+    return f"{{{len(s.inputs)}, {len(s.outputs)}, {', '.join(flags)}, {required[0]}, {required[1]}}}"
+
+
 def cpp_header() -> str:
     """The text of `csrc/core/vocabulary.h`."""
-    lines = ["// Generated from pytensor_rt/kernels/spec.py by tools/gen_vocabulary.py. Do not edit.", "#pragma once", "#include <cstdint>", ""]
+    lines = [
+        "// Generated from pytensor_rt/kernels/spec.py by tools/gen_vocabulary.py. Do not edit.",
+        "#pragma once",
+        "#include <cstdint>",
+        "",
+    ]
     lines += ["namespace ptrt {", "", "enum class KernelId : int32_t {"]
     lines += [f"  {s.name} = {s.id}," for s in _SPECS] + ["};", f"constexpr int kNumKernels = {len(_SPECS)};"]
     lines += ["constexpr const char* kKernelNames[] = {" + ", ".join(f'"{s.name}"' for s in _SPECS) + "};", ""]
+    lines += [
+        "// Operands as spec.py lists them: bit k of `required_*` is set unless operand k is optional. any_ins: a variable number of inputs."
+    ]
+    lines += [
+        "struct KernelShape {",
+        "  int32_t ins, outs;",
+        "  bool any_ins, prologue, epilogue;",
+        "  uint32_t required_ins, required_outs;",
+        "};",
+    ]
+    lines += ["constexpr KernelShape kKernelShapes[] = {"] + [f"  {_cpp_shape(s)},  // {s.name}" for s in _SPECS] + ["};", ""]
     lines += ["enum class Op : int32_t {"] + [f"  {n}_ = {c}," for n, (c, _) in OPCODES.items()] + ["};"]
     lines += [f"constexpr int kNumOps = {len(OPCODES)};"]
     lines += ["constexpr int8_t kOpArity[] = {" + ", ".join(str(a) for _, a in OPCODES.values()) + "};"]

@@ -1,0 +1,51 @@
+// Reads the words written by pytensor_rt/runtime/encode.py and believes none of them: what comes out is safe to hand to a kernel's factory.
+#pragma once
+#include <vector>
+
+#include "core/launch.h"
+
+namespace ptrt {
+
+struct Const {
+  void* data;
+  int64_t nbytes;
+  bool mapped;  // lives in a read-only file mapping, whose pages may be given back after packing
+};
+
+enum BufferKind : int64_t { kArenaBuffer = 0, kConstBuffer = 1, kInputBuffer = 2, kOutputBuffer = 3 };
+
+struct BufferInfo {
+  int64_t kind, value, nbytes;  // value: byte offset in the arena, or the number of the constant, input or output
+};
+
+// Where an operand lives: a buffer (-1: nowhere) and a byte offset in it.
+struct OperandRef {
+  int64_t buffer = -1, byte_offset = 0;
+};
+
+class Decoder {
+ public:
+  // Reads the buffer table. Throws KernelError.
+  Decoder(const int64_t* code, size_t words, const std::vector<Const>& consts);
+  const std::vector<BufferInfo>& buffers() const { return buffers_; }
+  int64_t num_launches() const { return n_launches_; }
+  // Reads the next launch; `refs` receives one entry per operand, in the order ins, outs, pro_ins, epi_ins. Guarantees: operands as the
+  // kernel's spec lists them (optional ones that are missing are appended as absent), known dtypes, every view inside its buffer with a
+  // size that cannot overflow, outputs only in memory that may be written and never broadcast, pro_ins and epi_ins of the shape they must
+  // have, programs whose registers, operands and axes exist. Throws KernelError.
+  LaunchDesc next(std::vector<OperandRef>& refs);
+
+ private:
+  int64_t word();
+  int64_t count(int64_t limit, int64_t words_each);  // of things that are still to be read
+  DType dtype();
+  Operand operand(OperandRef& ref, bool may_be_hollow, bool written);
+  Expr program(int64_t n, size_t loads, int ndim, bool acc);
+
+  const int64_t *p_, *end_;
+  const std::vector<Const>& consts_;
+  std::vector<BufferInfo> buffers_;
+  int64_t n_launches_ = 0;
+};
+
+}  // namespace ptrt
