@@ -15,10 +15,13 @@ FAMILIES = (
     "linear",
     "movement",
     "normalization",
+    "random",
     "recurrent",
     "reduction",
     "sequence",
     "shape",
+    "signal",
+    "strings",
 )
 
 for _family in FAMILIES:

@@ -92,7 +92,40 @@ def mod(t: Tracer, a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
 
 @op("BitShift", since=11)
 def bit_shift(t: Tracer, a: Tensor, b: Tensor, *, direction: str) -> Tensor:
-    return t.map(e.shl if direction == "LEFT" else e.shr, a, b)
+    """Opset 28's rule for amounts that are negative or too large: 0, or -1 for a right shift of a negative number."""
+    if direction == "LEFT":
+        return t.map(e.shl, a, b)
+    if a.dtype.kind == "u":
+        return t.map(e.shr, a, b)
+    last = 8 * a.dtype.itemsize - 1  # shifts in copies of the sign only
+    return t.map(lambda x, k: e.shr(x, e.where(e.lor(k < 0, k > last), last, k)), a, b)
+
+
+@op("BitCast", since=26)
+def bit_cast(t: Tracer, x: Tensor, *, to: int) -> Tensor:
+    """The same bits as another type of the same width."""
+    dtype = from_code(to)
+    if x.dtype.kind == "O" or dtype.kind == "O":
+        t.fail("strings have no bits to cast")
+    if _bits(x.dtype) != _bits(dtype):
+        t.fail(f"{x.dtype} has {_bits(x.dtype)} bits, {dtype} has {_bits(dtype)}")
+    return t.host(lambda v: (_reinterpret(v, dtype),), [x], [(x.shape, dtype)])[0] if x.dtype != dtype else x
+
+
+def _bits(dtype: Any) -> int:
+    narrow = next((n for n in (2, 4) if dtype.name.startswith((f"int{n}", f"uint{n}", f"float{n}_")) and dtype.kind == "V"), 0)
+    return narrow or 8 * int(dtype.itemsize)
+
+
+def _reinterpret(v: Any, dtype: Any) -> Any:
+    v = np.array(v, order="C")
+    if dtype == BOOL:
+        return v.view(np.uint8) != 0
+    if _bits(dtype) < 8:  # one element per byte, only its low bits count; signed ones are stored sign-extended
+        sign = 1 << (_bits(dtype) - 1)
+        raw = v.view(np.uint8) & (2 * sign - 1)
+        return ((raw ^ sign) - sign if dtype.name.startswith("int") else raw).astype(np.uint8).view(dtype)
+    return v.view(dtype)
 
 
 def _fold(name: str, fn: Callable[[Var, Var], Var]) -> None:

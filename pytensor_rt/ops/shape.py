@@ -20,13 +20,6 @@ def identity(t: Tracer, x: Any) -> Any:
     return x
 
 
-@op("Dropout")
-def dropout(t: Tracer, x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None, **attrs: Any) -> Any:
-    if training is not None and bool(t.item(training)) and (ratio is None or float(t.item(ratio)) > 0):
-        t.fail("Dropout in training mode is not supported")
-    return (x, t.full(x.shape, True, np.dtype(np.bool_))) if len(t.node.outputs) > 1 and t.node.outputs[1] else x
-
-
 @op("Shape")
 def shape(t: Tracer, x: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
     return t.int_tensor(list(x.shape[start:end]))
