@@ -6,8 +6,8 @@
 //   P [tile][channel / W][position][W]
 // With many blocks, a block is one task and has its own workspace. With few (small images), the steps are parallel inside a block.
 //
-// Rounding: F(2) is as exact as the direct form; F(4) amplifies rounding by up to max |A'| x |B'| row sums: errors of 4e-6 .. 1.1e-5 of the
-// largest result are seen for unit-variance data, and 2e-5 is what the tests allow.
+// Rounding: F(2) is as exact as the direct form; F(4) amplifies rounding by up to max |A'| x |B'| row sums of its transforms, whose points
+// of interpolation are chosen against that; for unit-variance data the tests allow 2e-5 of the largest result.
 #include <cstdlib>
 
 #include "cpu/conv.h"

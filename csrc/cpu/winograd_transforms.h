@@ -11,25 +11,30 @@ struct Winograd;
 template <>
 struct Winograd<4> {
   static constexpr int A = 6, M = 4;  // input and output tile sizes
+  // The points of interpolation are 0, +-P, +-Q and infinity. Against the usual 1 and 2 these halve the rounding error (its maximum falls
+  // to a quarter), and all their powers used here are exact in float32.
+  static constexpr double P = 0.625, Q = 1.5, PP = P * P, QQ = Q * Q;
   static PTRT_INLINE void input(const vf* d, vf* o) {
-    const vf a = d[4] - 4.f * d[2], b = d[3] - 4.f * d[1], c = d[4] - d[2], e = 2.f * (d[3] - d[1]);
-    o[0] = 4.f * d[0] - 5.f * d[2] + d[4];
+    constexpr float p = P, q = Q, pp = PP, qq = QQ, product = PP * QQ, sum = PP + QQ;
+    const vf a = d[4] - qq * d[2], b = p * (d[3] - qq * d[1]), c = d[4] - pp * d[2], e = q * (d[3] - pp * d[1]);
+    o[0] = product * d[0] - sum * d[2] + d[4];
     o[1] = a + b;
     o[2] = a - b;
     o[3] = c + e;
     o[4] = c - e;
-    o[5] = 4.f * d[1] - 5.f * d[3] + d[5];
+    o[5] = product * d[1] - sum * d[3] + d[5];
   }
   static PTRT_INLINE void output(const vf* m, vf* o) {
-    const vf p = m[1] + m[2], q = m[1] - m[2], r = m[3] + m[4], s = m[3] - m[4];
-    o[0] = m[0] + p + r;
-    o[1] = q + 2.f * s;
-    o[2] = p + 4.f * r;
-    o[3] = q + 8.f * s + m[5];
+    constexpr float p = P, q = Q, pp = PP, qq = QQ, ppp = PP * P, qqq = QQ * Q;
+    const vf a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], e = m[3] - m[4];
+    o[0] = m[0] + a + c;
+    o[1] = p * b + q * e;
+    o[2] = pp * a + qq * c;
+    o[3] = ppp * b + qqq * e + m[5];
   }
-  static constexpr double G[A][3] = {
-      {1. / 4, 0, 0}, {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6}, {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6},
-      {0, 0, 1}};
+  static constexpr double GP = 1 / (2 * PP * (PP - QQ)), GQ = 1 / (2 * QQ * (QQ - PP));
+  static constexpr double G[A][3] = {{1 / (PP * QQ), 0, 0}, {GP, GP * P, GP * PP},  {GP, -GP * P, GP * PP},
+                                     {GQ, GQ * Q, GQ * QQ}, {GQ, -GQ * Q, GQ * QQ}, {0, 0, 1}};
 };
 
 template <>
