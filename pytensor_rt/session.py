@@ -220,7 +220,7 @@ class InferenceSession:
                     continue
                 raise InputError(f"input {info.name!r} ({info.type_string or 'tensor'}{_shape_text(info.shape)}) is missing")
             value = input_feed[info.name]
-            if info.kind == "sequence" or (info.kind == "optional" and isinstance(value, (list, tuple))):
+            if info.kind == "sequence" or (info.kind == "optional" and value is not None and info.type_string.startswith("optional(seq(")):
                 specs.append((f"{info.name}#len", (len(value),), np.dtype(np.int64)))
                 for i, item in enumerate(value):
                     a = _array(f"{info.name}[{i}]", item, info.elem_type)

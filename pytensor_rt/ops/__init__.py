@@ -12,6 +12,8 @@ FAMILIES = (
     "convolution",
     "einsum",
     "elementwise",
+    "flex_attention",
+    "image",
     "linear",
     "movement",
     "normalization",
@@ -22,6 +24,8 @@ FAMILIES = (
     "shape",
     "signal",
     "strings",
+    "training",
+    "trees",
 )
 
 for _family in FAMILIES:

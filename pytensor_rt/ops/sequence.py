@@ -112,16 +112,13 @@ def optional(t: Tracer, x: Any = None, *, type: Any = None) -> Any:
 
 @op("OptionalHasElement", since=15)
 def optional_has_element(t: Tracer, x: Any = None) -> Tensor:
-    present = x is not None and not (isinstance(x, Sequence) and x.dtype is None and not x.items)
-    return t.const(np.array(present, BOOL))
+    return t.const(np.array(x is not None, BOOL))
 
 
 @op("OptionalGetElement", since=15)
 def optional_get_element(t: Tracer, x: Any = None) -> Any:
     if x is None:
         t.fail("the optional is empty")
-    if isinstance(x, Sequence) and x.dtype is None and len(x.items) == 1:  # an optional tensor input arrives as a sequence of one
-        return x.items[0]
     return x
 
 

@@ -178,7 +178,11 @@ class Engine:
             if info.kind == "sequence":
                 env[info.name] = Sequence(sequences.get(info.name, []), from_code(info.elem_type) if info.elem_type else None)
             elif info.kind == "optional" and info.name not in env:
-                env[info.name] = Sequence(sequences[info.name], None) if info.name in sequences else None
+                held = sequences.get(info.name)
+                if held is not None and info.type_string.startswith("optional(seq("):
+                    env[info.name] = Sequence(held, from_code(info.elem_type) if info.elem_type else None)
+                else:
+                    env[info.name] = held[0] if held else None
         return t, env
 
     def finish(self, t: Tracer, values: list[Any]) -> tuple[dict[str, Any], list[Buffer]]:

@@ -1,11 +1,13 @@
 """ONNX's own backend suite as pytest tests, with one skip file per device.
 
 A skip file (`skips_DEVICE.txt`) has one `test_name: reason` per line for cases that do not pass yet; each is a strict xfail, so a case that starts
-to pass must be removed from it. Cases that need a download are not part of the suite.
+to pass must be removed from it. A reason that starts with `(without MODULE)` holds only where that Python module is not installed. Cases that
+need a download are not part of the suite.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 import unittest
@@ -29,6 +31,9 @@ def skips(device: str) -> dict[str, str]:
             name, _, reason = line.partition(":")
             assert reason.strip(), f"{path.name}: {name} has no reason"
             assert name not in out, f"{path.name}: {name} is listed twice"
+            module = re.match(r"\s*\(without (\w+)\)", reason)
+            if module is not None and importlib.util.find_spec(module.group(1)) is not None:
+                continue
             out[name.strip()] = reason.strip()
     return out
 
