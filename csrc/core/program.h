@@ -40,8 +40,13 @@ class Packs final : public PackCache {
     std::lock_guard<std::mutex> lock(mutex_);
     return bytes_;
   }
+  void use_threads(int threads) {  // for mapping memory; what is packed never depends on it
+    std::lock_guard<std::mutex> lock(mutex_);
+    threads_ = threads;
+  }
 
  private:
+  int threads_ = 1;
   mutable std::mutex mutex_;
   std::unordered_map<std::string, std::shared_ptr<const void>> map_;
   size_t bytes_ = 0;
