@@ -88,7 +88,8 @@ def string_normalizer(
     most = max(1, int(x.shape[-1]))
     kept, count = t.host(normalize, [x], [t.empty((most,), STRING), ((1,), I64)]) if not x.known else _known(t, normalize(x.value))
     n = _sized(t, kept, count)
-    return t.host(lambda v: (v,), [kept], [((n,) if x.ndim == 1 else (1, n), STRING)])[0]
+    shape = (n,) if x.ndim == 1 else (1, n)
+    return t.host(lambda v: (v.reshape(shape),), [kept], [(shape, STRING)])[0]
 
 
 def _known(t: Tracer, values: tuple[Any, ...]) -> list[Tensor]:

@@ -21,7 +21,7 @@ from ..graph import Graph, Model
 from ..lowering.tensor import ARENA, HOST, INPUT, OUTPUT, Array, Buffer, Launch, Tensor, row_major
 from ..lowering.tracer import Sequence, Steer, Tracer
 from ..plan.plan import Plan, PlanOptions, make_plan
-from .program import BoundPlan
+from .program import BoundPlan, host_view
 from .reference import ReferenceBound, ReferenceMemory
 from .resolve import Resolver
 from .templates import Templates
@@ -59,7 +59,7 @@ class Segment:
             if isinstance(v, Tensor) and v.buffer in at:
                 sources.append((_ARRAY, at[v.buffer]))
             elif isinstance(v, Tensor) and v.buffer.kind == HOST and not v.known:
-                sources.append((_HOST_VALUE, v.buffer.id))
+                sources.append((_HOST_VALUE, v))
             elif isinstance(v, Tensor) and v.known:
                 sources.append((_CONSTANT, v.value))
             else:
@@ -74,7 +74,7 @@ class Segment:
         ins = tuple([arrays[i] for i in self.in_index])
         host: dict[int, Any] = {}
         self.bound.run(ins, tuple(outs), host)
-        return [outs[v] if s == _ARRAY else host[v] if s == _HOST_VALUE else v.copy() for s, v in self.out_sources]
+        return [outs[v] if s == _ARRAY else _owned(host[v.buffer.id], v) if s == _HOST_VALUE else v.copy() for s, v in self.out_sources]
 
 
 class Entry:
@@ -420,12 +420,17 @@ class _Run:
             if v.known:
                 return np.array(v.value, dtype=v.dtype)
             if v.buffer.kind == HOST:
-                return self.host[v.buffer.id]
+                return _owned(self.host[v.buffer.id], v)
             if v.buffer.kind == INPUT:
-                return self.values[v.buffer.name]
+                return _owned(self.values[v.buffer.name], v)
             return by_buffer[v.buffer]
 
         return {name: value(v) for name, v in segment.results.items()}
+
+
+def _owned(value: Any, t: Tensor) -> Any:
+    """An output that is a host value: strings are copied, for they may be a view or the caller's own array."""
+    return np.array(host_view(value, t)) if isinstance(value, np.ndarray) else value
 
 
 def _segments(first: Segment | None) -> list[Segment]:

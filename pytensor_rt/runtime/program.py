@@ -24,6 +24,18 @@ def describe_nodes(launch: Launch) -> str:
     return " + ".join(seen) or f"({launch.kernel})"
 
 
+def host_view(value: Any, t: Tensor) -> Any:
+    """What t views of a host buffer's value. A value that is not an object array of the buffer's size is opaque and returned as it is."""
+    if not isinstance(value, np.ndarray) or value.dtype != object or value.size != t.buffer.size:
+        return value
+    if value.shape == t.shape and t.offset == 0 and t.contiguous:
+        return value
+    if t.size == 0:
+        return np.empty(t.shape, object)
+    flat = np.ascontiguousarray(value).reshape(-1)[t.offset :]
+    return np.lib.stride_tricks.as_strided(flat, t.shape, tuple(flat.itemsize * s for s in t.strides))
+
+
 class Encoded:
     """The words of a plan and the objects they refer to."""
 
@@ -147,7 +159,11 @@ class BoundPlan:
             if t is None:
                 continue
             if t.buffer.kind == HOST:
-                host[t.buffer.id] = v
+                if t.size == t.buffer.size and t.offset == 0 and t.contiguous:
+                    host[t.buffer.id] = v
+                    continue
+                whole = host.setdefault(t.buffer.id, np.empty(t.buffer.size, object))  # written part by part, as by Concat
+                host_view(whole, t)[...] = v
             elif t.size:
                 self.read(t, inputs, outputs, host)[...] = v
 
@@ -157,9 +173,9 @@ class BoundPlan:
         if b.kind == CONST:
             return t.value
         if b.kind == HOST:
-            return host[b.id]
+            return host_view(host[b.id], t)
         if b.kind == INPUT and b.dtype == object:
-            return inputs[self.inputs.index(b)]
+            return host_view(inputs[self.inputs.index(b)], t)
         if b.kind == INPUT:
             address = inputs[self.inputs.index(b)].ctypes.data
         elif b.kind == OUTPUT:
