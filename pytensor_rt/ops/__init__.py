@@ -24,6 +24,7 @@ FAMILIES = (
     "shape",
     "signal",
     "strings",
+    "svm",
     "training",
     "trees",
 )
