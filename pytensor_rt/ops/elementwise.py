@@ -44,9 +44,16 @@ for _name, _fn in {
     "And": e.land, "Or": e.lor, "Xor": e.lxor, "Not": e.lnot, "BitwiseAnd": e.band, "BitwiseOr": e.bor, "BitwiseXor": e.bxor,
     "BitwiseNot": e.bnot, "Less": lambda a, b: a < b, "LessOrEqual": lambda a, b: a <= b, "Greater": lambda a, b: a > b,
     "GreaterOrEqual": lambda a, b: a >= b, "Mish": lambda v: v * e.tanh(e.softplus(v)), "Softsign": lambda v: v / (e.abs_(v) + 1),
-    "Where": e.where,
 }.items():  # fmt: skip
     _simple(_name, _fn)
+
+
+@op("Where", since=9)
+def where(t: Tracer, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    if _is_string(a):
+        shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+        return t.host(lambda c, p, q: (np.where(c, p, q),), [condition, a, b], [(shape, a.dtype)])[0]
+    return t.map(e.where, condition, a, b)
 
 
 @op("Equal")

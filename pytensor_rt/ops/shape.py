@@ -177,23 +177,25 @@ def constant_of_shape(t: Tracer, shape_in: Tensor, *, value: Any = None) -> Tens
 
 
 @op("Range")
-def range_(t: Tracer, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+def range_(t: Tracer, start: Tensor, limit: Tensor, delta: Tensor, *, stash_type: int = 1) -> Tensor:
+    """Values narrower than float are computed in float, as opset 27 has it by default (stash_type)."""
     lo, hi, step = t.item(start), t.item(limit), t.item(delta)
+    if step == 0:
+        t.fail("delta is 0")
     if is_float(start.dtype):
         n = max(0, int(np.ceil((float(hi) - float(lo)) / float(step))))
     else:
-        if step == 0:
-            t.fail("delta is 0")
         n = (hi - lo + step - (1 if step > 0 else -1)) // step
         n = 0 if n < 0 else n
     if n == 0:
         return t.const(np.empty(0, start.dtype))
-    steps = t.iota(n, start.dtype)
+    wide = from_code(stash_type) if is_float(start.dtype) and start.dtype.itemsize < 4 else start.dtype
+    steps = t.iota(n, wide)
     if step != 1:
         steps = t.map(lambda v: v * step, steps)
     if is_symbolic(lo) or lo != 0:
         steps = t.map(lambda v: v + lo, steps)
-    return steps
+    return t.cast(steps, start.dtype)
 
 
 @op("Tile")

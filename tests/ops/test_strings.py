@@ -145,3 +145,8 @@ def test_views_of_strings(body: str) -> None:
     (want,) = ReferenceEvaluator(proto).run(None, {"x": x})
     got = rt.InferenceSession(proto).run(None, {"x": x})[0]
     assert got.shape == want.shape and got.tolist() == want.tolist()
+
+
+def test_where_chooses_strings() -> None:
+    feeds = {"c": np.array([[True], [False]]), "a": text("a", "b"), "b": text("z")}
+    assert run("Where", feeds)[0].tolist() == [["a", "b"], ["z", "z"]]
