@@ -20,6 +20,7 @@ FAMILIES = (
     "random",
     "recurrent",
     "reduction",
+    "roi_pool",
     "sequence",
     "shape",
     "signal",
