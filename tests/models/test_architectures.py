@@ -73,3 +73,24 @@ def test_encoder_at_other_lengths(exporter: str, failures: dict[str, str]) -> No
         mask[:, (length + 1) // 2 :] = rng.random() < 0.5
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         assert_close(ours.run(None, feeds), theirs.run(None, feeds), model.tolerance)
+
+
+# What must have happened in the plan: (views at least, in place at least, written into place at least, copies at most, kernels that may appear)
+FIRED = {
+    "mobilenet_v2": (0, 3, 0, 0, {"conv", "reduce", "gemm"}),
+    "detector": (16, 0, 20, 2, {"conv", "pool", "softmax", "map", "copy"}),
+    "bert_base": (20, 5, 0, 0, {"gather", "normalize", "map", "gemm", "attention"}),
+}
+
+
+@pytest.mark.parametrize("exporter", architectures.EXPORTERS)
+@pytest.mark.parametrize("name", FIRED)
+def test_optimisations_fired(name: str, exporter: str, failures: dict[str, str]) -> None:
+    views, in_place, written, copies, kernels = FIRED[name]
+    model = architectures.SMALL[f"{name}-{exporter}-small"]
+    session = rt.InferenceSession(path_of(model.name, failures))
+    session.run(None, model.inputs(np.random.default_rng(5)))
+    report = session.plan_report()
+    assert report.views >= views and report.in_place >= in_place and report.written_into_place >= written
+    assert report.copies <= copies and set(report.kernels) <= kernels
+    assert report.arena_bytes <= 1.10 * report.lower_bound
