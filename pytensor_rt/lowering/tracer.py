@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from ..dtypes import BOOL, F32, I64, STRING, DType
+from ..dtypes import I64, STRING, DType
 from ..errors import PlanError, PytensorRtError
 from ..kernels import ref
 from .expr import Builder, Var
@@ -555,6 +555,3 @@ def _join(a: Tensor, b: Tensor, axis: int) -> Tensor | None:
         return None
     n = a.shape[axis] + b.shape[axis]
     return a.view((*a.shape[:axis], n, *a.shape[axis + 1 :]), (*a.strides[:axis], step, *a.strides[axis + 1 :]))
-
-
-__all__ = ["BOOL", "F32", "Frame", "Rule", "Sequence", "Steer", "Tracer", "Value", "broadcast_shapes"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import F32, F64, I32, I64, STRING
+from ..dtypes import F32, F64, I64, STRING
 from ..kernels.spec import NODE_MODES
 from ..lowering import expr as e
 from ..lowering.tensor import Tensor
@@ -366,6 +366,3 @@ def tree_ensemble_classifier(t: Tracer, x: Tensor, **attrs: Any) -> tuple[Tensor
             both = transform(t, t.concat([t.map(lambda v: -v, scores), scores], 1), kind)
         return _labels(t, index, strings, ints), both
     return _labels(t, _argmax(t, scores), strings, ints), transform(t, scores, kind)
-
-
-__all__ = ["I32", "ML", "transform", "tree_arrays"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import BOOL, I64, from_code
+from ..dtypes import from_code
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Sequence, Tracer
 from .registry import op
@@ -98,6 +98,3 @@ def scan_8(t: Tracer, *ins: Any, body: Any, num_scan_inputs: int, directions: An
         row = [v.slice(0, b, 1).squeeze(0) for v in values]
         per_batch.append(scan(t, *row, body=body, num_scan_inputs=num_scan_inputs, scan_input_directions=directions))
     return [t.concat([r[k].unsqueeze(0) for r in per_batch], 0) for k in range(len(per_batch[0]))]
-
-
-__all__ = ["BOOL", "I64"]

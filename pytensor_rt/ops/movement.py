@@ -8,11 +8,11 @@ import numpy as np
 
 from ..dtypes import BOOL, I64
 from ..lowering import expr as e
-from ..lowering.tensor import Tensor, size_of
+from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
 from .reduction import reduce_axes
 from .registry import op
-from .util import norm_axis, wants
+from .util import norm_axis
 
 
 @op("Gather")
@@ -196,6 +196,3 @@ def reverse_sequence(t: Tracer, x: Tensor, lengths: Tensor, *, batch_axis: int =
 @op("Det", since=11)
 def det(t: Tracer, x: Tensor) -> Tensor:
     return t.record("linear_algebra", [x], [(x.shape[:-2], x.dtype)], {"op": "det"})[0]
-
-
-__all__ = ["size_of", "wants"]

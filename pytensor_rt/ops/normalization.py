@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..dtypes import F32, from_code
+from ..dtypes import F32
 from ..lowering import expr as e
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
@@ -124,6 +124,3 @@ def lrn(t: Tracer, x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0
     }  # fmt: skip
     mean = t.reshape(t.record("pool", [flat], [(flat.shape, x.dtype), None], params)[0], x.shape)
     return t.map(lambda v, m: v / e.pow_(m * alpha + bias, beta), x, mean)
-
-
-__all__ = ["from_code", "normalize", "softmax"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import BOOL, F32, from_code
+from ..dtypes import BOOL, from_code
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Sequence, Tracer
 from .registry import op
@@ -120,6 +120,3 @@ def optional_get_element(t: Tracer, x: Any = None) -> Any:
     if x is None:
         t.fail("the optional is empty")
     return x
-
-
-__all__ = ["F32"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..lowering.symbolic import plain
-from ..lowering.tensor import ARENA, Buffer, HostCall, Launch, Tensor
+from ..lowering.tensor import Buffer, Launch
 from .alias import in_place, lifetimes
 from .arena import Item, aligned, lower_bound, place
 from .elide import elide_copies
@@ -124,6 +124,3 @@ def _items(launches: list[Launch], roots: dict[Buffer, Buffer]) -> tuple[list[It
             items[k] = (min(s, first), max(e, last), max(n, b.nbytes))
         holders.append((b, k))
     return items, holders
-
-
-__all__ = ["ARENA", "HostCall", "Plan", "PlanOptions", "Tensor", "make_plan"]

@@ -457,6 +457,3 @@ def _size(shape: tuple[int, ...]) -> int:
     for m in shape:
         n = n * m
     return n
-
-
-__all__ = ["Engine", "Entry", "InputSpec", "Plan", "Segment"]

@@ -186,6 +186,3 @@ class Templates:
 def _holds_symbols(v: Tensor) -> bool:
     value = v.value
     return value is not None and value.dtype == object and any(is_symbolic(n) for n in value.reshape(-1))
-
-
-__all__ = ["Kind", "SessionTemplate", "Templates"]
