@@ -38,8 +38,8 @@ export UBSAN_OPTIONS="print_stacktrace=1:log_path=$report"
 status=0
 $fixed env LD_PRELOAD="$($cxx -print-file-name=libasan.so) $($cxx -print-file-name=libstdc++.so.6)" \
   "$python" -m pytest -p no:cacheprovider "$@" || status=$?
-if ls "$report".* > /dev/null 2>&1; then
-  grep -hE "runtime error|ERROR: AddressSanitizer|SUMMARY" "$report".* | sort | uniq -c | sort -rn
+# (A test asks for more memory than there is: that warning alone is no finding.)
+if cat "$report".* 2> /dev/null | grep -E "runtime error|ERROR: AddressSanitizer|SUMMARY" | sort | uniq -c | sort -rn | grep .; then
   status=1
 fi
 exit $status
