@@ -18,7 +18,8 @@ from .errors import (
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .session import InferenceSession, ModelMetadata, NodeArg, Runner
+    from .graph import ModelMetadata
+    from .session import InferenceSession, NodeArg, Runner
 
 _LAZY = ("InferenceSession", "ModelMetadata", "NodeArg", "Runner")
 

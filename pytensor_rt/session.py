@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .dtypes import DType, from_code, type_name
 from .errors import DeviceError, InputError
+from .graph import ModelMetadata
 from .runtime.engine import Engine, InputSpec, Segment
 from .runtime.report import PlanReport, report_of
 
@@ -28,19 +29,6 @@ class NodeArg:
     name: str
     type: str
     shape: list[int | str | None]
-
-
-@dataclass(frozen=True)
-class ModelMetadata:
-    """What `get_modelmeta` returns, with onnxruntime's field names."""
-
-    producer_name: str = ""
-    graph_name: str = ""
-    domain: str = ""
-    description: str = ""
-    graph_description: str = ""
-    version: int = 0
-    custom_metadata_map: dict[str, str] = field(default_factory=dict)
 
 
 class InferenceSession:
@@ -114,9 +102,7 @@ class InferenceSession:
 
     def get_modelmeta(self) -> ModelMetadata:
         """What the file says about itself."""
-        m = self._model.metadata
-        names = ("producer_name", "graph_name", "domain", "description", "graph_description", "version", "custom_metadata_map")
-        return ModelMetadata(**{n: getattr(m, n) for n in names})
+        return self._model.metadata
 
     def get_providers(self) -> list[str]:
         """For code written for onnxruntime."""

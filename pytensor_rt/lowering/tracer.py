@@ -181,9 +181,6 @@ class Tracer:
         return Tensor(b, 0, shape, row_major(shape), dtype)
 
     # ------------------------------------------------------------------------------------------------------------- recording
-    def _append(self, launch: Launch) -> None:
-        self.launches.append(launch)
-
     def _nodes(self) -> tuple[Any, ...]:
         return (self.node,) if self.node is not None else ()
 
@@ -217,7 +214,7 @@ class Tracer:
         tensors = [None if o is None else self.empty(*o) for o in outs]
         if all(t is None or t.size == 0 for t in tensors):
             return [None if t is None else self.const(np.empty(t.shape, t.dtype)) for t in tensors]  # type: ignore[misc]
-        self._append(Launch(kernel, list(ins), tensors, params, nodes=self._nodes()))
+        self.launches.append(Launch(kernel, list(ins), tensors, params, nodes=self._nodes()))
         return tensors  # type: ignore[return-value]
 
     def map(self, fn: Callable[..., Var], *xs: Tensor, dtype: DType | None = None) -> Tensor:
@@ -275,7 +272,7 @@ class Tracer:
         if size_of(shape) == 0:
             return self.const(np.empty(shape, dtype))
         out = self.empty(shape, dtype, strides)
-        self._append(Launch("map", list(operands), [out], None, program, self._nodes()))
+        self.launches.append(Launch("map", list(operands), [out], None, program, self._nodes()))
         return out
 
     def copy(self, src: Tensor, dst: Tensor) -> None:
@@ -283,12 +280,12 @@ class Tracer:
         if src.dtype == STRING:
             self.host(lambda x: (x,), [src], [dst])
         elif src.size != 0:
-            self._append(Launch("map", [src], [dst], None, (("load", (0,), src.dtype),), self._nodes()))
+            self.launches.append(Launch("map", [src], [dst], None, (("load", (0,), src.dtype),), self._nodes()))
 
     def fill(self, value: Any, dst: Tensor) -> None:
         """dst[...] = a scalar."""
         if dst.size != 0:
-            self._append(Launch("map", [], [dst], None, (("const", (value,), dst.dtype),), self._nodes()))
+            self.launches.append(Launch("map", [], [dst], None, (("const", (value,), dst.dtype),), self._nodes()))
 
     def iota(self, n: int, dtype: DType = I64) -> Tensor:
         """0, 1, ..., n-1."""
@@ -298,7 +295,7 @@ class Tracer:
         program: tuple[Any, ...] = (("iota", (0,), I64),)
         if dtype != I64:
             program = (*program, ("cast", (0,), dtype))
-        self._append(Launch("map", [], [out], None, program, self._nodes()))
+        self.launches.append(Launch("map", [], [out], None, program, self._nodes()))
         return out
 
     def host(self, fn: Callable[..., tuple[Any, ...]], ins: Seq[Tensor | None], outs: Seq[Tensor | tuple[Shape, DType]]) -> list[Tensor]:
@@ -310,7 +307,7 @@ class Tracer:
             values = fn(*[None if t is None else t.value for t in ins])
             return [self.const(np.asarray(v, o[1]).reshape(o[0])) for v, o in zip(values, outs)]  # type: ignore[index]
         tensors = [o if isinstance(o, Tensor) else self.empty(*o) for o in outs]
-        self._append(HostCall(fn, list(ins), list(tensors), self._nodes()))
+        self.launches.append(HostCall(fn, list(ins), list(tensors), self._nodes()))
         return tensors
 
     # ------------------------------------------------------------------------------------------------------------ composites

@@ -12,7 +12,7 @@ from ..dtypes import BOOL, F32, I32, from_code, is_float
 from ..lowering import expr as e
 from ..lowering.expr import Var
 from ..lowering.tensor import Tensor
-from ..lowering.tracer import Tracer
+from ..lowering.tracer import Tracer, broadcast_shapes
 from .registry import op
 
 
@@ -58,8 +58,8 @@ def where(t: Tracer, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 @op("Equal")
 def equal(t: Tracer, a: Tensor, b: Tensor, **attrs: Any) -> Tensor:
-    if a.dtype.kind == "O" and not (a.known and b.known and a.value is not None and a.value.size == 0) and _is_string(a):
-        return t.host(lambda p, q: (np.asarray(p == q, np.bool_),), [a, b], [(np.broadcast_shapes(a.shape, b.shape), BOOL)])[0]
+    if _is_string(a):
+        return t.host(lambda p, q: (np.asarray(p == q, np.bool_),), [a, b], [(broadcast_shapes([a.shape, b.shape]), BOOL)])[0]
     return t.map(lambda p, q: p == q, *_legacy_broadcast(t, (a, b), attrs))
 
 

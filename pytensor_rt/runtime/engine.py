@@ -255,6 +255,7 @@ class Engine:
         """Run the model on validated inputs; returns all outputs by name."""
         with self.lock:
             while True:
+                plans = self.plans
                 key, known = self.key_of(shape_key, feeds)
                 e = self.entry(key)
                 if e is None:
@@ -269,7 +270,7 @@ class Engine:
                     for name in s.names:
                         self.steering[name] = set()
                     continue
-                if key not in self.cache:
+                if key not in self.cache or self.plans != plans:  # new, or grown by a segment
                     self._remember(key, e)
                 return out
 
@@ -288,7 +289,8 @@ class Engine:
 
     def _remember(self, key: Any, e: Entry) -> None:
         self.cache[key] = e
-        e.words = max(1, sum(64 * len(s.bound.native) for s in _segments(e.first)))
+        self.words -= e.words
+        e.words = max(1, sum(s.bound.words for s in _segments(e.first)))
         self.words += e.words
         while self.words > CACHE_WORDS and len(self.cache) > 1:
             _, old = self.cache.popitem(last=False)

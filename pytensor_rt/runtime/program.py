@@ -90,6 +90,7 @@ class BoundPlan:
             encoded = Encoded(plan, inputs, outputs)
         code = encode.words(encoded.code) if instance is None else instance.code
         self.native = encoded.native
+        self.words = len(code)  # its share of the plan cache
         self.consts = encoded.consts
         self.program: Any = None
         if self.native:

@@ -33,6 +33,7 @@ class ReferenceBound(BoundPlan):
         self._plan, self._instance, self.memory, self.inputs, self.outputs = plan, None, memory, inputs, outputs
         self.native = [launch for launch in plan.launches if launch.kernel != "host"]
         self.n_native = len(self.native)
+        self.words = len(self.native)
         self.program = None
         self.simple = False
         self.arena = np.empty(plan.arena_bytes, np.uint8)

@@ -140,6 +140,10 @@ def test_segments_follow_values(device: str) -> None:
     before = session._engine.traces
     session.run(None, dict(a=x))
     assert session._engine.traces == before, "a known path must not be traced again"
+    held = session._engine.words
+    session.run(None, dict(a=np.where(np.arange(24).reshape(4, 6) < 5, 1, -1).astype(np.float32)))
+    assert session._engine.words > held, "a new segment counts towards the cache's bound"
+    assert session._engine.words == sum(e.words for e in session._engine.cache.values())
 
 
 @pytest.mark.parametrize("device", DEVICES)
