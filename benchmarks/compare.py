@@ -150,7 +150,7 @@ def measure(model: Any, threads: int, runtimes: list[str], args: argparse.Namesp
                 opened = attempt(r, "open", **command)
                 if opened:
                     loads[r].append(opened["load_s"])
-                    rows[r].update(import_s=opened["import_s"], peak_rss=opened["rss"])
+                    rows[r].update(import_s=opened["import_s"], first_rss=opened["rss"])
         for turn in range(args.repeat):
             for r in runtimes if turn % 2 == 0 else runtimes[::-1]:
                 if r in live:
@@ -160,7 +160,9 @@ def measure(model: Any, threads: int, runtimes: list[str], args: argparse.Namesp
                         blocks[r].append(done["times"])
         for r in list(live):
             file = scratch / "outputs.pickle"
-            if attempt(r, "outputs", file=str(file)) is not None:
+            said = attempt(r, "outputs", file=str(file))
+            if said is not None:
+                rows[r]["peak_rss"] = said["rss"]
                 outputs[r] = pickle.loads(file.read_bytes())
         if "pytensor_rt" in live:
             counted = attempt("pytensor_rt", "count")
@@ -204,7 +206,17 @@ def geometric_means(rows: list[Row]) -> list[Row]:
 
 def markdown(rows: list[Row], means: list[Row], about: Row) -> str:
     """The table."""
-    head = ("model", "threads", "runtime", "median ms (p10 - p90)", "speed", "% peak", "load ms", "peak RSS MB", "max error")
+    head = (
+        "model",
+        "threads",
+        "runtime",
+        "median ms (p10 - p90)",
+        "speed",
+        "% peak",
+        "load ms",
+        "peak RSS MB: first result / all",
+        "max error",
+    )
     lines = [f"{about['cpu']}, {about['cores']} CPUs, {about['date']}; {about['versions']}", ""]
     for n, p in about["peak"].items():
         lines.append(f"Peak with {n} thread(s): {p['flops'] / 1e9:.1f} GFLOP/s ({p['source']}), {p['bandwidth'] / 1e9:.1f} GB/s.")
@@ -219,7 +231,7 @@ def markdown(rows: list[Row], means: list[Row], about: Row) -> str:
             error = r.get("wrong", "") or (f"{r['max_error']:.1e}{wrong}" if "max_error" in r else "")
             timing = f"{r['median_s'] * 1e3:.3f} ({r['p10_s'] * 1e3:.3f} - {r['p90_s'] * 1e3:.3f})"
             speed = f"{r['speed']:.2f}" if "speed" in r else ""
-            cells = [timing, speed, share, f"{r['load_s'] * 1e3:.0f}", f"{r['peak_rss'] / 1e6:.0f}", error]
+            cells = [timing, speed, share, f"{r['load_s'] * 1e3:.0f}", f"{r['first_rss'] / 1e6:.0f} / {r['peak_rss'] / 1e6:.0f}", error]
         lines.append("| " + " | ".join(first + cells) + " |")
     for m in means:
         note = f"lowest {m['lowest']:.2f} ({m['at']})"

@@ -2,7 +2,7 @@
 
     {"do": "open", "model": path, "feeds": file.npz, "threads": n}   -> {"import_s", "load_s", "rss"}: opened and run once
     {"do": "block", "seconds": s}                                    -> {"times": [seconds, ...]}
-    {"do": "outputs", "file": path}                                  -> {}: a pickled list of outputs of the last run
+    {"do": "outputs", "file": path}                                  -> {"rss"}: a pickled list of outputs of the last run
     {"do": "count"}                                                  -> {"flops": operations of one run, or null}
 
 An exception is answered as {"error": text}. While it waits for a command the process is blocked in a read, so only one of several is ever active.
@@ -177,8 +177,9 @@ class Worker:
         return {"times": times}
 
     def outputs(self, file: str) -> dict[str, Any]:
+        rss = peak_rss()
         Path(file).write_bytes(pickle.dumps(self.last))
-        return {}
+        return {"rss": rss}
 
     def count(self) -> dict[str, Any]:
         return {"flops": self.adapter.flops()}

@@ -284,6 +284,7 @@ class Runner:
             if name not in feeds:
                 raise InputError(f"unknown input {name!r}; the model's inputs are {', '.join(map(repr, session._inputs))}")
         self._memory = session._memory.sibling()
+        self._memory.packs.pack_at_bind()
         self._segment = engine.bind_static(feeds, valued, self._memory)
         bound = self._segment.bound
         self.inputs: dict[str, np.ndarray[Any, Any]] = feeds

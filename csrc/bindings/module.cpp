@@ -122,7 +122,11 @@ PYBIND11_MODULE(_native, m) {
       .def_property_readonly("nbytes", &Arena::data_bytes)
       .def_property_readonly("scratch_nbytes", &Arena::scratch_bytes)
       .def_property_readonly("generation", &Arena::generation);
-  py::class_<Packs, std::shared_ptr<Packs>>(m, "Packs").def(py::init<>()).def_property_readonly("nbytes", &Packs::bytes);
+  py::class_<Packs, std::shared_ptr<Packs>>(m, "Packs")
+      .def(py::init<>())
+      .def("pack_at_bind", &Packs::pack_at_bind)
+      .def_property_readonly("count", &Packs::count)
+      .def_property_readonly("nbytes", &Packs::bytes);
   py::class_<PyProgram>(m, "Program")
       .def(py::init([](py::array_t<int64_t, py::array::c_style> code, const py::list& consts, const std::vector<bool>& mapped,
                        const std::string& isa, std::shared_ptr<Arena> arena, std::shared_ptr<Packs> packs, int threads) {

@@ -4,6 +4,7 @@
 // strategy, packs constant weights and returns a Kernel. `Kernel::run` is then called once per replay: it must not allocate.
 // Operand addresses change between runs (inputs, outputs, arena growth): read them from `desc.ins[k].data` inside `run`.
 #pragma once
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -88,6 +89,26 @@ struct LaunchDesc {
   DType acc_dtype = DType::none;  // dtype of the kernel's own result (equals outs[0].dtype without an epilogue)
 };
 
+// A packed weight that may still be missing: a large weight that lies in the mapped file is packed when it is used for the second time. Its
+// first use reads the file's pages instead, so that the first result does not wait for all weights to be copied and a process that asks
+// only once never holds the copies. Both ways must give the same bits.
+class LazyPack {
+ public:
+  virtual ~LazyPack() = default;
+  // The packed memory, or null: then the caller computes from `source` and calls `release(source)` when it is done. At the second use
+  // `fill` is called to pack. For the thread that runs the program only.
+  const void* use(const Operand& source, int threads, const std::function<void(void*)>& fill) {
+    const void* packed = data_.load(std::memory_order_acquire);
+    return packed ? packed : first_uses(source, threads, fill);
+  }
+  virtual void release(const Operand& source) = 0;
+  bool packed() const { return data_.load(std::memory_order_acquire) != nullptr; }
+
+ protected:
+  virtual const void* first_uses(const Operand& source, int threads, const std::function<void(void*)>& fill) = 0;
+  std::atomic<const void*> data_{nullptr};
+};
+
 // A kernel's private copy of a constant weight, shared between all launches that read the same constant in the same layout.
 class PackCache {
  public:
@@ -96,6 +117,9 @@ class PackCache {
   // the packing and everything it depends on, e.g. "gemm_b:f32:K=768:N=768:NR=32:sk=768:sn=1".
   virtual std::shared_ptr<const void> get(const Operand& source, const std::string& layout, size_t bytes,
                                           const std::function<void(void*)>& fill) = 0;
+  // The same for a kernel that can also run from the source itself.
+  virtual std::shared_ptr<LazyPack> lazily(const Operand& source, const std::string& layout, size_t bytes,
+                                           const std::function<void(void*)>& fill) = 0;
 };
 
 class ThreadPool;

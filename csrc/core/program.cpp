@@ -14,6 +14,7 @@ namespace ptrt {
 
 namespace {
 constexpr size_t kAlign = 64, kHuge = size_t{2} << 20, kMaxScratch = size_t{1} << 46;
+constexpr size_t kLazyBytes = size_t{1} << 20;  // smaller weights are packed at bind
 constexpr int kMaxThreads = 1024;
 
 size_t round_up(size_t n, size_t a) { return (n + a - 1) / a * a; }
@@ -27,38 +28,50 @@ char* allocate(size_t bytes) {
   return static_cast<char*>(p);
 }
 
+// The bytes of a mapped source whose elements fill one stretch of memory, in any order of axes; otherwise nothing.
+std::pair<uintptr_t, uintptr_t> mapped_bytes(const Operand& source) {
+  const auto at = reinterpret_cast<uintptr_t>(source.data);
+  if (!(source.flags & Operand::kMapped)) return {at, at};
+  int64_t reach = 1;
+  for (int d = 0; d < source.ndim; d++) {
+    if (source.shape[d] == 1) continue;
+    if (source.strides[d] <= 0) return {at, at};
+    reach += (source.shape[d] - 1) * source.strides[d];
+  }
+  if (reach != source.size()) return {at, at};
+  return {at, at + static_cast<uintptr_t>(reach) * itemsize(source.dtype)};
+}
+
 void give_back(const Operand& source) {  // drop the clean pages of a read-only mapping: they are read again from the file if ever needed
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  auto lo = reinterpret_cast<uintptr_t>(source.data), hi = lo + static_cast<uintptr_t>(source.size()) * itemsize(source.dtype);
+  auto [lo, hi] = mapped_bytes(source);
   lo = (lo + page - 1) / page * page;
   hi = hi / page * page;
   if (hi > lo) madvise(reinterpret_cast<void*>(lo), hi - lo, MADV_DONTNEED);
 }
-// Have the system map a large destination and its source in advance, on several threads: zeroing fresh pages is most of the cost of packing
-// a model's weights. Where the advice is unknown, pages are faulted in one by one as before.
+
+// Have the system map the pages of [from, to) and of `bytes` at `memory` in advance, on several threads: zeroing fresh pages is most of the
+// cost of packing a model's weights. Where the advice is unknown, pages are faulted in one by one as before.
 void populate(char* memory, size_t bytes, const Operand& source, int threads) {
 #if defined(MADV_POPULATE_READ) && defined(MADV_POPULATE_WRITE)
   static constexpr size_t kPiece = size_t{2} << 20;
-  if (bytes < 2 * kPiece) return;
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto [lo, hi] = mapped_bytes(source);
   struct Job {
     char* memory;
     size_t bytes;
-    uintptr_t from = 0, to = 0;  // whole pages of the mapped source
-  } job{memory, bytes};
-  if (source.flags & Operand::kMapped && source.contiguous()) {
-    const auto at = reinterpret_cast<uintptr_t>(source.data);
-    job.from = at / page * page;
-    job.to = (at + static_cast<uintptr_t>(source.size()) * itemsize(source.dtype)) / page * page;
-  }
+    uintptr_t from, to;  // whole pages of the mapped source
+  } job{memory, bytes, lo / page * page, hi / page * page};
+  const size_t most = std::max(bytes, job.to > job.from ? job.to - job.from : size_t{0});
+  if (most < 2 * kPiece) return;
   auto piece = [](void* self, int64_t task, int) {
     const Job& j = *static_cast<const Job*>(self);
     const size_t at = static_cast<size_t>(task) * kPiece;
-    madvise(j.memory + at, std::min(kPiece, j.bytes - at), MADV_POPULATE_WRITE);
-    const uintptr_t lo = j.from + at;
-    if (lo < j.to) madvise(reinterpret_cast<void*>(lo), std::min<size_t>(kPiece, j.to - lo), MADV_POPULATE_READ);
+    if (at < j.bytes) madvise(j.memory + at, std::min(kPiece, j.bytes - at), MADV_POPULATE_WRITE);
+    const uintptr_t start = j.from + at;
+    if (start < j.to) madvise(reinterpret_cast<void*>(start), std::min<size_t>(kPiece, j.to - start), MADV_POPULATE_READ);
   };
-  ThreadPool::instance().run(static_cast<int64_t>((bytes + kPiece - 1) / kPiece), threads, piece, &job);
+  ThreadPool::instance().run(static_cast<int64_t>((most + kPiece - 1) / kPiece), threads, piece, &job);
 #else
   (void)memory, (void)bytes, (void)source, (void)threads;
 #endif
@@ -96,19 +109,58 @@ void Arena::reserve(size_t data_bytes, size_t scratch_bytes) {
   grow(scratch_, scratch_bytes_, scratch_bytes);
 }
 
+class Packs::Entry final : public LazyPack {
+ public:
+  Entry(Packs& packs, size_t bytes) : packs_(packs), bytes_(bytes) {}
+
+  const std::shared_ptr<const void>& pack(const Operand& source, int threads,
+                                          const std::function<void(void*)>& fill) {  // holding the mutex
+    if (memory_) return memory_;
+    std::shared_ptr<void> memory(allocate(bytes_), std::free);
+    populate(static_cast<char*>(memory.get()), bytes_, source, threads);
+    fill(memory.get());
+    give_back(source);
+    memory_ = memory;
+    data_.store(memory.get(), std::memory_order_release);
+    packs_.bytes_ += bytes_;
+    return memory_;
+  }
+  void release(const Operand& source) override { give_back(source); }
+
+ protected:
+  const void* first_uses(const Operand& source, int threads, const std::function<void(void*)>& fill) override {
+    std::lock_guard<std::mutex> lock(packs_.mutex_);
+    if (uses_++) return pack(source, threads, fill).get();
+    populate(nullptr, 0, source, threads);
+    return nullptr;
+  }
+
+ private:
+  Packs& packs_;
+  const size_t bytes_;
+  int64_t uses_ = 0;
+  std::shared_ptr<const void> memory_;
+};
+
+std::shared_ptr<Packs::Entry> Packs::entry(const Operand& source, const std::string& layout, size_t bytes) {
+  std::shared_ptr<Entry>& found = map_[layout + "@" + std::to_string(reinterpret_cast<uintptr_t>(source.data))];
+  if (!found) found = std::make_shared<Entry>(*this, bytes);
+  return found;
+}
+
 std::shared_ptr<const void> Packs::get(const Operand& source, const std::string& layout, size_t bytes,
                                        const std::function<void(void*)>& fill) {
   std::lock_guard<std::mutex> lock(mutex_);
-  std::string key = layout + "@" + std::to_string(reinterpret_cast<uintptr_t>(source.data));
-  auto it = map_.find(key);
-  if (it != map_.end()) return it->second;
-  std::shared_ptr<void> memory(allocate(bytes), std::free);
-  populate(static_cast<char*>(memory.get()), bytes, source, threads_);
-  fill(memory.get());
-  if (source.flags & Operand::kMapped && source.contiguous()) give_back(source);
-  map_[key] = memory;
-  bytes_ += bytes;
-  return memory;
+  return entry(source, layout, bytes)->pack(source, threads_, fill);
+}
+
+std::shared_ptr<LazyPack> Packs::lazily(const Operand& source, const std::string& layout, size_t bytes,
+                                        const std::function<void(void*)>& fill) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::shared_ptr<Entry> found = entry(source, layout, bytes);
+  const auto [from, to] = mapped_bytes(source);
+  if (at_bind_ || bytes < kLazyBytes || from == to) found->pack(source, threads_, fill);
+  return found;
 }
 
 Program::Program(const int64_t* code, size_t words, const std::vector<Const>& consts, const KernelTable& table,

@@ -32,13 +32,25 @@ class Arena {
   uint64_t generation_ = 1;
 };
 
+// The packed weights of a session. Found by the source's address, so sources must outlive it (see Memory.program in kernels/cpu).
 class Packs final : public PackCache {
  public:
   std::shared_ptr<const void> get(const Operand& source, const std::string& layout, size_t bytes,
                                   const std::function<void(void*)>& fill) override;
-  size_t bytes() const {
+  std::shared_ptr<LazyPack> lazily(const Operand& source, const std::string& layout, size_t bytes,
+                                   const std::function<void(void*)>& fill) override;
+  size_t bytes() const {  // packed so far
     std::lock_guard<std::mutex> lock(mutex_);
     return bytes_;
+  }
+  size_t count() const {  // of the weights it knows, packed or not
+    std::lock_guard<std::mutex> lock(mutex_);
+    return map_.size();
+  }
+  // Programs bound from now on find all their weights packed, so that not even their first run allocates.
+  void pack_at_bind() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    at_bind_ = true;
   }
   void use_threads(int threads) {  // for mapping memory; what is packed never depends on it
     std::lock_guard<std::mutex> lock(mutex_);
@@ -46,9 +58,13 @@ class Packs final : public PackCache {
   }
 
  private:
+  class Entry;
+  std::shared_ptr<Entry> entry(const Operand& source, const std::string& layout, size_t bytes);  // holding the mutex
+
   int threads_ = 1;
+  bool at_bind_ = false;
   mutable std::mutex mutex_;
-  std::unordered_map<std::string, std::shared_ptr<const void>> map_;
+  std::unordered_map<std::string, std::shared_ptr<Entry>> map_;
   size_t bytes_ = 0;
 };
 

@@ -28,8 +28,9 @@ enum class Form {
   kAxpy,      // few rows, B read in place along n
   kDot,       // few rows, B read in place along k
 };
-// kShared: before the tasks start. kLocal: in thread scratch, by the one task that needs it (B: panel by panel, just before its use).
-enum class Pack { kNone, kBind, kShared, kLocal };
+// kConst: once, at bind or at the second run. kShared: before the tasks start. kLocal: in thread scratch, by the one task that needs it (B:
+// panel by panel, just before its use).
+enum class Pack { kNone, kConst, kShared, kLocal };
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 size_t align64(size_t n) { return (n + 63) / 64 * 64; }
@@ -64,7 +65,7 @@ class FloatGemm final : public Kernel {
   size_t shared_scratch_bytes() const override { return shared_bytes_; }
   size_t thread_scratch_bytes() const override { return thread_bytes_; }
   std::string describe() const override {
-    const auto where = [](Pack p) { return p == Pack::kNone ? "in place" : p == Pack::kBind ? "prepacked" : "packed"; };
+    const auto where = [](Pack p) { return p == Pack::kNone ? "in place" : p == Pack::kConst ? "prepacked" : "packed"; };
     static const char* const forms[] = {"tiles, ", "few rows, ", "few rows along n, ", "few rows along k, "};
     return forms[static_cast<int>(form_)] + std::string("panels of ") + std::to_string(nr_) + ", a " + where(pack_a_) + ", b " +
            where(pack_b_) + ", tasks " + std::to_string(s_.batches) + "x" + std::to_string(grid_.row_groups) + "x" +
@@ -74,6 +75,9 @@ class FloatGemm final : public Kernel {
   void run(const RunContext& ctx) override {
     if (s_.batches == 0 || s_.M == 0 || s_.N == 0) return;
     const Operand &a = in(s_.ia), &b = in(s_.ib);
+    const T* packed = nullptr;
+    if (pack_b_ == Pack::kConst) packed = static_cast<const T*>(packed_->use(b, ctx.threads(), [this](void* to) { pack_b(to); }));
+    else if (pack_b_ == Pack::kShared) packed = reinterpret_cast<const T*>(ctx.shared_scratch + b_offset_);
     if (pack_b_ == Pack::kShared && s_.K > 0) {
       T* out = reinterpret_cast<T*>(ctx.shared_scratch + b_offset_);
       const int64_t chunks = std::min(panels_, ceil_div(panels_ * nr_ * s_.K, 1 << 16));
@@ -96,8 +100,9 @@ class FloatGemm final : public Kernel {
     const T* bias = bias_pointer(ctx);
     const int64_t grid = grid_.row_groups * grid_.panel_groups;
     ctx.parallel(s_.batches * grid, [&](int64_t t, int worker) {
-      block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, bias, ctx.thread_scratch(worker));
+      block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, packed, bias, ctx.thread_scratch(worker));
     });
+    if (pack_b_ == Pack::kConst && !packed) packed_->release(b);
   }
 
  private:
@@ -134,15 +139,11 @@ class FloatGemm final : public Kernel {
     if (in_place()) {
       pack_b_ = Pack::kNone;
     } else if (b.is_const()) {
-      pack_b_ = Pack::kBind;
+      pack_b_ = Pack::kConst;
       const std::string layout = "gemm_b:" + std::to_string(sizeof(T)) + ":" + std::to_string(static_cast<int>(b.dtype)) + ":" +
                                  std::to_string(nr_) + ":" + b_layout(s_);
-      const size_t bytes = checked_bytes(b_batches_.count, panels_ * nr_, s_.K, sizeof(T));
-      packed_ = bind.packs.get(b, layout, bytes, [&](void* memory) {
-        for (int64_t i = 0; i < b_batches_.count; i++)
-          pack_panels(static_cast<T*>(memory) + i * panels_ * s_.K * nr_, at(b, b_batches_.offset(s_, i, s_.bs)), b.dtype, s_.bk, s_.bn,
-                      s_.K, s_.N, nr_, 0, panels_);
-      });
+      packed_ =
+          bind.packs.lazily(b, layout, checked_bytes(b_batches_.count, panels_ * nr_, s_.K, sizeof(T)), [this](void* to) { pack_b(to); });
     } else {
       pack_b_ = grid_.row_groups == 1 && !thin_ && b_batches_.count == s_.batches ? Pack::kLocal : Pack::kShared;
     }
@@ -150,6 +151,13 @@ class FloatGemm final : public Kernel {
     if (a.dtype != dtype_of() || (s_.ak != 1 && s_.K != 1) || thrashes) pack_a_ = local(a_batches_);
     pitch_ = (s_.K + 15) / 16 * 16;
     if (pitch_ * static_cast<int64_t>(sizeof(T)) % 4096 == 0) pitch_ += 16;
+  }
+
+  void pack_b(void* memory) const {
+    const Operand& b = in(s_.ib);
+    for (int64_t i = 0; i < b_batches_.count; i++)
+      pack_panels(static_cast<T*>(memory) + i * panels_ * s_.K * nr_, at(b, b_batches_.offset(s_, i, s_.bs)), b.dtype, s_.bk, s_.bn, s_.K,
+                  s_.N, nr_, 0, panels_);
   }
 
   void layout_scratch() {
@@ -160,7 +168,8 @@ class FloatGemm final : public Kernel {
     };
     const int64_t rows = grid_.rows(s_), columns = grid_.panels(panels_) * nr_;
     if (pack_b_ == Pack::kShared) b_offset_ = take(shared_bytes_, checked_bytes(b_batches_.count, panels_ * nr_, s_.K, sizeof(T)));
-    if (pack_b_ == Pack::kLocal) b_offset_ = take(thread_bytes_, checked_bytes(1, nr_, kc_, sizeof(T)));
+    if (pack_b_ == Pack::kLocal || (pack_b_ == Pack::kConst && !packed_->packed()))
+      b_offset_ = take(thread_bytes_, checked_bytes(1, nr_, kc_, sizeof(T)));
     if (pack_a_ == Pack::kShared) a_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, pitch_, sizeof(T)));
     if (pack_a_ == Pack::kLocal) a_offset_ = take(thread_bytes_, checked_bytes(1, s_.M, pitch_, sizeof(T)));
     if (gathers_bias()) bias_offset_ = take(shared_bytes_, checked_bytes(1, 1, s_.N, sizeof(T)));
@@ -182,7 +191,8 @@ class FloatGemm final : public Kernel {
   }
 
   // One task: the rows of a row group times the panels of a panel group, of one batch.
-  void block(const RunContext& ctx, int64_t batch, int64_t row_group, int64_t panel_group, const T* bias, char* scratch) const {
+  void block(const RunContext& ctx, int64_t batch, int64_t row_group, int64_t panel_group, const T* packed, const T* bias,
+             char* scratch) const {
     const Operand &a = in(s_.ia), &b = in(s_.ib), &y = desc.outs[0];
     const RowSplit rows = grid_.row_split(s_), groups = grid_.panel_split(panels_);
     const int64_t m0 = rows.start(row_group), mc = rows.rows(row_group), p0 = groups.start(panel_group), pc = groups.rows(panel_group);
@@ -190,11 +200,8 @@ class FloatGemm final : public Kernel {
 
     const char* source =
         static_cast<const char*>(at(b, batch_offset(s_, batch, s_.bs) + n0 * s_.bn));  // unpacked B, from the first column on
-    const T* B = nullptr;
-    if (pack_b_ == Pack::kBind) B = static_cast<const T*>(packed_.get());
-    else if (pack_b_ == Pack::kShared) B = reinterpret_cast<const T*>(ctx.shared_scratch + b_offset_);
-    if (B) B += batch_offset(s_, batch, b_batches_.strides) * panels_ * s_.K * nr_;
-    T* panel = pack_b_ == Pack::kLocal ? reinterpret_cast<T*>(scratch + b_offset_) : nullptr;
+    const T* B = packed ? packed + batch_offset(s_, batch, b_batches_.strides) * panels_ * s_.K * nr_ : nullptr;
+    T* panel = packed || in_place() ? nullptr : reinterpret_cast<T*>(scratch + b_offset_);
     TileArgs<T> g;
     if (pack_a_ == Pack::kNone) {
       g.A = a.as<T>() + batch_offset(s_, batch, s_.as) + m0 * s_.am;
@@ -359,7 +366,7 @@ class FloatGemm final : public Kernel {
   GemmGrid grid_;
   Pack pack_a_ = Pack::kNone, pack_b_ = Pack::kNone;
   BatchPack a_batches_, b_batches_;
-  std::shared_ptr<const void> packed_;
+  std::shared_ptr<LazyPack> packed_;
   size_t shared_bytes_ = 0, thread_bytes_ = 0, a_offset_ = 0, b_offset_ = 0, c_offset_ = 0, bias_offset_ = 0, vm_offset_ = 0;
 };
 

@@ -22,6 +22,10 @@ class ReferenceMemory:
     class packs:
         nbytes = 0
 
+        @staticmethod
+        def pack_at_bind() -> None:
+            """There is nothing to pack."""
+
     def sibling(self) -> ReferenceMemory:
         return self
 

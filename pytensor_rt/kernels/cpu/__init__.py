@@ -53,8 +53,8 @@ class Memory:
 
     def program(self, code: Any, consts: list[Any], mapped: list[bool]) -> Any:
         """Bind an encoded plan (see runtime/encode.py)."""
-        before = self.packs.nbytes
+        before = self.packs.count
         program = self.native.Program(code, consts, mapped, self.isa, self.arena, self.packs, self.threads)
-        if self.packs.nbytes != before:
+        if self.packs.count != before:
             self.packed += consts
         return program
