@@ -168,6 +168,10 @@ class Recurrent final : public Kernel, private RecurrentLayer {
   const P* panel(const void* base, int64_t d, int group, int64_t depth) const {
     return static_cast<const P*>(base) + (d * cols + groups[group].col) * depth;
   }
+  QuantWeights quant_weights(const void* base, int64_t d, int64_t depth, const float* scales) const {
+    const int32_t* sums = static_cast<const int32_t*>(base) + dirs * cols * depth + d * cols;
+    return {panel<int32_t>(base, d, 0, depth), sums, sums + dirs * cols, scales, depth, groups[0].vecs};
+  }
 
   void read_lengths() {
     const Operand& o = in(desc, kLengths);
@@ -225,8 +229,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
     }
     if constexpr (sizeof(S) == 4)
       if (quant) {
-        quant_gemm(count, w_depth, words, w_depth + 1, panel<int32_t>(w_, dir, 0, w_depth), groups[0].vecs, range_.scale, w_scales(dir),
-                   bias(dir), 0, gx, cols);
+        quant_gemm(count, words, w_depth + 1, range_, quant_weights(w_, dir, w_depth, w_scales(dir)), bias(dir), 0, gx, cols);
         return;
       }
     for (int g = 0; g < n_groups; g++)
@@ -300,8 +303,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
         if (s <= lengths_[n]) q.widen(h + n * padded, H);
       q.finish();
       for (int64_t n = 0; n < N; n++) quantize_row(q, h + n * padded, H, words + n * (r_depth + 1));
-      quant_gemm(N, r_depth, words, r_depth + 1, panel<int32_t>(r_, dir, 0, r_depth), groups[0].vecs, q.scale, r_scales(dir), gx, cols,
-                 sums, cols);
+      quant_gemm(N, words, r_depth + 1, q, quant_weights(r_, dir, r_depth, r_scales(dir)), gx, cols, sums, cols);
     }
   }
 

@@ -158,15 +158,23 @@ void RecurrentLayer::pack(const LaunchDesc& desc, int which, S* to) const {
     each_column([&](int g, int64_t at, int64_t gate, int64_t) {
       const int64_t panel = at / (2 * lanes) * 2, wide = panel + 1 < groups[g].vecs ? 2 * lanes : lanes;
       S* column = to + (d * cols + groups[g].col + panel * lanes) * depth + (at - panel * lanes);
-      if constexpr (sizeof(S) == 4 && S(0.5f) == 0) {  // int32_t: pairs of int16
+      if constexpr (sizeof(S) == 4 && S(0.5f) == 0) {  // int32_t: units of recurrent_quant.h
         const Operand& z = in(desc, which == kW ? kWZero : kRZero);
-        const int32_t zero = byte_at(z, channel(z, d, gate));
+        const int32_t zero = byte_at(z, channel(z, d, gate)), shift = quant_shift(o.dtype == DType::u8, zero);
         const int64_t base = d * o.strides[0] + gate * o.strides[2];
-        for (int64_t k = 0; k < k_size; k += 2) {
-          const int32_t a = byte_at(o, base + k * o.strides[1]) - zero;
-          const int32_t b = k + 1 < k_size ? byte_at(o, base + (k + 1) * o.strides[1]) - zero : 0;
-          column[k / 2 * wide] = static_cast<int32_t>((static_cast<uint32_t>(a) & 0xffffu) | static_cast<uint32_t>(b) << 16);
+        int32_t sum = 0;
+        for (int64_t k = 0; k < k_size; k += kUnit) {
+          StoreB unit[kUnit] = {};
+          for (int64_t u = 0; u < kUnit && k + u < k_size; u++) {
+            const int32_t value = byte_at(o, base + (k + u) * o.strides[1]);
+            unit[u] = static_cast<StoreB>(value - shift);
+            sum += value - zero;
+          }
+          std::memcpy(column + k / kUnit * wide, unit, 4);
         }
+        int32_t* sums = to + dirs * cols * depth + d * cols + at;
+        sums[0] = sum;
+        sums[dirs * cols] = zero - shift;
       } else {
         for (int64_t k0 = 0; k0 < k_size; k0 += 64) {
           S part[64];

@@ -24,7 +24,7 @@ struct RecurrentLayer {
   int64_t T = 0, N = 0, I = 0, H = 0;
   int lanes = 1;
   int64_t blocks = 0, padded = 0, cols = 0;  // blocks of `lanes` hidden units; blocks * lanes; gates * padded
-  int64_t w_depth = 0, r_depth = 0;          // k steps of packed weights (pairs when quantised)
+  int64_t w_depth = 0, r_depth = 0;          // k steps of packed weights (units when quantised)
   GateGroup groups[2];
 
   // Operands by number; absent ones may also be missing from the end of the list.
@@ -35,7 +35,10 @@ struct RecurrentLayer {
   template <class S>
   CellConfig<S> config(const LaunchDesc& desc, int64_t dir) const;
 
-  int64_t weight_elements(int which) const { return checked_mul(checked_mul(dirs, cols), which == kW ? w_depth : r_depth); }
+  // Quantised weights are followed by [colsum: dirs * cols][left: dirs * cols] of recurrent_quant.h.
+  int64_t weight_elements(int which) const {
+    return checked_mul(checked_mul(dirs, cols), (which == kW ? w_depth : r_depth) + (quant ? 2 : 0));
+  }
   std::string pack_key(const LaunchDesc& desc, int which) const;
   // Panels of two vectors (a group's last may have one), k inside a panel. S: float, double, or int32_t when quantised.
   template <class S>

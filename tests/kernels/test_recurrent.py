@@ -260,6 +260,30 @@ def test_bad_lengths_are_refused() -> None:
             run("recurrent", case.inputs(), case.out_shapes(), case.params())
 
 
+def test_gates_over_the_whole_range() -> None:
+    """One step whose gate sums are given values: the bounds that recurrent_gates.h states, infinities and NaN included."""
+    h = 4001
+    sums = np.linspace(-12, 12, h).astype(np.float32)
+    case = Case("rnn", 1, 1, 1, h, bias=False)
+    case.x[...], case.w[0, :, 0], case.r = 1, sums, np.zeros_like(case.r)
+    exact = np.tanh(sums.astype(np.float64))
+    y = run("recurrent", case.inputs(), case.out_shapes(), case.params())[1][0, 0]
+    assert (np.abs(y - exact) <= 6 * np.spacing(np.abs(exact).astype(np.float32))).all()
+    rng = np.random.default_rng(0)
+    lstm = Case("lstm", 1, 1, 1, h, bias=False, initial=True)
+    lstm.x[...], lstm.r, lstm.h0 = 1, np.zeros_like(lstm.r), np.zeros_like(lstm.h0)
+    lstm.w[0, :, 0] = rng.permuted(np.tile(sums * 4, (4, 1)), axis=1).ravel()
+    lstm.c0[...] = rng.uniform(-20, 20, h)
+    for a, b in zip(run("recurrent", lstm.inputs(), lstm.out_shapes(), lstm.params())[1:], lstm.reference()[1:]):
+        assert (np.abs(a - b) <= 6e-7 * np.maximum(1, np.abs(lstm.c0))).all()
+    for bad, want in ((np.inf, 1.0), (-np.inf, -1.0), (np.nan, np.nan)):
+        case.w[0, 7, 0] = bad
+        assert np.array_equal(run("recurrent", case.inputs(), case.out_shapes(), case.params())[1][0, 0, 7].round(6), want, equal_nan=True)
+    lstm.w[0, [3, h + 5, 2 * h + 9, 3 * h + 11], 0] = np.nan
+    y_h, y_c = run("recurrent", lstm.inputs(), lstm.out_shapes(), lstm.params())[1:]
+    assert np.flatnonzero(np.isnan(y_h)).tolist() == [3, 5, 9, 11] and np.flatnonzero(np.isnan(y_c)).tolist() == [3, 9, 11]
+
+
 def quantised_case(seed: int, signed: bool, per_channel: bool, **shape: Any) -> tuple[Case, list[Array | None]]:
     """A random layer with its weights quantised as DynamicQuantizeLSTM expects them (zero points of uint8 weights are not 128)."""
     rng = np.random.default_rng(seed)
@@ -282,7 +306,7 @@ def quantised_case(seed: int, signed: bool, per_channel: bool, **shape: Any) -> 
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_quantised(direction: str, signed: bool, per_channel: bool) -> None:
     names = ["x", "w", "r", "b", "lengths", "h0", "c0", "p", "w_scale", "w_zero", "r_scale", "r_zero"]
-    for seed, (t, n, i, h) in enumerate([(1, 1, 5, 3), (7, 1, 16, 20), (6, 3, 11, 17), (5, 6, 33, 40)]):
+    for seed, (t, n, i, h) in enumerate([(1, 1, 5, 3), (7, 1, 16, 20), (6, 3, 11, 17), (5, 6, 33, 40), (3, 13, 70, 130)]):
         options = {"direction": direction, "lengths": seed % 2 == 0 and n > 1, "peepholes": seed == 3}
         case, ins = quantised_case(seed, signed, per_channel, t=t, n=n, i=i, h=h, **options)
         got = run("recurrent", ins, case.out_shapes(), case.params(), consts=(1, 2, 9, 11) if seed % 2 else ())
