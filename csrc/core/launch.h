@@ -89,6 +89,11 @@ struct LaunchDesc {
   DType acc_dtype = DType::none;  // dtype of the kernel's own result (equals outs[0].dtype without an epilogue)
 };
 
+// Drops the whole pages of a mapped constant between two element offsets from `data`: they are clean, and read again from the file if they
+// are ever needed. Does nothing for other operands.
+void give_back(const Operand& source, int64_t begin, int64_t end);
+void give_back(const Operand& source);  // all of it, if it is dense
+
 // A packed weight that may still be missing: a large weight that lies in the mapped file is packed when it is used for the second time. Its
 // first use reads the file's pages instead, so that the first result does not wait for all weights to be copied and a process that asks
 // only once never holds the copies. Both ways must give the same bits.
@@ -101,7 +106,6 @@ class LazyPack {
     const void* packed = data_.load(std::memory_order_acquire);
     return packed ? packed : first_uses(source, threads, fill);
   }
-  virtual void release(const Operand& source) = 0;
   bool packed() const { return data_.load(std::memory_order_acquire) != nullptr; }
 
  protected:

@@ -28,52 +28,25 @@ char* allocate(size_t bytes) {
   return static_cast<char*>(p);
 }
 
-// The bytes of a mapped source whose elements fill one stretch of memory, in any order of axes; otherwise nothing.
-std::pair<uintptr_t, uintptr_t> mapped_bytes(const Operand& source) {
-  const auto at = reinterpret_cast<uintptr_t>(source.data);
-  if (!(source.flags & Operand::kMapped)) return {at, at};
-  int64_t reach = 1;
-  for (int d = 0; d < source.ndim; d++) {
-    if (source.shape[d] == 1) continue;
-    if (source.strides[d] <= 0) return {at, at};
-    reach += (source.shape[d] - 1) * source.strides[d];
-  }
-  if (reach != source.size()) return {at, at};
-  return {at, at + static_cast<uintptr_t>(reach) * itemsize(source.dtype)};
-}
-
-void give_back(const Operand& source) {  // drop the clean pages of a read-only mapping: they are read again from the file if ever needed
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  auto [lo, hi] = mapped_bytes(source);
-  lo = (lo + page - 1) / page * page;
-  hi = hi / page * page;
-  if (hi > lo) madvise(reinterpret_cast<void*>(lo), hi - lo, MADV_DONTNEED);
-}
-
-// Have the system map the pages of [from, to) and of `bytes` at `memory` in advance, on several threads: zeroing fresh pages is most of the
-// cost of packing a model's weights. Where the advice is unknown, pages are faulted in one by one as before.
-void populate(char* memory, size_t bytes, const Operand& source, int threads) {
-#if defined(MADV_POPULATE_READ) && defined(MADV_POPULATE_WRITE)
-  static constexpr size_t kPiece = size_t{2} << 20;
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto [lo, hi] = mapped_bytes(source);
+// Have the system map the pages of `memory` in advance, on several threads: zeroing fresh pages is most of the cost of packing a model's
+// weights. Where the advice is unknown, pages are faulted in one by one as before.
+void populate(char* memory, size_t bytes, int threads) {
+#if defined(MADV_POPULATE_WRITE)
+  static constexpr uintptr_t kPiece = uintptr_t{2} << 20;
   struct Job {
-    char* memory;
-    size_t bytes;
-    uintptr_t from, to;  // whole pages of the mapped source
-  } job{memory, bytes, lo / page * page, hi / page * page};
-  const size_t most = std::max(bytes, job.to > job.from ? job.to - job.from : size_t{0});
-  if (most < 2 * kPiece) return;
+    uintptr_t from, to;
+  };
+  if (bytes < 2 * kPiece) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)), at = reinterpret_cast<uintptr_t>(memory);
+  Job job{at / page * page, at + bytes};
   auto piece = [](void* self, int64_t task, int) {
     const Job& j = *static_cast<const Job*>(self);
-    const size_t at = static_cast<size_t>(task) * kPiece;
-    if (at < j.bytes) madvise(j.memory + at, std::min(kPiece, j.bytes - at), MADV_POPULATE_WRITE);
-    const uintptr_t start = j.from + at;
-    if (start < j.to) madvise(reinterpret_cast<void*>(start), std::min<size_t>(kPiece, j.to - start), MADV_POPULATE_READ);
+    const uintptr_t at = j.from + static_cast<uintptr_t>(task) * kPiece;
+    madvise(reinterpret_cast<void*>(at), std::min(kPiece, j.to - at), MADV_POPULATE_WRITE);
   };
-  ThreadPool::instance().run(static_cast<int64_t>((most + kPiece - 1) / kPiece), threads, piece, &job);
+  ThreadPool::instance().run(static_cast<int64_t>((job.to - job.from + kPiece - 1) / kPiece), threads, piece, &job);
 #else
-  (void)memory, (void)bytes, (void)source, (void)threads;
+  (void)memory, (void)bytes, (void)threads;
 #endif
 }
 
@@ -89,6 +62,17 @@ bool writes_nothing(const LaunchDesc& d) {
   return std::all_of(d.outs.begin(), d.outs.end(), [](const Operand& o) { return !o.present() || o.size() == 0; });
 }
 }  // namespace
+
+void give_back(const Operand& source, int64_t begin, int64_t end) {
+  if (!(source.flags & Operand::kMapped) || end <= begin) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)), item = static_cast<uintptr_t>(itemsize(source.dtype));
+  const auto at = reinterpret_cast<uintptr_t>(source.data);
+  const uintptr_t lo = (at + static_cast<uintptr_t>(begin) * item + page - 1) / page * page;
+  const uintptr_t hi = (at + static_cast<uintptr_t>(end) * item) / page * page;
+  if (hi > lo) madvise(reinterpret_cast<void*>(lo), hi - lo, MADV_DONTNEED);
+}
+
+void give_back(const Operand& source) { give_back(source, 0, source.dense_size()); }
 
 Arena::~Arena() {
   std::free(data_);
@@ -116,8 +100,8 @@ class Packs::Entry final : public LazyPack {
   const std::shared_ptr<const void>& pack(const Operand& source, int threads,
                                           const std::function<void(void*)>& fill) {  // holding the mutex
     if (memory_) return memory_;
-    std::shared_ptr<void> memory(allocate(bytes_), std::free);
-    populate(static_cast<char*>(memory.get()), bytes_, source, threads);
+    const std::shared_ptr<char> memory(allocate(bytes_), std::free);
+    populate(memory.get(), bytes_, threads);
     fill(memory.get());
     give_back(source);
     memory_ = memory;
@@ -125,14 +109,11 @@ class Packs::Entry final : public LazyPack {
     packs_.bytes_ += bytes_;
     return memory_;
   }
-  void release(const Operand& source) override { give_back(source); }
 
  protected:
   const void* first_uses(const Operand& source, int threads, const std::function<void(void*)>& fill) override {
     std::lock_guard<std::mutex> lock(packs_.mutex_);
-    if (uses_++) return pack(source, threads, fill).get();
-    populate(nullptr, 0, source, threads);
-    return nullptr;
+    return uses_++ ? pack(source, threads, fill).get() : nullptr;
   }
 
  private:
@@ -158,8 +139,8 @@ std::shared_ptr<LazyPack> Packs::lazily(const Operand& source, const std::string
                                         const std::function<void(void*)>& fill) {
   std::lock_guard<std::mutex> lock(mutex_);
   std::shared_ptr<Entry> found = entry(source, layout, bytes);
-  const auto [from, to] = mapped_bytes(source);
-  if (at_bind_ || bytes < kLazyBytes || from == to) found->pack(source, threads_, fill);
+  const bool in_file = source.flags & Operand::kMapped && source.dense_size() > 0;
+  if (at_bind_ || bytes < kLazyBytes || !in_file) found->pack(source, threads_, fill);
   return found;
 }
 

@@ -81,6 +81,16 @@ struct Operand {
     }
     return true;
   }
+  // size() if the elements fill one stretch of memory from `data` on, in any order of axes; otherwise 0.
+  int64_t dense_size() const {
+    int64_t reach = 1;
+    for (int i = 0; i < ndim; i++) {
+      if (shape[i] == 1) continue;
+      if (strides[i] <= 0) return 0;
+      reach += (shape[i] - 1) * strides[i];
+    }
+    return reach == size() ? reach : 0;
+  }
   template <class T>
   T* as() const {
     return static_cast<T*>(data);

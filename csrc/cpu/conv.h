@@ -87,7 +87,8 @@ struct ConvOutBox {
 // The output side of a convolution: direct stores where the output is channels-last in the sums' own type, a scratch block otherwise.
 class ConvOutput {
  public:
-  ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath math);
+  // activations: the kernel calls activate() on everything it computes, if activates().
+  ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath math, bool activations);
   bool channels_last() const { return channels_last_; }
   // May sums be written into the output itself in this run?
   bool direct(const LaunchDesc& desc) const;
@@ -98,17 +99,25 @@ class ConvOutput {
   void finish(const LaunchDesc& desc, const ConvOutBox& box, const ConvResult& r, char* scratch) const;
   // Is there something to do after the sums were written to the output itself?
   bool must_finish() const { return !epilogue_.empty() && !fused_; }
-  // If fused() (always without an epilogue), whoever computes the sums stores alpha * sum + bias_value [clamped] [+ residual] [clamped],
-  // and finish() only moves what was computed in scratch.
-  const LinearEpilogue& linear() const { return linear_; }
+  // If fused() (always without an epilogue), whoever computes the sums stores alpha * sum + bias_value [clamped] [+ residual] [clamped]
+  // as linear() says, and finish() only moves what was computed in scratch. With an activation linear() ends at the bias; the rest is done
+  // by activate(), soon after a few values were stored: they should still be in L1.
+  const LinearEpilogue& linear() const { return activates() ? before_activation_ : linear_; }
   bool fused() const { return fused_; }
+  bool activates() const { return linear_.activation != Activation::none; }
+  std::string activation_name() const;  // ", then silu", for describe(); empty without an activation
+  // `rows` pixels of `n` channels each, in place; residual as residual_of_activation() gives it for the same place.
+  void activate(float* at, int64_t pixel, int64_t rows, int64_t n, const float* residual, int64_t residual_pixel) const;
   double bias_value(const LaunchDesc& desc, const Operand& b, int64_t m) const;  // b: the kernel's own bias or absent
-  ConvResult residual(const LaunchDesc& desc, const ConvOutBox& box) const;      // data is null if there is none
+  // What linear() adds, and what activate() adds; data is null if there is none.
+  ConvResult residual(const LaunchDesc& desc, const ConvOutBox& box) const;
+  ConvResult residual_of_activation(const LaunchDesc& desc, const ConvOutBox& box) const;
 
  private:
   void store(const LaunchDesc& desc, const ConvOutBox& box, const ConvResult& r) const;
+  ConvResult residual_at(const LaunchDesc& desc, const ConvOutBox& box) const;
   Epilogue epilogue_;
-  LinearEpilogue linear_;
+  LinearEpilogue linear_, before_activation_;
   ConvStrides rs_;  // of the residual
   ConvGeometry g_;
   ConvMath math_;

@@ -165,6 +165,7 @@ ConvGeometry conv_geometry(const LaunchDesc& desc, bool transpose) {
   g.C = x.shape[1];
   g.M = y.shape[1];
   if (y.shape[0] != g.N || g.G < 1 || g.C % g.G || g.M % g.G) bad("batch or groups do not match");
+  if (y.size() == 0) bad("the output is empty");
   g.Cg = g.C / g.G;
   g.Mg = g.M / g.G;
   if (transpose ? (w.shape[0] != g.C || w.shape[1] != g.Mg) : (w.shape[0] != g.M || w.shape[1] != g.Cg)) bad("weight shape does not match");
@@ -181,6 +182,8 @@ ConvGeometry conv_geometry(const LaunchDesc& desc, bool transpose) {
     if (strides[u] < 1 || dilations[u] < 1 || strides[u] >= kMax || dilations[u] >= kMax || pads[u] <= -kMax || pads[u] >= kMax ||
         w.shape[2 + k] >= kMax || x.shape[2 + k] >= kMax || y.shape[2 + k] >= kMax)
       bad("stride, dilation or pad out of range");
+    if ((w.shape[2 + k] - 1) * dilations[u] >= kMax || ((transpose ? x : y).shape[2 + k] - 1) * strides[u] >= 4 * kMax)
+      bad("the window spans too much of the input");
   }
   return g;
 }
@@ -219,7 +222,8 @@ void conv_stage(ConvMath math, const Operand& x, const char* data, const ConvStr
   else stage_box<AsI8>(data, xs, in, box, x_zero, static_cast<int16_t*>(dst));
 }
 
-ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath math) : epilogue_(desc), g_(g), math_(math) {
+ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath math, bool activations)
+    : epilogue_(desc), g_(g), math_(math) {
   const Operand& y = desc.outs[0];
   ys_ = conv_strides(y);
   acc_size_ = math == ConvMath::f64 ? 8 : 4;
@@ -231,7 +235,7 @@ ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath m
   same_type_ = desc.acc_dtype == own && y.dtype == own;
   fused_ = desc.epilogue.empty();
   if (!fused_ && same_type_ && math != ConvMath::i8) {
-    linear_ = linear_epilogue(desc, 1);
+    linear_ = linear_epilogue(desc, 1, activations);
     fused_ = linear_.ok;
     if (fused_ && linear_.residual >= 0) {
       rs_ = conv_strides(desc.epi_ins[static_cast<size_t>(linear_.residual)]);
@@ -239,6 +243,9 @@ ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath m
     }
   }
   if (!fused_) linear_ = LinearEpilogue();
+  before_activation_.ok = true;
+  before_activation_.alpha = linear_.alpha;
+  before_activation_.bias = linear_.bias;
 }
 
 double ConvOutput::bias_value(const LaunchDesc& desc, const Operand& b, int64_t m) const {
@@ -251,12 +258,21 @@ double ConvOutput::bias_value(const LaunchDesc& desc, const Operand& b, int64_t 
 }
 
 ConvResult ConvOutput::residual(const LaunchDesc& desc, const ConvOutBox& b) const {
+  return activates() ? ConvResult{nullptr, 0, 0} : residual_at(desc, b);
+}
+ConvResult ConvOutput::residual_of_activation(const LaunchDesc& desc, const ConvOutBox& b) const {
+  return activates() ? residual_at(desc, b) : ConvResult{nullptr, 0, 0};
+}
+ConvResult ConvOutput::residual_at(const LaunchDesc& desc, const ConvOutBox& b) const {
   if (linear_.residual < 0) return {nullptr, 0, 0};
   const int64_t o = b.n * rs_.n + b.m * rs_.c + b.od * rs_.s[0] + b.oh * rs_.s[1] + b.ow * rs_.s[2];
   return {desc.epi_ins[static_cast<size_t>(linear_.residual)].as<char>() + o * static_cast<int64_t>(acc_size_), rs_.s[1], rs_.s[2]};
 }
 
-bool ConvOutput::direct(const LaunchDesc& desc) const { return channels_last_ && same_type_ && (fused_ || !Epilogue::in_place(desc)); }
+bool ConvOutput::direct(const LaunchDesc& desc) const {
+  // (What activate() reads beside its own values must not have been overwritten by them.)
+  return channels_last_ && same_type_ && ((fused_ && !activates()) || !Epilogue::in_place(desc));
+}
 
 ConvResult ConvOutput::at(const LaunchDesc& desc, const ConvOutBox& b) const {
   const int64_t o = b.n * ys_.n + b.m * ys_.c + b.od * ys_.s[0] + b.oh * ys_.s[1] + b.ow * ys_.s[2];

@@ -140,7 +140,7 @@ class DepthwiseConv : public Kernel {
       : Kernel(std::move(d)),
         g_(g),
         integer_(conv_math(desc.ins[0].dtype) == ConvMath::i8),
-        out_(desc, g, conv_math(desc.ins[0].dtype)),
+        out_(desc, g, conv_math(desc.ins[0].dtype), !integer_),
         xs_(conv_strides(desc.ins[0])) {
     const Operand& x = desc.ins[0];
     segments_ = !integer_ && has_tiles(g.kernel[2], g.stride[2], g.dilation[2]);
@@ -173,7 +173,8 @@ class DepthwiseConv : public Kernel {
   size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
   size_t thread_scratch_bytes() const override { return stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
   std::string describe() const override {
-    return "depthwise " + std::to_string(rows_) + "x" + std::to_string(cols_) + (in_place_ ? ", in place" : ", staged");
+    return "depthwise " + std::to_string(rows_) + "x" + std::to_string(cols_) + (in_place_ ? ", in place" : ", staged") +
+           out_.activation_name();
   }
 
   void run(const RunContext& ctx) override {
@@ -198,7 +199,7 @@ class DepthwiseConv : public Kernel {
   }
   int64_t extent(int k, int64_t n) const { return (n - 1) * g_.stride[k] + (g_.kernel[k] - 1) * g_.dilation[k] + 1; }
   int64_t stage_floats(int64_t rows, int64_t cols) const {
-    const __int128 n = static_cast<__int128>(extent(1, rows)) * (extent(2, cols) * channels_ + W);
+    const __int128 n = static_cast<__int128>(extent(1, rows)) * (static_cast<__int128>(extent(2, cols)) * channels_ + W);
     if (n > int64_t{1} << 30) throw KernelError("conv: the window spans too much of the input");
     return static_cast<int64_t>(n);
   }
@@ -271,7 +272,7 @@ class DepthwiseConv : public Kernel {
       width = b.size[2];
     }
     const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch + stage_bytes_, box.cols * box.chans, box.chans};
-    const ConvResult res = out_.residual(desc, box);
+    const ConvResult res = out_.residual(desc, box), late = out_.residual_of_activation(desc, box);
     tile.bias = bias + c0;
     tile.row = g_.dilation[1] * row;
     tile.col = g_.dilation[2] * pixel;
@@ -307,6 +308,11 @@ class DepthwiseConv : public Kernel {
           tile.out = r.data + (h * r.row + w * r.pixel) * 4;
           tile.residual = res.data ? reinterpret_cast<const float*>(res.data) + h * res.row + w * res.pixel : nullptr;
           fns[n](tile);
+          if (out_.activates()) {
+            const auto* from = reinterpret_cast<const float*>(late.data);
+            out_.activate(static_cast<float*>(tile.out), r.pixel, n, box.chans, from ? from + h * late.row + w * late.pixel : nullptr,
+                          late.pixel);
+          }
         };
         auto border = [&](int64_t w) {
           const int64_t iw = w0 + w * s;

@@ -1,6 +1,8 @@
 // Convolution as an implicit GEMM: one register tile covers some pixels of an output row times a panel of output channels, and sums over
 // taps of contiguous channels. The input block of a task is staged once as a channels-last copy with its zero halo (which also converts
 // dtypes and strides and keeps the pitch off multiples of 4096 bytes); pointwise convolutions of channels-last floats read x in place.
+#include <type_traits>
+
 #include "cpu/conv_tile.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -20,7 +22,11 @@ class DirectConv : public Kernel {
 
  public:
   DirectConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
-      : Kernel(std::move(d)), g_(g), math_(conv_math(desc.ins[0].dtype)), out_(desc, g, math_), xs_(conv_strides(desc.ins[0])) {
+      : Kernel(std::move(d)),
+        g_(g),
+        math_(conv_math(desc.ins[0].dtype)),
+        out_(desc, g, math_, std::is_same_v<A, float>),
+        xs_(conv_strides(desc.ins[0])) {
     plan_panels();
     plan_input();
     plan_blocks();
@@ -36,7 +42,8 @@ class DirectConv : public Kernel {
   size_t thread_scratch_bytes() const override { return stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
   std::string describe() const override {
     return std::string(P::lanes == g_.M && P::k_unit > 2 ? "dot, " : "") + std::string(in_place_ ? "pointwise" : "direct") + " " +
-           std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nv_ * P::lanes) + " channels";
+           std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nv_ * P::lanes) + " channels" +
+           out_.activation_name();
   }
 
   void run(const RunContext& ctx) override {
@@ -95,9 +102,10 @@ class DirectConv : public Kernel {
   int64_t extent(int k, int64_t n) const { return (n - 1) * g_.stride[k] + (g_.kernel[k] - 1) * g_.dilation[k] + 1; }
   int64_t row_elements(int64_t cols) const { return round_up(most(extent(2, cols), 0) * pixel_, 16) + 16; }
   int64_t stage_size(int64_t rows, int64_t cols) const {
-    const __int128 n =
-        static_cast<__int128>(g_.kernel[0]) * most(extent(1, rows), 0) * row_elements(cols) * static_cast<int64_t>(sizeof(S));
-    if (n > int64_t{1} << 32) throw KernelError("conv: the window spans too much of the input");
+    constexpr __int128 limit = int64_t{1} << 32;
+    const __int128 row = static_cast<__int128>(most(extent(2, cols), 0)) * pixel_ + 32;
+    const __int128 n = row > limit ? row : static_cast<__int128>(most(extent(1, rows), 0)) * g_.kernel[0] * row_elements(cols) * sizeof(S);
+    if (n > limit) throw KernelError("conv: the window spans too much of the input");
     return static_cast<int64_t>(n);
   }
 
@@ -254,11 +262,12 @@ class DirectConv : public Kernel {
   // fit L2 beside the input: pixels outer, so that input and output are streamed once; the next pixels are prefetched.
   void panels(int64_t p0, int64_t p1, const S* a, int64_t first_group, int64_t row_step, const S* weights, const A* bias,
               const ConvOutBox& box, const ConvResult& r) const {
-    const ConvResult res = out_.residual(desc, box);
+    const ConvResult res = out_.residual(desc, box), late = out_.residual_of_activation(desc, box);
     typename P::Tile tile(
         TileShape{taps_.data(), &out_.linear(), lda_, nr_, r.pixel, res.pixel, K_, static_cast<int64_t>(taps_.size()), nv_});
     int64_t runs = box.rows, length = box.cols;
-    if (in_place_ && row_step == box.cols * lda_ && r.row == box.cols * r.pixel && res.row == box.cols * res.pixel) {
+    if (in_place_ && row_step == box.cols * lda_ && r.row == box.cols * r.pixel && res.row == box.cols * res.pixel &&
+        late.row == box.cols * late.pixel) {
       runs = 1;
       length *= box.rows;
     }
@@ -279,6 +288,11 @@ class DirectConv : public Kernel {
       t.rows = static_cast<int>(split.rows(i));
       t.n = static_cast<int>(channel_end(p) - m);
       tile(t);
+      if constexpr (std::is_same_v<A, float>)
+        if (out_.activates()) {
+          const auto* from = reinterpret_cast<const A*>(late.data);
+          out_.activate(t.c, r.pixel, t.rows, t.n, from ? from + (m - box.m) + h * late.row + w * late.pixel : nullptr, late.pixel);
+        }
     };
     if ((p1 - p0) * panel_size_ * item <= kResidentWeights) {
       for (int64_t h = 0; h < runs; h++)

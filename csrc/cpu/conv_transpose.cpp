@@ -57,7 +57,7 @@ class TransposedConv : public Kernel {
       : Kernel(std::move(d)),
         g_(g),
         math_(conv_math(desc.ins[0].dtype)),
-        out_(desc, g, math_),
+        out_(desc, g, math_, false),
         xs_(conv_strides(desc.ins[0])),
         axes_{axis(0), axis(1), axis(2)} {
     nv_ = P::vectors(g.Mg);

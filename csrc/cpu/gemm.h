@@ -102,9 +102,12 @@ void copy_matrix(T* dst, int64_t ld, const void* src, DType dtype, int64_t rs, i
 // dst[r * rs + c * cs] = src[r * ld + c], converted to `dtype`, rounding to nearest even.
 template <class T>
 void store_matrix(void* dst, DType dtype, int64_t rs, int64_t cs, const T* src, int64_t ld, int64_t rows, int64_t cols);
-// Packs panels [p0, p1) of a K x N matrix: out[panel][k][nr], columns beyond N are 0.
+// Packs rows [k0, k1) of panels [p0, p1) of a K x N matrix: out[panel][k][nr], columns beyond N are 0.
+struct PanelRange {
+  int64_t p0, p1, k0, k1;
+};
 template <class T>
-void pack_panels(T* out, const void* src, DType dtype, int64_t bk, int64_t bn, int64_t K, int64_t N, int nr, int64_t p0, int64_t p1);
+void pack_panels(T* out, const void* src, DType dtype, int64_t bk, int64_t bn, int64_t K, int64_t N, int nr, const PanelRange& range);
 
 std::unique_ptr<Kernel> make_gemm_float(LaunchDesc desc, const GemmShape& s, BindContext& bind);  // f32 f16 bf16 f64
 std::unique_ptr<Kernel> make_gemm_int8(LaunchDesc desc, const GemmShape& s, BindContext& bind);   // 8-bit to int32

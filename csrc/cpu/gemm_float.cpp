@@ -20,6 +20,7 @@ constexpr int64_t kBlockK = 768, kWholeK = 1024;  // K is cut into even blocks o
 constexpr int64_t kBlockCBytes = 384 << 10;       // of C per task
 constexpr int64_t kThinBytes = 16 << 10;          // of B: less than this stays in L1, and C is written row by row
 constexpr int64_t kBlockAxpyBytes = 16 << 10;     // of C per task where C is read and written as B streams past
+constexpr int64_t kStretchBytes = 4 << 20;        // of B's source at a time while it is packed
 constexpr int64_t kBlockVmBytes = 96 << 10;       // of C per task if a program follows
 
 enum class Form {
@@ -85,7 +86,7 @@ class FloatGemm final : public Kernel {
       ctx.parallel(b_batches_.count * split.blocks, [&](int64_t t, int) {
         const int64_t batch = t / split.blocks, c = t % split.blocks, p0 = split.start(c);
         pack_panels(out + batch * panels_ * s_.K * nr_, at(b, b_batches_.offset(s_, batch, s_.bs)), b.dtype, s_.bk, s_.bn, s_.K, s_.N, nr_,
-                    p0, p0 + split.rows(c));
+                    {p0, p0 + split.rows(c), 0, s_.K});
       });
     }
     if (pack_a_ == Pack::kShared && s_.K > 0) {
@@ -102,7 +103,7 @@ class FloatGemm final : public Kernel {
     ctx.parallel(s_.batches * grid, [&](int64_t t, int worker) {
       block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, packed, bias, ctx.thread_scratch(worker));
     });
-    if (pack_b_ == Pack::kConst && !packed) packed_->release(b);
+    if (pack_b_ == Pack::kConst && !packed) give_back(b);
   }
 
  private:
@@ -153,11 +154,29 @@ class FloatGemm final : public Kernel {
     if (pitch_ * static_cast<int64_t>(sizeof(T)) % 4096 == 0) pitch_ += 16;
   }
 
+  // Packs B, a stretch of its memory at a time, so that the file's pages can go while the packed ones come.
   void pack_b(void* memory) const {
     const Operand& b = in(s_.ib);
-    for (int64_t i = 0; i < b_batches_.count; i++)
-      pack_panels(static_cast<T*>(memory) + i * panels_ * s_.K * nr_, at(b, b_batches_.offset(s_, i, s_.bs)), b.dtype, s_.bk, s_.bn, s_.K,
-                  s_.N, nr_, 0, panels_);
+    const bool by_columns = s_.bk == 1;
+    const int64_t length = by_columns ? panels_ : s_.K,
+                  step_bytes = (by_columns ? s_.bn * nr_ : s_.bk) * static_cast<int64_t>(itemsize(b.dtype));
+    const int64_t step = std::max<int64_t>(1, kStretchBytes / std::max<int64_t>(1, step_bytes));
+    for (int64_t i = 0; i < b_batches_.count; i++) {
+      const int64_t from = b_batches_.offset(s_, i, s_.bs);
+      T* out = static_cast<T*>(memory) + i * panels_ * s_.K * nr_;
+      for (int64_t at_step = 0; at_step < length; at_step += step) {
+        const int64_t end = std::min(length, at_step + step);
+        const PanelRange range = by_columns ? PanelRange{at_step, end, 0, s_.K} : PanelRange{0, panels_, at_step, end};
+        pack_panels(out, at(b, from), b.dtype, s_.bk, s_.bn, s_.K, s_.N, nr_, range);
+        if (by_columns) give_back_columns(from, at_step * nr_, end * nr_);
+        else if (s_.bn == 1 && s_.bk >= s_.N) give_back(b, from + at_step * s_.bk, from + (end - 1) * s_.bk + s_.N);
+      }
+    }
+  }
+
+  // Of B that lies along k, once nobody reads the columns any more.
+  void give_back_columns(int64_t from, int64_t n0, int64_t n1) const {
+    if (s_.bk == 1 && s_.bn >= s_.K) give_back(in(s_.ib), from + n0 * s_.bn, from + (std::min(n1, s_.N) - 1) * s_.bn + s_.K);
   }
 
   void layout_scratch() {
@@ -245,6 +264,7 @@ class FloatGemm final : public Kernel {
     } else {
       multiply(g, t, B, source, panel, p0, pc, mc);
     }
+    if (pack_b_ == Pack::kConst && !packed && grid_.row_groups == 1 && s_.batches == 1) give_back_columns(0, n0, n0 + nc);
     if (buffered_) finish(batch, m0, mc, n0, nc, buffer, buffer_ld, y0, scratch);
   }
 
@@ -273,7 +293,7 @@ class FloatGemm final : public Kernel {
         } else {
           const int64_t columns = s_.N - p0 * nr_ - p * nr_;
           pack_panels(panel, source + (k0 * s_.bk + p * nr_ * s_.bn) * b_item, b_type, s_.bk, s_.bn, g.K, std::min<int64_t>(nr_, columns),
-                      nr_, 0, 1);
+                      nr_, {0, 1, 0, g.K});
           g.B = panel;
         }
         g.n = static_cast<int>(std::min<int64_t>(nr_, s_.N - (p0 + p) * nr_));

@@ -118,14 +118,15 @@ void store_matrix(void* dst, DType dtype, int64_t rs, int64_t cs, const T* src, 
 }
 
 template <class T>
-void pack_panels(T* out, const void* src, DType dtype, int64_t bk, int64_t bn, int64_t K, int64_t N, int nr, int64_t p0, int64_t p1) {
+void pack_panels(T* out, const void* src, DType dtype, int64_t bk, int64_t bn, int64_t K, int64_t N, int nr, const PanelRange& range) {
   const auto item = static_cast<int64_t>(itemsize(dtype));
-  for (int64_t p = p0; p < p1; p++) {
-    T* panel = out + p * K * nr;
+  const int64_t rows = range.k1 - range.k0;
+  for (int64_t p = range.p0; p < range.p1; p++) {
+    T* panel = out + (p * K + range.k0) * nr;
     const int64_t n = std::min<int64_t>(nr, N - p * nr);
-    copy_matrix(panel, nr, static_cast<const char*>(src) + p * nr * bn * item, dtype, bk, bn, K, n);
+    copy_matrix(panel, nr, static_cast<const char*>(src) + (range.k0 * bk + p * nr * bn) * item, dtype, bk, bn, rows, n);
     if (n < nr)
-      for (int64_t k = 0; k < K; k++) std::fill(panel + k * nr + n, panel + (k + 1) * nr, T{0});
+      for (int64_t k = 0; k < rows; k++) std::fill(panel + k * nr + n, panel + (k + 1) * nr, T{0});
   }
 }
 
@@ -133,7 +134,7 @@ template void copy_matrix<float>(float*, int64_t, const void*, DType, int64_t, i
 template void copy_matrix<double>(double*, int64_t, const void*, DType, int64_t, int64_t, int64_t, int64_t);
 template void store_matrix<float>(void*, DType, int64_t, int64_t, const float*, int64_t, int64_t, int64_t);
 template void store_matrix<double>(void*, DType, int64_t, int64_t, const double*, int64_t, int64_t, int64_t);
-template void pack_panels<float>(float*, const void*, DType, int64_t, int64_t, int64_t, int64_t, int, int64_t, int64_t);
-template void pack_panels<double>(double*, const void*, DType, int64_t, int64_t, int64_t, int64_t, int, int64_t, int64_t);
+template void pack_panels<float>(float*, const void*, DType, int64_t, int64_t, int64_t, int64_t, int, const PanelRange&);
+template void pack_panels<double>(double*, const void*, DType, int64_t, int64_t, int64_t, int64_t, int, const PanelRange&);
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -15,6 +15,7 @@ struct Value {
   double constant = 0;
   int operands[2] = {-1, -1};  // kLoads: an operand, or the product of two
   LinearEpilogue chain;
+  int source = -1;  // kChain with an activation: the register it was applied to
 };
 
 bool only_along(const Operand& o, int axis) {
@@ -24,19 +25,19 @@ bool only_along(const Operand& o, int axis) {
 }
 
 bool add_operand(LinearEpilogue& c, const Operand& o, int number, int bias_axis) {
-  const bool clamped = c.clamp_before || c.clamp_after;
+  const bool clamped = c.clamp_before || c.clamp_after || c.activation != Activation::none;
   if (!clamped && c.bias < 0 && only_along(o, bias_axis)) {
     c.bias = number;
     return true;
   }
-  if (c.residual >= 0) return false;
+  if (c.residual >= 0 || c.clamp_after) return false;
   c.residual = number;
   return true;
 }
 
 void clamp(LinearEpilogue& c, bool is_max, double bound) {
   if (!c.clamp_before && !c.clamp_after) {
-    (c.residual < 0 ? c.clamp_before : c.clamp_after) = true;
+    (c.residual < 0 && c.activation == Activation::none ? c.clamp_before : c.clamp_after) = true;
     c.lo = -std::numeric_limits<double>::infinity();
     c.hi = -c.lo;
   }
@@ -48,7 +49,8 @@ void clamp(LinearEpilogue& c, bool is_max, double bound) {
 struct Recogniser {
   const LaunchDesc& desc;
   int axis;
-  bool dequantise;  // acc is an int32 that has to be cast
+  bool dequantise;   // acc is an int32 that has to be cast
+  bool activations;  // may be recognised
   std::vector<Value> regs;
 
   const Operand& operand(int k) const { return desc.epi_ins[static_cast<size_t>(k)]; }
@@ -81,12 +83,79 @@ struct Recogniser {
         if (v.kind != Value::kChain || (v.chain.clamp_before && v.chain.residual >= 0)) return Value{};
         clamp(v.chain, true, 0.0);
         return v;
-      case Op::add_:
+      case Op::sigmoid_: return activated(in.args[0], Activation::sigmoid);
+      case Op::silu_: return activated(in.args[0], Activation::silu);
+      case Op::tanh_: return activated(in.args[0], Activation::tanh);
+      case Op::gelu_erf_: return activated(in.args[0], Activation::gelu_erf);
+      case Op::gelu_tanh_: return activated(in.args[0], Activation::gelu_tanh);
+      case Op::where_: return leaky(in);
       case Op::mul_:
-      case Op::max_:
-      case Op::min_: return binary(op, arg(0), arg(1));
+        if (v = gated(in.args[0], in.args[1]); v.kind == Value::kChain) return v;
+        return binary(op, arg(0), arg(1));
+      case Op::min_:
+        if (v = hard_sigmoid(in); v.kind == Value::kChain) return v;
+        [[fallthrough]];
+      case Op::add_:
+      case Op::max_: return binary(op, arg(0), arg(1));
       default: return v;
     }
+  }
+
+  Value activated(int source, Activation kind, double a = 0, double b = 0) const {
+    Value v = regs[static_cast<size_t>(source)];
+    const LinearEpilogue& c = v.chain;
+    if (!activations || v.kind != Value::kChain || c.clamp_before || c.residual >= 0 || c.activation != Activation::none) return Value{};
+    v.source = source;
+    v.chain.activation = kind;
+    v.chain.act_a = a;
+    v.chain.act_b = b;
+    return v;
+  }
+
+  Value gated(int a, int b) const {  // x * sigmoid(x), x * hard_sigmoid(x)
+    for (int swap = 0; swap < 2; swap++) {
+      const int x = swap ? b : a;
+      const Value& g = regs[static_cast<size_t>(swap ? a : b)];
+      if (g.kind != Value::kChain || g.source != x || g.chain.clamp_after || g.chain.residual >= 0) continue;
+      const Activation of = g.chain.activation;
+      if (of == Activation::sigmoid) return activated(x, Activation::silu);
+      if (of == Activation::hard_sigmoid) return activated(x, Activation::hard_swish, g.chain.act_a, g.chain.act_b);
+    }
+    return Value{};
+  }
+
+  const Instr* instr(int k, Op op) const {
+    const Instr& in = desc.epilogue[static_cast<size_t>(k)];
+    return static_cast<Op>(in.op) == op && in.dtype == desc.outs[0].dtype ? &in : nullptr;
+  }
+  // op(x, constant) in either order; -1 if instruction k is not that.
+  int with_constant(int k, Op op, double& value) const {
+    const Instr* in = instr(k, op);
+    for (int swap = 0; in && swap < 2; swap++)
+      if (const Instr* c = instr(in->args[!swap], Op::const_)) {
+        value = c->f;
+        return in->args[swap];
+      }
+    return -1;
+  }
+
+  Value hard_sigmoid(const Instr& in) const {  // min(max(x * a + b, 0), 1)
+    double a = 1, b = 0, lo = -1, hi = -1;
+    int k = with_constant(static_cast<int>(&in - desc.epilogue.data()), Op::min_, hi);
+    if (k >= 0) k = with_constant(k, Op::max_, lo);
+    if (k >= 0) k = with_constant(k, Op::add_, b);
+    if (k < 0 || lo != 0 || hi != 1) return Value{};
+    if (const int inner = with_constant(k, Op::mul_, a); inner >= 0) k = inner;
+    return activated(k, Activation::hard_sigmoid, a, b);
+  }
+
+  Value leaky(const Instr& in) const {  // where(x < 0, x * a, x)
+    const int x = in.args[2];
+    const Instr& less = desc.epilogue[static_cast<size_t>(in.args[0])];
+    double a = 0;
+    if (static_cast<Op>(less.op) != Op::lt_ || less.args[0] != x || with_constant(in.args[1], Op::mul_, a) != x) return Value{};
+    const Instr* zero = instr(less.args[1], Op::const_);
+    return zero && zero->f == 0 ? activated(x, Activation::leaky, a) : Value{};
   }
 
   Value binary(Op op, const Value& a, const Value& b) const {
@@ -106,7 +175,7 @@ struct Recogniser {
     if (op == Op::add_) {
       ok = y.kind == Value::kLoads && y.operands[1] < 0 && add_operand(c, operand(y.operands[0]), y.operands[0], axis);
     } else if (op == Op::mul_) {
-      ok = !c.clamp_before && !c.clamp_after && c.bias < 0 && c.residual < 0;
+      ok = !c.clamp_before && !c.clamp_after && c.bias < 0 && c.residual < 0 && c.activation == Activation::none;
       if (y.kind == Value::kConst) c.alpha *= y.constant;
       else ok = ok && dequantise && multiply(c, y.operands[0]) && (y.operands[1] < 0 || multiply(c, y.operands[1]));
     } else {
@@ -136,7 +205,7 @@ struct Recogniser {
 
 }  // namespace
 
-LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis) {
+LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis, bool activations) {
   LinearEpilogue none;
   const DType t = desc.outs[0].dtype;
   if (t != DType::f32 && t != DType::f64) return none;
@@ -145,12 +214,12 @@ LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis) {
     return none;
   }
   if (desc.acc_dtype != t) return none;
-  return Recogniser{desc, bias_axis, false, {}}.result();
+  return Recogniser{desc, bias_axis, false, activations && t == DType::f32, {}}.result();
 }
 
 LinearEpilogue dequantising_epilogue(const LaunchDesc& desc, int bias_axis) {
   if (desc.epilogue.empty() || desc.acc_dtype != DType::i32 || desc.outs[0].dtype != DType::f32) return LinearEpilogue{};
-  return Recogniser{desc, bias_axis, true, {}}.result();
+  return Recogniser{desc, bias_axis, true, false, {}}.result();
 }
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -1,9 +1,13 @@
 // Epilogue programs that a register tile can evaluate before it stores its accumulators: alpha * acc [* scales per column] [+ bias per
-// column] [+ residual] with one clamp (relu, relu6, clip) before or after the residual. Everything else goes through `Epilogue` (vm.h).
+// column] [+ residual] with one clamp (relu, relu6, clip) before or after the residual, or, for callers that ask, an activation before the
+// residual. Everything else goes through `Epilogue` (vm.h).
 #pragma once
 #include "core/launch.h"
 
 namespace ptrt::PTRT_LEVEL {
+
+// hard_sigmoid: clamp(a * x + b, 0, 1). hard_swish: x times that. leaky: a * x where x < 0.
+enum class Activation { none, silu, sigmoid, tanh, hard_sigmoid, hard_swish, leaky, gelu_erf, gelu_tanh };
 
 struct LinearEpilogue {
   bool ok = false;  // the whole program has this form (an empty program has)
@@ -13,10 +17,13 @@ struct LinearEpilogue {
   int residual = -1;                               // number of the operand of full shape, or -1
   bool clamp_before = false, clamp_after = false;  // at most one: before or after the residual is added
   double lo = 0, hi = 0;
+  Activation activation = Activation::none;  // of alpha * acc + bias; there is no clamp_before then
+  double act_a = 0, act_b = 0;
 };
 
-// Recognises desc.epilogue. Only for acc, operands and output of one dtype, f32 or f64.
-LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis);
+// Recognises desc.epilogue. Only for acc, operands and output of one dtype, f32 or f64. Programs with an activation are not `ok` unless
+// `activations`, and only in f32.
+LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis, bool activations = false);
 
 // The same for an int32 acc that is first cast to f32 and then possibly multiplied by scales; not for an empty program.
 LinearEpilogue dequantising_epilogue(const LaunchDesc& desc, int bias_axis);

@@ -34,7 +34,7 @@ class WinogradConv : public Kernel {
 
  public:
   WinogradConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
-      : Kernel(std::move(d)), g_(g), out_(desc, g, ConvMath::f32), xs_(conv_strides(desc.ins[0])) {
+      : Kernel(std::move(d)), g_(g), out_(desc, g, ConvMath::f32, true), xs_(conv_strides(desc.ins[0])) {
     in_place_ = desc.ins[0].dtype == DType::f32 && xs_.c == 1;
     nv_ = panel_vectors(g.M, W);
     nr_ = nv_ * W;
@@ -71,7 +71,7 @@ class WinogradConv : public Kernel {
   size_t thread_scratch_bytes() const override { return (many() ? work_bytes() : 0) + out_bytes_ + out_.scratch_bytes(); }
   std::string describe() const override {
     return "winograd F(" + std::to_string(F) + ",3), blocks of " + std::to_string(block_rows_) + "x" + std::to_string(block_cols_) +
-           " tiles";
+           " tiles" + out_.activation_name();
   }
 
   void run(const RunContext& ctx) override {
@@ -237,13 +237,17 @@ class WinogradConv : public Kernel {
     box.cols = least(t.cols * M, g_.out[2] - box.ow);
     box.chans = channels;
     const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch, box.cols * box.chans, box.chans};
-    const ConvResult res = out_.residual(desc, box);
+    const ConvResult res = out_.residual(desc, box), late = out_.residual_of_activation(desc, box);
     for (int64_t i = 0; i < t.count(); i++) {
       const int64_t y0 = i / t.cols * M, x0 = i % t.cols * M;
       const int h = static_cast<int>(least(M, box.rows - y0)), v = static_cast<int>(least(M, box.cols - x0));
       float* out = reinterpret_cast<float*>(r.data) + y0 * r.row + x0 * r.pixel;
       const float* residual = res.data ? reinterpret_cast<const float*>(res.data) + y0 * res.row + x0 * res.pixel : nullptr;
       emit_tile(w.p + i * p_pitch_ + m0 / W * (A2 * W), w.bias + m0, out, r, residual, res, h, v, channels);
+      if (!out_.activates()) continue;
+      const auto* from = reinterpret_cast<const float*>(late.data);
+      for (int y = 0; y < h; y++)
+        out_.activate(out + y * r.row, r.pixel, v, channels, from ? from + (y0 + y) * late.row + x0 * late.pixel : nullptr, late.pixel);
     }
     if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + out_bytes_);
   }

@@ -11,6 +11,7 @@ from ..dtypes import type_name
 from ..errors import ModelError
 from .model import Graph, Initializer, Node, ValueInfo
 from .tensors import TensorReader
+from .wire import Message
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, NodeProto, TypeProto, ValueInfoProto
@@ -44,7 +45,7 @@ class Builder:
     def __init__(self, reader: TensorReader, opsets: Mapping[str, int], ir_version: int, args: Mapping[str, Any] | None = None) -> None:
         self.reader, self.opsets, self.ir_version, self.args = reader, opsets, ir_version, args
 
-    def graph(self, g: GraphProto, depth: int = 0) -> Graph:
+    def graph(self, g: GraphProto | Message, depth: int = 0) -> Graph:
         if depth > MAX_DEPTH:
             raise ModelError(f"graph '{g.name}': graphs nested more than {MAX_DEPTH} deep")
         check_text("a graph", g.name)
@@ -61,7 +62,7 @@ class Builder:
         infos = {v.name: value_info(v) for v in g.value_info}
         return Graph(nodes, initializers, inputs, [value_info(v) for v in g.output], g.name, infos)
 
-    def nodes(self, protos: Iterable[NodeProto], initializers: dict[str, Initializer], where: str, depth: int = 0) -> list[Node]:
+    def nodes(self, protos: Iterable[NodeProto | Message], initializers: dict[str, Initializer], where: str, depth: int = 0) -> list[Node]:
         """Decode nodes; Constant nodes go to `initializers` instead."""
         nodes: list[Node] = []
         for p in protos:
@@ -75,7 +76,7 @@ class Builder:
                 nodes.append(node)
         return nodes
 
-    def node(self, p: NodeProto, depth: int = 0) -> Node:
+    def node(self, p: NodeProto | Message, depth: int = 0) -> Node:
         domain = p.domain
         if domain == "ai.onnx":
             domain = ""
@@ -104,7 +105,7 @@ class Builder:
         node.subgraphs = subgraphs
         return node
 
-    def attribute(self, a: AttributeProto, node: Node, depth: int) -> Any:
+    def attribute(self, a: AttributeProto | Message, node: Node, depth: int) -> Any:
         kind = a.type or _guess_type(a)
         if kind == _INT:
             return a.i
@@ -155,7 +156,7 @@ def _text(data: bytes) -> str | bytes:
         return data
 
 
-def _guess_type(a: AttributeProto) -> int:
+def _guess_type(a: AttributeProto | Message) -> int:
     """IR version 1 files leave `type` unset: take the field that is there."""
     for field, kind in (("f", _FLOAT), ("i", _INT), ("s", _STRING), ("t", _TENSOR), ("g", _GRAPH)):
         if a.HasField(field):
@@ -196,7 +197,7 @@ def constant_value(node: Node) -> Initializer:
     raise ModelError(f"{node.where}: attribute '{form}' is not of the type that its name says")
 
 
-def value_info(v: ValueInfoProto) -> ValueInfo:
+def value_info(v: ValueInfoProto | Message) -> ValueInfo:
     check_text("a value", v.name)
     if not v.HasField("type"):
         return ValueInfo(v.name)
@@ -204,7 +205,7 @@ def value_info(v: ValueInfoProto) -> ValueInfo:
     return ValueInfo(v.name, kind, elem_type, shape, text)
 
 
-def _type(t: TypeProto, name: str, depth: int) -> tuple[str | None, int | None, tuple[int | str | None, ...] | None, str]:
+def _type(t: TypeProto | Message, name: str, depth: int) -> tuple[str | None, int | None, tuple[int | str | None, ...] | None, str]:
     """(kind, elem_type, shape, type string); elem_type and shape are those of the innermost tensor."""
     if depth > MAX_DEPTH:
         raise ModelError(f"value '{name}': its type is nested more than {MAX_DEPTH} deep")

@@ -9,6 +9,7 @@ import numpy as np
 
 from .model import Array, Graph, Model, Node, ValueInfo
 from .tensors import TensorReader
+from .wire import Message
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
@@ -91,9 +92,11 @@ def attribute_proto(name: str, value: Any) -> AttributeProto:
     elif isinstance(first, Graph):
         a.type = onnx.AttributeProto.GRAPHS if many else onnx.AttributeProto.GRAPH
         a.graphs.extend(graph_proto(v) for v in value) if many else a.g.CopyFrom(graph_proto(value))
-    elif isinstance(first, onnx.TypeProto):
+    elif isinstance(first, (onnx.TypeProto, Message)):
         a.type = onnx.AttributeProto.TYPE_PROTOS if many else onnx.AttributeProto.TYPE_PROTO
-        a.type_protos.extend(value) if many else a.tp.CopyFrom(value)
+        for t in value if many else (value,):
+            target = a.type_protos.add() if many else a.tp
+            fill(target, t) if isinstance(t, Message) else target.CopyFrom(t)
     else:
         raise TypeError(f"attribute '{name}': cannot export a {type(value).__name__}")
     return a
@@ -139,26 +142,33 @@ def export_model(model: Model) -> ModelProto:
     for domain, version in opsets.items():
         p.opset_import.add(domain=domain, version=version)
     for (domain, _), f in model.functions.items():
-        q = p.functions.add(name=f.name, domain=domain, input=f.inputs, output=f.outputs, attribute=f.attributes, node=f.protos)
+        q = p.functions.add(name=f.name, domain=domain, input=f.inputs, output=f.outputs, attribute=f.attributes)
         q.opset_import.extend(onnx.OperatorSetIdProto(domain=d, version=v) for d, v in f.opsets.items())
         q.attribute_proto.extend(attribute_proto(k, v) for k, v in f.defaults.items())
-        for node in q.node:
-            _restore(node, f.reader)
+        for node in f.protos:
+            fill(q.node.add(), node, f.reader) if isinstance(node, Message) else q.node.add().CopyFrom(node)
     return p
 
 
-def _restore(node: NodeProto, reader: TensorReader) -> None:
-    """Put the weights that loading cut out of a function's node back into it."""
-    for a in node.attribute:
-        graphs = [a.g, *a.graphs] if a.HasField("g") else list(a.graphs)
-        tensors = [a.t, *a.tensors] if a.HasField("t") else list(a.tensors)
-        for graph in graphs:
-            tensors += graph.initializer
-            for inner in graph.node:
-                _restore(inner, reader)
-        for t in tensors:
-            if t.HasField("segment"):
-                t.CopyFrom(tensor_proto(reader.read(t).array, t.name))
+def fill(target: Any, message: Message, reader: TensorReader | None = None) -> None:
+    """Copy a message of ours into an empty one of protobuf's of the same kind. Tensors need a reader; they are written as raw data."""
+    for name, value in message.__dict__.items():
+        if isinstance(value, Message):
+            pairs = [(getattr(target, name), value)]
+        elif isinstance(value, list) and isinstance(value[0], Message):
+            pairs = [(getattr(target, name).add(), item) for item in value]
+        elif isinstance(value, list):
+            getattr(target, name).extend(value)
+            continue
+        else:
+            setattr(target, name, value)
+            continue
+        for place, item in pairs:
+            place.SetInParent()
+            if reader is not None and item.kind == "TensorProto":
+                place.CopyFrom(tensor_proto(reader.read(item).array, item.name))
+            else:
+                fill(place, item, reader)
 
 
 def _wrap(graph: Graph, proto: GraphProto, opsets: dict[str, int], functions: list[FunctionProto]) -> None:

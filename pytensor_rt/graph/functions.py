@@ -13,6 +13,7 @@ from .build import Builder, check_text, normal_domain
 from .external import ExternalFiles
 from .model import Graph, Initializer, Node, ValueInfo
 from .tensors import TensorReader
+from .wire import Message, read_message
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, NodeProto
@@ -28,7 +29,7 @@ class Function:
     outputs: tuple[str, ...]
     attributes: tuple[str, ...]
     defaults: dict[str, Any]
-    protos: Sequence[NodeProto]
+    protos: Sequence[NodeProto | Message]
     opsets: dict[str, int]
     reader: TensorReader
 
@@ -54,7 +55,7 @@ class Function:
         return self.instantiate(node.attrs, [f for f, n in zip(self.inputs, given) if not n])
 
 
-def function(p: FunctionProto, reader: TensorReader, opsets: Mapping[str, int] | None = None) -> Function:
+def function(p: FunctionProto | Message, reader: TensorReader, opsets: Mapping[str, int] | None = None) -> Function:
     """A FunctionProto as a Function. `opsets` stand in for imports that the function lacks."""
     check_text("a function", p.name, p.domain, p.overload, *p.input, *p.output, *p.attribute, *[o.domain for o in p.opset_import])
     imports = dict(opsets or {})
@@ -77,7 +78,7 @@ def builtin_function(node: Node, opset: int, input_types: Sequence[ValueInfo | N
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError:
         return None
-    reader = TensorReader(ExternalFiles(()), np.empty(0, np.uint8), None, set())
+    reader = TensorReader(ExternalFiles(()), np.empty(0, np.uint8), None)
     if schema.has_function:
         versions = [v for v in schema.function_opset_versions if v <= opset] or [schema.since_version]
         data: Any = schema.get_function_with_opset_version(versions[-1])
@@ -91,8 +92,9 @@ def builtin_function(node: Node, opset: int, input_types: Sequence[ValueInfo | N
         return None
     if not data:
         return None
-    proto = onnx.FunctionProto.FromString(data) if isinstance(data, bytes) else data
-    body = function(proto, reader, {"": opset})
+    if not isinstance(data, bytes):
+        data = data.SerializeToString()
+    body = function(read_message("FunctionProto", data, np.frombuffer(data, np.uint8)), reader, {"": opset})
     for name, attribute in schema.attributes.items():
         if name not in body.defaults and attribute.default_value.type:
             body.defaults[name] = Builder(reader, {"": opset}, 10).attribute(attribute.default_value, node, 0)

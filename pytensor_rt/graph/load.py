@@ -1,4 +1,4 @@
-"""Open a model: map the file, cut the weights out, parse the rest, build the graph, verify it."""
+"""Open a model: map the file, read all but the weights, build the graph, verify it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def load_model(
     path: str | None = None
     mapping: mmap.mmap | None = None
     data: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+    proto: ModelProto | wire.Message
     folders: list[str] = [] if base_dir is None else [os.fspath(base_dir)]
-    spans: set[wire.Span] = set()
     if isinstance(source, (str, os.PathLike)):
         path = os.path.abspath(os.fspath(source))
         try:
@@ -47,17 +47,17 @@ def load_model(
             raise ModelError(f"'{path}' is an empty file")
         if not folders:  # a file that is itself a link (as in download caches) may have its data next to its target
             folders = [os.path.dirname(path), os.path.dirname(os.path.realpath(path))]
-        proto, spans = _parse(mapping)
+        proto = wire.read_message("ModelProto", mapping, data)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         content = bytes(source)
         if not content:
             raise ModelError("the model has no bytes")
         data = np.frombuffer(content, np.uint8)
-        proto, spans = _parse(content)
+        proto = wire.read_message("ModelProto", content, data)
     else:
         proto = source
     external = ExternalFiles(dict.fromkeys(folders))
-    reader = TensorReader(external, data, mapping, spans)
+    reader = TensorReader(external, data, mapping)
     try:
         model = _model(proto, reader)
         verify(model)
@@ -68,18 +68,7 @@ def load_model(
     return model
 
 
-def _parse(buf: wire.Buffer) -> tuple[ModelProto, set[wire.Span]]:
-    from google.protobuf.message import DecodeError
-    from onnx import ModelProto
-
-    rest, spans = wire.split(buf)
-    try:
-        return ModelProto.FromString(rest), spans
-    except DecodeError:
-        raise ModelError("not an ONNX model, or damaged: its structure is no valid protobuf message") from None
-
-
-def _model(p: ModelProto, reader: TensorReader) -> Model:
+def _model(p: ModelProto | wire.Message, reader: TensorReader) -> Model:
     if not p.HasField("graph"):
         raise ModelError("not an ONNX model, or cut off: it has no graph")
     properties = [text for e in p.metadata_props for text in (e.key, e.value)]

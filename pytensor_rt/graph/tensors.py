@@ -13,7 +13,7 @@ from ..dtypes import BOOL, STRING, DType, from_code, type_name
 from ..errors import ModelError
 from .external import ExternalFiles
 from .model import Array, Initializer
-from .wire import Span
+from .wire import LARGE, Message
 
 if TYPE_CHECKING:
     from onnx import SparseTensorProto, TensorProto
@@ -28,17 +28,18 @@ _FIELDS: dict[int, tuple[str, Any]] = {
     1: ("float_data", np.float32), 14: ("float_data", np.float32), 11: ("double_data", np.float64), 15: ("double_data", np.float64),
     7: ("int64_data", np.int64), 12: ("uint64_data", np.uint64), 13: ("uint64_data", np.uint64),
 }  # fmt: skip
+_AS_RAW = {1, 11, 14, 15}  # floating types whose typed data are their little-endian bytes
 
 
 class TensorReader:
-    """Turns tensors of one model into Initializers. `data` is the whole file, `spans` the payloads that `wire.split` cut out of it."""
+    """Turns tensors of one model into Initializers. `data` is the whole file, of which large payloads are views, `mapping` what holds it."""
 
-    __slots__ = ("data", "external", "mapping", "spans")
+    __slots__ = ("base", "external", "mapping")
 
-    def __init__(self, external: ExternalFiles, data: npt.NDArray[np.uint8], mapping: mmap.mmap | None, spans: set[Span]) -> None:
-        self.external, self.data, self.mapping, self.spans = external, data, mapping, spans
+    def __init__(self, external: ExternalFiles, data: npt.NDArray[np.uint8], mapping: mmap.mmap | None) -> None:
+        self.external, self.mapping, self.base = external, mapping, _address(data)
 
-    def read(self, t: TensorProto) -> Initializer:
+    def read(self, t: TensorProto | Message) -> Initializer:
         """Raises ModelError (ExternalDataError for external data) naming the tensor."""
         name, code = t.name, t.data_type
         shape, count = _shape(t.dims, name)
@@ -56,16 +57,15 @@ class TensorReader:
             entries = {e.key: e.value for e in t.external_data}
             raw, mapping, start = self.external.read(entries, nbytes, name)
         elif t.HasField("segment"):
-            begin, end = t.segment.begin, t.segment.end
-            if (begin, end) not in self.spans:
-                raise ModelError(f"tensor '{name}' is split into segments, which is not supported")
-            if t.HasField("raw_data"):
-                raise ModelError(f"tensor '{name}' has its data twice")
-            raw, mapping, start = self.data[begin:end], self.mapping, begin
-        elif t.HasField("raw_data"):
-            raw = np.frombuffer(t.raw_data, np.uint8)
+            raise ModelError(f"tensor '{name}' is split into segments, which is not supported")
         else:
-            return Initializer(_typed(t, code, dtype, shape, count))
+            payload = t.raw_data if t.HasField("raw_data") else _as_raw(t, code)
+            if payload is None:
+                return Initializer(_typed(t, code, dtype, shape, count))
+            if isinstance(payload, np.ndarray):
+                raw, mapping, start = payload, self.mapping, _address(payload) - self.base
+            else:
+                raw = np.frombuffer(payload, np.uint8)
         if dtype == STRING:
             raise ModelError(f"tensor '{name}': strings cannot be raw data")
         if raw.size != nbytes:
@@ -77,7 +77,7 @@ class TensorReader:
         source = None if mapping is None else (mapping, start, start + nbytes)
         return Initializer(raw.view(dtype).reshape(shape), mapping is not None, source)
 
-    def read_sparse(self, t: SparseTensorProto) -> tuple[str, Initializer]:
+    def read_sparse(self, t: SparseTensorProto | Message) -> tuple[str, Initializer]:
         """(name, the dense tensor). Indices are linear [n] or coordinates [n, rank], checked."""
         name = t.values.name
         shape, count = _shape(t.dims, name)
@@ -114,7 +114,28 @@ def _shape(dims: Any, name: str) -> tuple[tuple[int, ...], int]:
     return shape, math.prod(shape)
 
 
-def _typed(t: TensorProto, code: int, dtype: DType, shape: tuple[int, ...], count: int) -> Array:
+def _address(data: Array) -> int:
+    address: int = data.__array_interface__["data"][0]
+    return address
+
+
+def _as_raw(t: TensorProto | Message, code: int) -> npt.NDArray[np.uint8] | None:
+    """The one large piece of typed data whose bytes are what raw data would be, or None."""
+    if code not in _AS_RAW or not isinstance(t, Message):
+        return None
+    chunks = getattr(t, _FIELDS[code][0])
+    return chunks[0].view(np.uint8) if len(chunks) == 1 and chunks[0].nbytes >= LARGE else None
+
+
+def _stored(t: TensorProto | Message, field: str, dtype: Any) -> Array:
+    """The values of a typed field."""
+    values = getattr(t, field)
+    if isinstance(t, Message):
+        return np.concatenate(values).astype(dtype, copy=False) if len(values) else np.empty(0, dtype)
+    return np.array(values, dtype)
+
+
+def _typed(t: TensorProto | Message, code: int, dtype: DType, shape: tuple[int, ...], count: int) -> Array:
     """The value from float_data, int32_data, string_data and their like."""
     if dtype == STRING:
         strings = t.string_data
@@ -123,7 +144,7 @@ def _typed(t: TensorProto, code: int, dtype: DType, shape: tuple[int, ...], coun
         out[:] = [s.decode("utf-8", "surrogateescape") for s in strings]
         return out.reshape(shape)
     field, stored = _FIELDS.get(code, ("int32_data", np.int32))
-    values: Array = np.array(getattr(t, field), stored)
+    values = _stored(t, field, stored)
     if code in _BITS:
         raw = values.astype(np.uint8)
         _expect(raw.size, (count * _BITS[code] + 7) // 8, t.name, code, shape)

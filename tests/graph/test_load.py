@@ -12,7 +12,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from pytensor_rt.errors import ModelError
-from pytensor_rt.graph import Graph, ValueInfo, builtin_function, export_model, load_model, wire
+from pytensor_rt.graph import Graph, ValueInfo, builtin_function, export_model, load_model
 from pytensor_rt.graph.export import type_proto
 
 BIG = np.arange(600, dtype=np.float32)
@@ -60,9 +60,6 @@ def test_all_large_weights_are_views(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     content = subgraph_model().SerializeToString()
     path.write_bytes(content)
-    rest, spans = wire.split(content)
-    assert len(spans) == 4 and len(rest) < 500
-    assert all(content[a:z] == BIG.tobytes() for a, z in spans)
     for model in (load_model(path), load_model(content)):
         if_node = model.graph.nodes[0]
         body = model.functions["local", "Scale"].instantiate({})

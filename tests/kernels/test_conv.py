@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from pytensor_rt.lowering.expr import Var, cast_sat, max_, min_, relu, silu
+from pytensor_rt.lowering.expr import Var, cast_sat, gelu_erf, max_, min_, relu, sigmoid, silu, tanh, where
 
 from . import conv_reference as ref
 from .harness import run, strided
@@ -226,6 +227,24 @@ EPILOGUES: dict[str, tuple[Any, Any, list[str]]] = {  # program, reference, oper
     "relu residual": (lambda a, r: relu(a) + r, lambda a, r: np.maximum(a, 0) + r, ["r"]),
     "silu": (lambda a: silu(a), lambda a: a / (1 + np.exp(-a)), []),
     "silu residual": (lambda a, r: silu(a) + r, lambda a, r: a / (1 + np.exp(-a)) + r, ["r"]),
+    "x sigmoid(x)": (lambda a, b: (a + b) * sigmoid(a + b), lambda a, b: (a + b) / (1 + np.exp(-a - b)), ["b"]),
+    "sigmoid(x) x": (lambda a: sigmoid(a) * a, lambda a: a / (1 + np.exp(-a)), []),
+    "sigmoid clamp": (lambda a: min_(max_(sigmoid(a), 0.25), 0.5), lambda a: np.clip(1 / (1 + np.exp(-a)), 0.25, 0.5), []),
+    "sigmoid residual gate": (lambda a, r: (sigmoid(a) + r) * (a * 0.125), lambda a, r: (1 / (1 + np.exp(-a)) + r) * a / 8, ["r"]),
+    "tanh residual relu": (lambda a, r: relu(tanh(a) + r), lambda a, r: np.maximum(np.tanh(a) + r, 0), ["r"]),
+    "tanh relu residual": (lambda a, r: relu(tanh(a)) + r, lambda a, r: np.maximum(np.tanh(a), 0) + r, ["r"]),
+    "relu silu": (lambda a: silu(relu(a)), lambda a: np.maximum(a, 0) / (1 + np.exp(-np.maximum(a, 0))), []),
+    "residual silu": (lambda a, r: silu(a + r), lambda a, r: (a + r) / (1 + np.exp(-a - r)), ["r"]),
+    "hard sigmoid": (lambda a: min_(max_(a * 0.2 + 0.5, 0), 1), lambda a: np.clip(a * 0.2 + 0.5, 0, 1), []),
+    "hard swish": (lambda a: a * min_(max_(a * (1 / 6) + 0.5, 0), 1), lambda a: a * np.clip(a / 6 + 0.5, 0, 1), []),
+    "hard swish residual": (
+        lambda a, r: a * min_(max_(a * (1 / 6) + 0.5, 0), 1) + r,
+        lambda a, r: a * np.clip(a / 6 + 0.5, 0, 1) + r,
+        ["r"],
+    ),
+    "leaky": (lambda a, b: where(a + b < 0, (a + b) * 0.1, a + b), lambda a, b: np.where(a + b < 0, (a + b) * 0.1, a + b), ["b"]),
+    "not quite leaky": (lambda a: where(a < 1, a * 0.1, a), lambda a: np.where(a < 1, a * 0.1, a), []),
+    "gelu": (gelu_erf, lambda a: a * 0.5 * (1 + np.vectorize(math.erf)(a * 0.5**0.5)), []),
 }
 PATHS = [  # one case for every path
     ((2, 24, 9, 11), (40, 24, 3, 3), [2, 1], [1, 1], [1, 1, 1, 1], 1),
@@ -261,6 +280,27 @@ def test_epilogues(case: Any, name: str) -> None:
             operands = [np.broadcast_to(per_channel, plain.shape) if k == "b" else r for k in kinds]
             run("conv", [layout(rng, x, ly), w, b], [y], params, epilogue=fn, epi_ins=operands, consts=(1, 2), threads=2)
             np.testing.assert_allclose(y, want, rtol=0, atol=tolerance)
+
+
+FIRES = {"silu": "silu", "silu residual": "silu", "x sigmoid(x)": "silu", "sigmoid(x) x": "silu", "sigmoid clamp": "sigmoid", "tanh residual relu": "tanh",
+         "hard sigmoid": "hard_sigmoid", "hard swish": "hard_swish", "hard swish residual": "hard_swish", "leaky": "leaky", "gelu": "gelu_erf"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EPILOGUES)
+@pytest.mark.parametrize("case", PATHS[:5])
+def test_activations_are_applied_while_results_are_in_cache(case: Any, name: str) -> None:
+    rng = np.random.default_rng(12)
+    xs, ws, strides, dilations, pads, group = case
+    fn, _, kinds = EPILOGUES[name]
+    out = [ref.out_size(xs[2 + k], ws[2 + k], strides[k], dilations[k], pads[k], pads[len(strides) + k]) for k in range(len(strides))]
+    y = channels_last(np.zeros((xs[0], ws[0], *out), np.float32))
+    per_channel = np.broadcast_to(data(rng, ws[0]).reshape((1, -1, 1, 1)), y.shape)
+    operands = [per_channel if k == "b" else channels_last(data(rng, y.shape)) for k in kinds]
+    params = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
+    told: list[str] = []
+    x, w = channels_last(data(rng, xs)), data(rng, ws)
+    run("conv", [x, w], [y], params, epilogue=fn, epi_ins=operands, consts=(1,), describe=told)
+    assert told[0].partition(", then ")[2] == FIRES.get(name, "")
 
 
 def test_epilogues_change_the_dtype() -> None:
