@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,21 +13,25 @@ from .dtypes import DType, from_code, type_name
 from .errors import DeviceError, InputError
 from .graph import ModelMetadata
 from .runtime.engine import Engine, InputSpec, Segment
-from .runtime.report import PlanReport, report_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from .runtime.report import PlanReport
+
 Feeds = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
 class NodeArg:
     """One input or output of a model: `type` like `tensor(float)`, `shape` with ints, names of symbolic dimensions, or None."""
 
-    name: str
-    type: str
-    shape: list[int | str | None]
+    __slots__ = ("name", "shape", "type")
+
+    def __init__(self, name: str, type: str, shape: list[int | str | None]) -> None:
+        self.name, self.type, self.shape = name, type, shape
+
+    def __repr__(self) -> str:
+        return f"NodeArg(name={self.name!r}, type={self.type!r}, shape={self.shape!r})"
 
 
 class InferenceSession:
@@ -241,7 +244,7 @@ class InferenceSession:
         engine = self._engine
         if inputs or not engine.cache:
             runner = self.bind(**inputs)
-            return report_of(self._memory, [runner._segment.bound])
+            return _report(self._memory, [runner._segment.bound])
         entry = next(reversed(engine.cache.values()))
         bounds, todo = [], [entry.first]
         while todo:
@@ -249,7 +252,7 @@ class InferenceSession:
             if s is not None:
                 bounds.append(s.bound)
                 todo += s.children.values()
-        return report_of(self._memory, bounds)
+        return _report(self._memory, bounds)
 
 
 class Runner:
@@ -318,7 +321,13 @@ class Runner:
 
     def report(self) -> PlanReport:
         """The plan report of this runner."""
-        return report_of(self._memory, [self._segment.bound])
+        return _report(self._memory, [self._segment.bound])
+
+
+def _report(memory: Any, bounds: list[Any]) -> PlanReport:
+    from .runtime.report import report_of
+
+    return report_of(memory, bounds)
 
 
 def _arg(v: Any) -> NodeArg:

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .model import Array, Graph, Model, Node, ValueInfo
+from .model import INTERNAL, Array, Graph, Model, Node, ValueInfo
 from .tensors import TensorReader
 from .wire import Message
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
-
-
-INTERNAL = "pytensor_rt"  # the domain of nodes that ONNX has no op for
 
 
 def tensor_proto(array: Array, name: str = "") -> TensorProto:

@@ -6,13 +6,13 @@ import mmap
 import os
 import stat
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ExternalDataError
 
-Bytes = npt.NDArray[np.uint8]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def map_file(path: str) -> tuple[mmap.mmap | None, Bytes]:

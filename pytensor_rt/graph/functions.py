@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,19 +18,25 @@ if TYPE_CHECKING:
     from onnx import FunctionProto, NodeProto
 
 
-@dataclass(slots=True, eq=False)
 class Function:
     """A function body, instantiated per call because attribute references take the call's values. `attributes` lists those without a default."""
 
-    name: str
-    domain: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: tuple[str, ...]
-    defaults: dict[str, Any]
-    protos: Sequence[NodeProto | Message]
-    opsets: dict[str, int]
-    reader: TensorReader
+    __slots__ = ("attributes", "defaults", "domain", "inputs", "name", "opsets", "outputs", "protos", "reader")
+
+    def __init__(
+        self,
+        name: str,
+        domain: str,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        attributes: tuple[str, ...],
+        defaults: dict[str, Any],
+        protos: Sequence[NodeProto | Message],
+        opsets: dict[str, int],
+        reader: TensorReader,
+    ) -> None:
+        self.name, self.domain, self.inputs, self.outputs, self.attributes = name, domain, inputs, outputs, attributes
+        self.defaults, self.protos, self.opsets, self.reader = defaults, protos, opsets, reader
 
     def instantiate(self, attrs: Mapping[str, Any], absent: Iterable[str] = ()) -> Graph:
         """The body as a graph whose inputs and outputs are the function's, in order. Reads of the inputs in `absent` become "" (not given)."""

@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ModelError
 from . import wire
 from .build import Builder, check_text, normal_domain
-from .external import ExternalFiles, map_file
+from .external import Bytes, ExternalFiles, map_file
 from .functions import Function, function
 from .model import Model, ModelMetadata
 from .tensors import TensorReader
@@ -34,7 +33,7 @@ def load_model(
     """
     path: str | None = None
     mapping: mmap.mmap | None = None
-    data: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+    data: Bytes = np.empty(0, np.uint8)
     proto: ModelProto | wire.Message
     folders: list[str] = [] if base_dir is None else [os.fspath(base_dir)]
     if isinstance(source, (str, os.PathLike)):

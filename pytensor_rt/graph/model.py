@@ -9,28 +9,35 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 if TYPE_CHECKING:
     from .functions import Function
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
+INTERNAL = "pytensor_rt"  # the domain of nodes that ONNX has no op for
 RELEASE_BYTES = 1 << 16  # pages of smaller spans are not worth a system call
 
 
-@dataclass(slots=True, eq=False)
 class ValueInfo:
     """What the model says about a value. `kind` is None when it says nothing; `shape` None means unknown rank; a dim is int, name or None."""
 
-    name: str
-    kind: str | None = None
-    elem_type: int | None = None
-    shape: tuple[int | str | None, ...] | None = None
-    type_string: str = ""
+    __slots__ = ("elem_type", "kind", "name", "shape", "type_string")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str | None = None,
+        elem_type: int | None = None,
+        shape: tuple[int | str | None, ...] | None = None,
+        type_string: str = "",
+    ) -> None:
+        self.name, self.kind, self.elem_type, self.shape, self.type_string = name, kind, elem_type, shape, type_string
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.type_string or self.kind}{'' if self.shape is None else list(self.shape)}"
 
 
 class Initializer:
@@ -93,7 +100,6 @@ class Initializer:
         return f"Initializer({self.dtype}{list(self.shape)}{', mapped' if self.mapped else ''})"
 
 
-@dataclass(slots=True, eq=False)
 class Node:
     """One operator call. `domain` is "" for ai.onnx; `opset` is the version of its domain that applies here.
 
@@ -101,16 +107,24 @@ class Node:
     TypeProto as it is. `origins` names the model's own nodes that this one stands for, when a rewrite made it.
     """
 
-    op_type: str
-    domain: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attrs: dict[str, Any]
-    index: int = -1
-    opset: int = 1
-    origins: tuple[str, ...] = ()
-    subgraphs: tuple[Graph, ...] = ()
+    __slots__ = ("attrs", "domain", "index", "inputs", "name", "op_type", "opset", "origins", "outputs", "subgraphs")
+
+    def __init__(
+        self,
+        op_type: str,
+        domain: str,
+        name: str,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        attrs: dict[str, Any],
+        index: int = -1,
+        opset: int = 1,
+        origins: tuple[str, ...] = (),
+        subgraphs: tuple[Graph, ...] = (),
+    ) -> None:
+        self.op_type, self.domain, self.name = op_type, domain, name
+        self.inputs, self.outputs, self.attrs = inputs, outputs, attrs
+        self.index, self.opset, self.origins, self.subgraphs = index, opset, origins, subgraphs
 
     @property
     def where(self) -> str:
@@ -130,18 +144,24 @@ class Node:
         return f"{', '.join(self.outputs)} = {self.op_type}({', '.join(self.inputs)})"
 
 
-@dataclass(slots=True, eq=False)
 class Graph:
     """Nodes in topological order. Call `touch` after changing nodes or outputs so that the derived facts are computed again."""
 
-    nodes: list[Node]
-    initializers: dict[str, Initializer]
-    inputs: list[ValueInfo]
-    outputs: list[ValueInfo]
-    name: str = ""
-    value_infos: dict[str, ValueInfo] = field(default_factory=dict)
-    _free: tuple[str, ...] | None = None
-    _last_use: dict[str, int] | None = None
+    __slots__ = ("_free", "_last_use", "initializers", "inputs", "name", "nodes", "outputs", "value_infos")
+
+    def __init__(
+        self,
+        nodes: list[Node],
+        initializers: dict[str, Initializer],
+        inputs: list[ValueInfo],
+        outputs: list[ValueInfo],
+        name: str = "",
+        value_infos: dict[str, ValueInfo] | None = None,
+    ) -> None:
+        self.nodes, self.initializers, self.inputs, self.outputs, self.name = nodes, initializers, inputs, outputs, name
+        self.value_infos = {} if value_infos is None else value_infos
+        self._free: tuple[str, ...] | None = None
+        self._last_use: dict[str, int] | None = None
 
     @property
     def free_names(self) -> tuple[str, ...]:
@@ -202,28 +222,39 @@ class Graph:
                 yield from graph.graphs()
 
 
-@dataclass(slots=True)
 class ModelMetadata:
     """What the file says about itself, under onnxruntime's names."""
 
-    producer_name: str = ""
-    producer_version: str = ""
-    graph_name: str = ""
-    domain: str = ""
-    description: str = ""
-    graph_description: str = ""
-    version: int = 0
-    custom_metadata_map: dict[str, str] = field(default_factory=dict)
-    ir_version: int = 0
+    __slots__ = (
+        "custom_metadata_map", "description", "domain", "graph_description", "graph_name", "ir_version", "producer_name", "producer_version", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        producer_name: str = "",
+        producer_version: str = "",
+        graph_name: str = "",
+        domain: str = "",
+        description: str = "",
+        graph_description: str = "",
+        version: int = 0,
+        custom_metadata_map: dict[str, str] | None = None,
+        ir_version: int = 0,
+    ) -> None:
+        self.producer_name, self.producer_version, self.domain, self.version = producer_name, producer_version, domain, version
+        self.graph_name, self.graph_description, self.description = graph_name, graph_description, description
+        self.custom_metadata_map, self.ir_version = custom_metadata_map or {}, ir_version
+
+    def __repr__(self) -> str:
+        return f"ModelMetadata({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
 
 
-@dataclass(slots=True, eq=False)
 class Model:
     """A loaded model. `opsets` maps a domain ("" for ai.onnx) to its version; `functions` are the model's own, by (domain, name)."""
 
-    graph: Graph
-    opsets: dict[str, int]
-    functions: dict[tuple[str, str], Function]
-    metadata: ModelMetadata
-    mappings: list[mmap.mmap] = field(default_factory=list)
-    path: str | None = None
+    __slots__ = ("functions", "graph", "mappings", "metadata", "opsets", "path")
+
+    def __init__(self, graph: Graph, opsets: dict[str, int], functions: dict[tuple[str, str], Function], metadata: ModelMetadata) -> None:
+        self.graph, self.opsets, self.functions, self.metadata = graph, opsets, functions, metadata
+        self.mappings: list[mmap.mmap] = []  # kept open as long as the model
+        self.path: str | None = None

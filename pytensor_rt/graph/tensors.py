@@ -7,13 +7,12 @@ import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..dtypes import BOOL, STRING, DType, from_code, type_name
 from ..errors import ModelError
 from .external import ExternalFiles
 from .model import Array, Initializer
-from .wire import LARGE, Message
+from .wire import LARGE, Bytes, Message
 
 if TYPE_CHECKING:
     from onnx import SparseTensorProto, TensorProto
@@ -36,7 +35,7 @@ class TensorReader:
 
     __slots__ = ("base", "external", "mapping")
 
-    def __init__(self, external: ExternalFiles, data: npt.NDArray[np.uint8], mapping: mmap.mmap | None) -> None:
+    def __init__(self, external: ExternalFiles, data: Bytes, mapping: mmap.mmap | None) -> None:
         self.external, self.mapping, self.base = external, mapping, _address(data)
 
     def read(self, t: TensorProto | Message) -> Initializer:
@@ -119,7 +118,7 @@ def _address(data: Array) -> int:
     return address
 
 
-def _as_raw(t: TensorProto | Message, code: int) -> npt.NDArray[np.uint8] | None:
+def _as_raw(t: TensorProto | Message, code: int) -> Bytes | None:
     """The one large piece of typed data whose bytes are what raw data would be, or None."""
     if code not in _AS_RAW or not isinstance(t, Message):
         return None
@@ -165,7 +164,7 @@ def _expect(got: int, need: int, name: str, code: int, shape: tuple[int, ...]) -
         raise ModelError(f"tensor '{name}': {type_name(code)}{list(shape)} needs {need} stored values, there are {got}")
 
 
-def _unpack(raw: npt.NDArray[np.uint8], code: int, dtype: DType, count: int) -> Array:
+def _unpack(raw: Bytes, code: int, dtype: DType, count: int) -> Array:
     """Elements of 4 or 2 bits, lowest bits first, one per byte, as ml_dtypes keeps them: sign-extended for the signed integers."""
     bits = _BITS[code]
     per = 8 // bits

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
-
 from ..errors import ModelError
 from .model import Graph, Model, Node
 
@@ -117,6 +115,8 @@ def rename(graph: Graph, names: dict[str, str]) -> None:
 
 def _sort(graph: Graph) -> None:
     """Topological order, keeping the given order where it can be kept."""
+    from heapq import heapify, heappop, heappush
+
     producer = {name: i for i, node in enumerate(graph.nodes) for name in node.outputs if name}
     waits = [0] * len(graph.nodes)
     readers: list[list[int]] = [[] for _ in graph.nodes]

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import mmap
 import struct
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ModelError
 
@@ -28,7 +26,8 @@ _WINDOW = 256  # bytes of a first look at how far such a run goes
 _SHARED = 64  # bytes up to which equal attributes and types are read once
 
 File = mmap.mmap | bytes
-Data = npt.NDArray[Any]
+Data = np.ndarray[tuple[Any, ...], np.dtype[Any]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 # How a field is stored, the most frequent first
 _TEXT, _TEXTS, _MESSAGE, _MESSAGES, _INT, _FLOAT, _BYTES, _PAYLOAD, _MANY_BYTES, _INTS, _INT_DATA, _FLOATS, _FLOAT_DATA, _DOUBLE_DATA = (
@@ -133,7 +132,7 @@ def _declare() -> dict[str, type[Message]]:
 CLASSES = _declare()
 
 
-def read_message(kind: str, content: File, data: npt.NDArray[np.uint8]) -> Message:
+def read_message(kind: str, content: File, data: Bytes) -> Message:
     """The message of this kind (a key of FIELDS) that `content` holds; `data` are the same bytes as an array, of which large payloads become views.
 
     Raises ModelError, naming the byte, if `content` is cut off, damaged or no message at all.
@@ -146,7 +145,7 @@ class Reader:
 
     __slots__ = ("data", "merged", "shared", "texts")
 
-    def __init__(self, data: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, data: Bytes) -> None:
         self.data = data
         self.shared: dict[tuple[type[Message], bytes], Message] = {}
         self.merged: dict[int, Message] = {}
@@ -291,6 +290,8 @@ class Reader:
         """A field that should be there once is there again: protobuf merges the two."""
         old = fields[name]
         if cls.sharing and id(old) not in self.merged:
+            from copy import deepcopy
+
             old = deepcopy(old)
             self.merged[id(old)] = old
         return self.read(cls, buf, i, stop, base, depth + 1, whole, old)
@@ -337,7 +338,7 @@ def _varint(buf: File, i: int, end: int, base: int) -> tuple[int, int]:
             raise ModelError(f"not an ONNX model: a number at byte {base + start} has more than 64 bits")
 
 
-def _decode(data: npt.NDArray[np.uint8], first: Data, last: Data) -> Data:
+def _decode(data: Bytes, first: Data, last: Data) -> Data:
     """The int64 numbers in bytes first[k]..last[k] of data, most significant part last."""
     length = last - first + 1
     longest = int(length.max(initial=1))
@@ -351,7 +352,7 @@ def _decode(data: npt.NDArray[np.uint8], first: Data, last: Data) -> Data:
     return out.view(np.int64)
 
 
-def _numbers(data: npt.NDArray[np.uint8], start: int, stop: int) -> Data:
+def _numbers(data: Bytes, start: int, stop: int) -> Data:
     """The numbers that fill bytes start..stop."""
     piece = data[start:stop]
     if piece.size and piece[-1] > 127:
@@ -363,7 +364,7 @@ def _numbers(data: npt.NDArray[np.uint8], start: int, stop: int) -> Data:
     return _decode(piece, first, last)
 
 
-def _run_of_numbers(data: npt.NDArray[np.uint8], start: int, end: int, key: int) -> tuple[Data, int]:
+def _run_of_numbers(data: Bytes, start: int, end: int, key: int) -> tuple[Data, int]:
     """(the numbers, the byte after them) of the fields with this key (below 128) that follow each other from byte `start` on; maybe none."""
     window = _WINDOW
     while True:
@@ -380,7 +381,7 @@ def _run_of_numbers(data: npt.NDArray[np.uint8], start: int, end: int, key: int)
     return _decode(piece, keys[:n] + 1, last[:n]), start + int(last[n - 1]) + 1
 
 
-def _run_of_fixed(data: npt.NDArray[np.uint8], start: int, end: int, key: int, size: int) -> tuple[npt.NDArray[np.uint8], int]:
+def _run_of_fixed(data: Bytes, start: int, end: int, key: int, size: int) -> tuple[Bytes, int]:
     """(the bytes, the byte after them) of the number at byte `start` and of those of all fields with the same key (below 128) that follow it."""
     step, window = size + 1, _WINDOW
     while True:

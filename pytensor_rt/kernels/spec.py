@@ -15,35 +15,35 @@ This module imports nothing but the standard library: the build runs it to gener
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
 class Param:
     """One parameter: `kind` is one of int, float, ints, floats, enum (int doubles as bool)."""
 
-    name: str
-    kind: str
-    default: object = None
-    choices: tuple[str, ...] = ()
+    __slots__ = ("choices", "default", "kind", "name")
+
+    def __init__(self, name: str, kind: str, default: object = None, choices: tuple[str, ...] = ()) -> None:
+        self.name, self.kind, self.default, self.choices = name, kind, default, choices
 
 
-@dataclass(frozen=True)
 class KernelSpec:
     """One kernel. In `inputs`/`outputs`, a trailing `?` marks an optional operand and `*` a variable number of operands."""
 
-    name: str
-    id: int
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    params: tuple[Param, ...] = ()
-    prologue: bool = False
-    epilogue: bool = False
-    doc: str = ""
-    param_names: tuple[str, ...] = field(init=False)
+    __slots__ = ("doc", "epilogue", "id", "inputs", "name", "outputs", "param_names", "params", "prologue")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "param_names", tuple(p.name for p in self.params))
+    def __init__(
+        self,
+        name: str,
+        id: int,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        params: tuple[Param, ...] = (),
+        prologue: bool = False,
+        epilogue: bool = False,
+        doc: str = "",
+    ) -> None:
+        self.name, self.id, self.inputs, self.outputs, self.params = name, id, inputs, outputs, params
+        self.prologue, self.epilogue, self.doc = prologue, epilogue, doc
+        self.param_names = tuple([p.name for p in params])
 
 
 def _int(name: str, default: int | None = None) -> Param:

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..dtypes import DType
 from .symbolic import is_symbolic
 
 Shape = tuple[int, ...]
-Array = npt.NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
 ARENA, CONST, INPUT, OUTPUT, HOST = "arena", "const", "input", "output", "host"
 

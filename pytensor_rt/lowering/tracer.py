@@ -15,7 +15,7 @@ a recorded launch will write. Values are Tensors, `Sequence`s of values, or None
 
 from __future__ import annotations
 
-import platform
+import os
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from typing import Any, NoReturn, Protocol
@@ -32,7 +32,7 @@ from .tensor import ARENA, CONST, HOST, INPUT, Array, Buffer, HostCall, Launch, 
 FOLD_FREE = 1024  # constants up to this many elements are always folded
 FOLD_GROWTH = 8  # larger ones only if the result is at most this many times the bytes of the operands
 STEER_ELEMENTS = 16
-_UNALIGNED_OK = platform.machine() in ("x86_64", "AMD64")
+_UNALIGNED_OK = os.uname().machine in ("x86_64", "AMD64")
 
 
 class Sequence:
@@ -205,7 +205,7 @@ class Tracer:
             size = sum(size_of(o[0]) for o in outs if o is not None)
             if self._may_fold(ins, size, sum(size_of(o[0]) * o[1].itemsize for o in outs if o is not None)):
                 try:
-                    values = ref.KERNELS[kernel]([None if t is None else t.value for t in ins], list(outs), params, ())
+                    values = ref.kernel(kernel)([None if t is None else t.value for t in ins], list(outs), params, ())
                 except PytensorRtError:
                     raise
                 except (ValueError, IndexError) as e:

@@ -1,36 +1,94 @@
-"""Op rules, one file per ONNX op family. Importing this package registers all of them."""
+"""Op rules, one file per ONNX op family. A family is imported when a model first uses one of its ops."""
 
 from __future__ import annotations
 
-import importlib
+import sys
 
-from .registry import INTERNAL, find, op, registered
+from ..lowering.tracer import Rule
+from .registry import INTERNAL, RULES, op
 
-FAMILIES = (
-    "classical",
-    "control",
-    "convolution",
-    "einsum",
-    "elementwise",
-    "flex_attention",
-    "image",
-    "linear",
-    "movement",
-    "normalization",
-    "random",
-    "recurrent",
-    "reduction",
-    "roi_pool",
-    "sequence",
-    "shape",
-    "signal",
-    "strings",
-    "svm",
-    "training",
-    "trees",
-)
+# Every op that a family's file registers, in whatever domain and version. Importing the file checks that it is listed here.
+FAMILIES: dict[str, str] = {
+    "classical": (
+        "ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor "
+        "Normalizer OneHotEncoder Scaler TreeEnsembleClassifier TreeEnsembleRegressor ZipMap"
+    ),
+    "control": "If Loop Scan",
+    "convolution": (
+        "AveragePool Col2Im Conv ConvInteger ConvTranspose DeformConv GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample "
+        "LpPool MaxPool MaxUnpool QLinearConv Resize RoiAlign Upsample"
+    ),
+    "einsum": "Einsum",
+    "elementwise": (
+        "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike "
+        "Ceil Celu Clip Cos Cosh DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual "
+        "HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow "
+        "QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh "
+        "ThresholdedRelu Where Xor"
+    ),
+    "flex_attention": "FlexAttention",
+    "image": "ImageDecoder",
+    "linear": "Attention Gemm MatMul MatMulInteger QLinearMatMul",
+    "movement": (
+        "Compress Det Gather GatherElements GatherND NonMaxSuppression NonZero OneHot ReverseSequence Scatter ScatterElements "
+        "ScatterND TensorScatter TopK Unique"
+    ),
+    "normalization": (
+        "BatchNormalization GroupNormalization Hardmax InstanceNormalization LRN LayerNormalization LogSoftmax LpNormalization "
+        "MeanVarianceNormalization RMSNormalization Softmax"
+    ),
+    "random": "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
+    "recurrent": "DynamicQuantizeLSTM GRU LSTM RNN",
+    "reduction": (
+        "ArgMax ArgMin CumProd CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
+        "ReduceSum ReduceSumSquare"
+    ),
+    "roi_pool": "MaxRoiPool",
+    "sequence": (
+        "ConcatFromSequence Optional OptionalGetElement OptionalHasElement SequenceAt SequenceConstruct SequenceEmpty "
+        "SequenceErase SequenceInsert SequenceLength SequenceMap SplitToSequence"
+    ),
+    "shape": (
+        "Concat ConstantOfShape DepthToSpace Expand EyeLike Flatten Identity Pad Range Reshape Shape Size Slice SpaceToDepth "
+        "Split Squeeze Tile Transpose Trilu Unsqueeze"
+    ),
+    "signal": "DFT MelWeightMatrix STFT",
+    "strings": "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer",
+    "svm": "SVMClassifier SVMRegressor",
+    "training": "Adagrad Adam Momentum",
+    "trees": "TreeEnsemble",
+}
+FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names.split()}
 
-for _family in FAMILIES:
-    importlib.import_module(f"{__name__}.{_family}")
 
-__all__ = ["FAMILIES", "INTERNAL", "find", "op", "registered"]
+def load(family: str) -> None:
+    """Import a family, which registers its rules."""
+    name = f"{__name__}.{family}"
+    if name not in sys.modules:
+        __import__(name)
+
+
+def find(domain: str, name: str, opset: int) -> Rule | None:
+    """The rule that applies to an op at an opset, or None."""
+    versions = RULES.get((domain, name))
+    if versions is None:
+        family = FAMILY_OF.get(name)
+        if family is None:
+            return None
+        load(family)
+        versions = RULES.get((domain, name), [])
+    found = None
+    for since, rule in versions:
+        if since <= opset:
+            found = rule
+    return found
+
+
+def registered() -> dict[tuple[str, str], list[int]]:
+    """All op types with the versions at which their rules change."""
+    for family in FAMILIES:
+        load(family)
+    return {key: [since for since, _ in versions] for key, versions in RULES.items()}
+
+
+__all__ = ["FAMILIES", "FAMILY_OF", "INTERNAL", "find", "load", "op", "registered"]

@@ -20,21 +20,25 @@ Internal nodes, domain `pytensor_rt`, opset 1:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+
 from ..graph import Graph, Model
-from . import activations, attention, dead_code, dedupe, fold_affine, identity, inline, norms, quantized
+from . import dead_code, dedupe, identity
 from .rewriter import INTERNAL, Rewriter
 
 __all__ = ["INTERNAL", "Rewriter", "optimize"]
 
-PASSES = (
+# The passes of a round: a function, or a module whose `run` is called only where the graph has one of these ops, which it starts from
+PASSES: tuple[Callable[[Rewriter], bool] | tuple[str, tuple[str, ...]], ...] = (
     identity.run,
     dedupe.constants,
     dedupe.nodes,
-    quantized.run,
-    fold_affine.run,
-    norms.run,
-    activations.run,
-    attention.run,
+    ("quantized", ("QuantizeLinear", "DequantizeLinear")),
+    ("fold_affine", ("Conv", "ConvTranspose", "Gemm")),
+    ("norms", ("Sqrt",)),
+    ("activations", ("Erf", "Tanh", "Clip", "HardSigmoid")),
+    ("attention", ("Softmax",)),
     dead_code.run,
 )
 MAX_ROUNDS = 8  # every pass shrinks the graph; the bound is for safety
@@ -42,7 +46,10 @@ MAX_ROUNDS = 8  # every pass shrinks the graph; the bound is for safety
 
 def optimize(model: Model) -> Model:
     """Inline the model's functions, then rewrite it in place until nothing changes; returns it. Raises ModelError if functions explode."""
-    inline.run(model)
+    if model.functions:
+        from . import inline
+
+        inline.run(model)
     _optimize(model.graph, model, None)
     model.graph.touch()
     if any(node.domain == INTERNAL for graph in model.graph.graphs() for node in graph.nodes):
@@ -56,7 +63,11 @@ def _optimize(graph: Graph, model: Model, parent: Rewriter | None) -> None:
     for _ in range(MAX_ROUNDS):
         changed = False
         for step in PASSES:
-            changed |= step(rw)
+            if isinstance(step, tuple):
+                if rw.nodes(*step[1]):
+                    changed |= import_module(f".{step[0]}", __name__).run(rw)
+            else:
+                changed |= step(rw)
         if not changed:
             break
     rw.flush()

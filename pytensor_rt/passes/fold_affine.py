@@ -6,14 +6,16 @@ rounded once. A weight that is read elsewhere too is left alone: folding would d
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import numpy.typing as npt
 
 from ..graph import Node
 from ..graph.model import Array
 from .rewriter import Rewriter, float_constant
 
-Coefficients = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # scale, shift: one or `channels` values each
+Float64 = np.ndarray[Any, np.dtype[np.float64]]
+Coefficients = tuple[Float64, Float64]  # scale, shift: one or `channels` values each
 
 
 def run(rw: Rewriter) -> bool:
@@ -83,7 +85,7 @@ def _channels(node: Node, weight: Array, group: int) -> int | None:
     return n
 
 
-def _scale_weight(node: Node, weight: Array, scale: npt.NDArray[np.float64], group: int) -> Array:
+def _scale_weight(node: Node, weight: Array, scale: Float64, group: int) -> Array:
     out: Array = np.empty(weight.shape, weight.dtype)
     w, factors = weight, scale
     if node.op_type == "Conv":

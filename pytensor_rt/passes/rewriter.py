@@ -9,7 +9,7 @@ import numpy as np
 
 from ..dtypes import code_of, is_float
 from ..graph import Graph, Initializer, Model, Node
-from ..graph.export import INTERNAL as INTERNAL
+from ..graph.model import INTERNAL as INTERNAL
 from ..graph.model import Array
 from ..graph.verify import rename
 

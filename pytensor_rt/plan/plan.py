@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..lowering.symbolic import plain
@@ -14,26 +13,37 @@ from .arena import Item, aligned, lower_bound, place
 from .elide import elide_copies
 from .fuse import Stats, dead_code, fuse
 from .layout import channels_last
-from .verify import verify
 
 VERIFY = os.environ.get("PTRT_VERIFY") == "1"
 
 
-@dataclass
 class Plan:
     """Launches in order, where their buffers lie, and what the planner did. Plain data, immutable once made."""
 
-    launches: list[Launch]
-    outputs: dict[str, Any]  # name -> Tensor, or a nested lowering.tracer.Sequence of them
-    offsets: dict[Buffer, int]  # byte offset of every arena buffer
-    arena_bytes: int
-    lower_bound: int
-    naive_bytes: int  # sum of all buffers, as if nothing were shared
-    stats: Stats
-    into: dict[int, set[int]]
-    items: list[Item] = field(default_factory=list)
-    roots: list[tuple[Buffer, int]] = field(default_factory=list)  # arena buffers with the item that holds each
-    seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(
+        self,
+        *,
+        launches: list[Launch],
+        outputs: dict[str, Any],
+        offsets: dict[Buffer, int],
+        arena_bytes: int,
+        lower_bound: int,
+        naive_bytes: int,
+        stats: Stats,
+        into: dict[int, set[int]],
+        items: list[Item],
+        roots: list[tuple[Buffer, int]],
+        seconds: dict[str, float] | None = None,
+    ) -> None:
+        self.launches = launches
+        self.outputs = outputs  # name -> Tensor, or a nested lowering.tracer.Sequence of them
+        self.offsets = offsets  # byte offset of every arena buffer
+        self.arena_bytes, self.lower_bound = arena_bytes, lower_bound
+        self.naive_bytes = naive_bytes  # sum of all buffers, as if nothing were shared
+        self.stats, self.into = stats, into
+        self.items = items
+        self.roots = roots  # arena buffers with the item that holds each
+        self.seconds = seconds or {}
 
     def counts(self) -> dict[str, int]:
         """Launches by kernel; copies counted apart."""
@@ -44,20 +54,19 @@ class Plan:
         return out
 
 
-@dataclass(frozen=True)
 class PlanOptions:
     """Switches for tests and measurements; every combination gives the same results."""
 
-    layout: bool = True
-    fuse: bool = True
-    elide: bool = True
-    alias: bool = True
+    __slots__ = ("alias", "elide", "fuse", "layout")
+
+    def __init__(self, layout: bool = True, fuse: bool = True, elide: bool = True, alias: bool = True) -> None:
+        self.layout, self.fuse, self.elide, self.alias = layout, fuse, elide, alias
 
 
 def make_plan(
     launches: list[Launch],
     outputs: dict[str, Any],
-    options: PlanOptions = PlanOptions(),
+    options: PlanOptions = PlanOptions(),  # noqa: B008
     keep: set[Buffer] | None = None,
     check: bool = True,
 ) -> Plan:
@@ -103,6 +112,8 @@ def make_plan(
         seconds={name: t - marks[i][1] for i, (name, t) in enumerate(marks[1:])},
     )
     if check and VERIFY:
+        from .verify import verify
+
         verify(plan)
     return plan
 

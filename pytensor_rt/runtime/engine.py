@@ -9,7 +9,7 @@ known answers up to that point.
 
 from __future__ import annotations
 
-import threading
+from _thread import RLock
 from collections import OrderedDict
 from typing import Any
 
@@ -22,7 +22,6 @@ from ..lowering.tensor import ARENA, HOST, INPUT, OUTPUT, Array, Buffer, Launch,
 from ..lowering.tracer import Sequence, Steer, Tracer
 from ..plan.plan import Plan, PlanOptions, make_plan
 from .program import BoundPlan, host_view
-from .reference import ReferenceBound, ReferenceMemory
 from .resolve import Resolver
 from .templates import Templates
 
@@ -92,7 +91,7 @@ class Engine:
         self.model, self.memory, self.options = model, memory, options
         self.resolver = Resolver(model)
         self.resolver.check()
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.cache: OrderedDict[Any, Entry] = OrderedDict()
         self.words = 0
         self.traces = 0
@@ -104,7 +103,7 @@ class Engine:
         self.input_infos = [v for v in graph.inputs if v.name not in graph.initializers]
         self.output_names = [v.name for v in graph.outputs]
         self.base_env, self.graph, self.next_buffer = self._fold(graph)
-        self.templates = Templates(self) if not isinstance(memory, ReferenceMemory) and not self.overridable else None
+        self.templates = Templates(self) if not memory.reference and not self.overridable else None
 
     # ------------------------------------------------------------------------------------------------------------- preparation
     def _fold(self, graph: Graph) -> tuple[dict[str, Any], Graph, int]:
@@ -220,8 +219,7 @@ class Engine:
         plan.stats["views"] = views
         inputs = self.input_buffers(plan, results)
         memory = memory or self.memory
-        bind = ReferenceBound if isinstance(memory, ReferenceMemory) else BoundPlan
-        bound = bind(plan, inputs, out_buffers, memory)
+        bound = memory.bind(plan, inputs, out_buffers) if memory.reference else BoundPlan(plan, inputs, out_buffers, memory)
         return Segment(bound, results, read, carried)
 
     def input_buffers(self, plan: Plan, results: Any) -> list[Buffer]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ExecutionError, PlanError, UnsupportedError
 from ..lowering.tensor import ARENA, CONST, HOST, INPUT, OUTPUT, Buffer, HostCall, Launch, Tensor
 from ..plan.plan import Plan
-from ..plan.template import Instance
 from . import encode
+
+if TYPE_CHECKING:
+    from ..plan.template import Instance
 
 
 def describe_nodes(launch: Launch) -> str:

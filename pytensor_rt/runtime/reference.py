@@ -18,6 +18,7 @@ class ReferenceMemory:
 
     isa = "numpy"
     threads = 1
+    reference = True
 
     class packs:
         nbytes = 0
@@ -25,6 +26,9 @@ class ReferenceMemory:
         @staticmethod
         def pack_at_bind() -> None:
             """There is nothing to pack."""
+
+    def bind(self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer]) -> ReferenceBound:
+        return ReferenceBound(plan, inputs, outputs, self)
 
     def sibling(self) -> ReferenceMemory:
         return self

@@ -6,7 +6,7 @@ are different); dimensions that share a symbolic name and a size share a variabl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from ..lowering.symbolic import Recorder, is_symbolic
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Steer, Tracer
 from ..plan.plan import VERIFY, make_plan
-from ..plan.template import Instance, Template
-from ..plan.verify import verify
 from .program import BoundPlan, Encoded
+
+if TYPE_CHECKING:
+    from ..plan.template import Instance, Template
 
 Specs = list[tuple[str, tuple[int, ...], Any]]
 
@@ -111,6 +112,8 @@ class Templates:
         if found is None:
             return None
         if VERIFY:
+            from ..plan.verify import verify
+
             verify(found.plan(made.plan))
         return self.segment(made, found)
 
@@ -154,6 +157,8 @@ class Templates:
         return None
 
     def trace(self, kind: Kind, specs: Specs, known: dict[str, Any], dims: list[int]) -> SessionTemplate | None:
+        from ..plan.template import Template
+
         engine = self.engine
         recorder = Recorder()
         t, env = engine.tracer(kind.symbolic_specs(specs, recorder, dims), known)

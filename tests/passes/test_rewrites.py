@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -595,3 +596,25 @@ def test_a_thousand_nodes_are_fast() -> None:
 
     small, large = calls(100), calls(500)
     assert large < 5.5 * small and large < 100 * 1001
+
+
+def test_passes_are_called_for_the_ops_they_start_from() -> None:
+    """A pass that the table of passes skips for lack of an op would not have looked for another one first."""
+    from importlib import import_module
+
+    from pytensor_rt import passes
+    from pytensor_rt.passes.rewriter import Rewriter
+
+    asked: list[str] = []
+
+    class Spy(Rewriter):
+        def nodes(self, *op_types: str) -> list[Any]:
+            asked.extend(op_types)
+            return super().nodes(*op_types)
+
+    model = load_model(parse("y = Identity(x)", "float[2] x", "float[2] y"))
+    for entry in passes.PASSES:
+        if isinstance(entry, tuple):
+            asked.clear()
+            assert not import_module(f"pytensor_rt.passes.{entry[0]}").run(Spy(model.graph, model))
+            assert asked and set(asked) <= set(entry[1])

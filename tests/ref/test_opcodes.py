@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pytensor_rt.dtypes import BOOL, F16, F32, F64, I8, I32, I64, U8, U64, from_code
-from pytensor_rt.kernels.ref import KERNELS, evaluate
+from pytensor_rt.kernels.ref import KERNELS, evaluate, kernel
 from pytensor_rt.kernels.spec import OPCODES, SPECS
 
 INTS = [np.dtype(f"{s}int{n}") for s in ("", "u") for n in (8, 16, 32, 64)]
@@ -281,6 +281,7 @@ def test_symbols_survive():
 
 def test_every_kernel_is_implemented():
     assert KERNELS.keys() == SPECS.keys()
+    assert all(callable(kernel(name)) for name in KERNELS)
 
 
 def test_import_is_light():

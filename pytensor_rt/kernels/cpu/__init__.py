@@ -40,6 +40,8 @@ def available_cpus() -> int:
 class Memory:
     """What the programs of one session share: the arena, the packed weights, the ISA level and the thread count."""
 
+    reference = False
+
     def __init__(self, threads: int, isa: str, packs: Any = None, packed: list[Any] | None = None) -> None:
         self.native = native()
         self.threads, self.isa = threads, isa

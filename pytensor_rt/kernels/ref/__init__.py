@@ -7,58 +7,42 @@ exact than any backend's; integers wrap in their own width. Importing this needs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...dtypes import DType
-from . import convolution, indexing, linear, pooling, rows, sampling, selection, signal
-from .common import Array, Kernel, Out, Params, Program, out_spec
-from .opcodes import evaluate
-from .recurrent import recurrent
+
+if TYPE_CHECKING:
+    from .common import Array, Kernel, Out, Params, Program
+
+# kernel -> the module that has a function of its name (map: map_kernel)
+KERNELS: dict[str, str] = {
+    "map": "opcodes", "reduce": "rows", "arg_reduce": "rows", "scan": "rows", "softmax": "rows", "normalize": "rows", "gemm": "linear",
+    "conv": "convolution", "conv_transpose": "convolution", "gather": "indexing", "scatter": "indexing", "attention": "linear",
+    "nonzero": "indexing", "compress": "indexing", "linear_algebra": "linear", "col2im": "convolution", "max_unpool": "indexing",
+    "deform_conv": "sampling", "pool": "pooling", "recurrent": "recurrent", "resample": "sampling", "grid_sample": "sampling",
+    "roi_align": "sampling", "topk": "selection", "unique": "selection", "nms": "selection", "fft": "signal", "random": "signal",
+    "tree_ensemble": "signal", "quantize_stats": "signal",
+}  # fmt: skip
 
 
-def _map(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
-    shape, dtype = out_spec(outs)
-    return [evaluate(body, [x for x in ins if x is not None], None, tuple(shape), dtype)]
+def kernel(name: str) -> Kernel:
+    """The implementation of a kernel, imported on first use."""
+    found: Kernel = getattr(import_module(f".{KERNELS[name]}", __package__), "map_kernel" if name == "map" else name)
+    return found
 
 
-KERNELS: dict[str, Kernel] = {
-    "map": _map,
-    "reduce": rows.reduce,
-    "arg_reduce": rows.arg_reduce,
-    "scan": rows.scan,
-    "softmax": rows.softmax,
-    "normalize": rows.normalize,
-    "gemm": linear.gemm,
-    "conv": convolution.conv,
-    "conv_transpose": convolution.conv_transpose,
-    "gather": indexing.gather,
-    "scatter": indexing.scatter,
-    "attention": linear.attention,
-    "nonzero": indexing.nonzero,
-    "compress": indexing.compress,
-    "linear_algebra": linear.linear_algebra,
-    "col2im": convolution.col2im,
-    "max_unpool": indexing.max_unpool,
-    "deform_conv": sampling.deform_conv,
-    "pool": pooling.pool,
-    "recurrent": recurrent,
-    "resample": sampling.resample,
-    "grid_sample": sampling.grid_sample,
-    "roi_align": sampling.roi_align,
-    "topk": selection.topk,
-    "unique": selection.unique,
-    "nms": selection.nms,
-    "fft": signal.fft,
-    "random": signal.random,
-    "tree_ensemble": signal.tree_ensemble,
-    "quantize_stats": signal.quantize_stats,
-}
+def evaluate(program: Program, ins: Sequence[Array], acc: Array | None, shape: tuple[int, ...], dtype: DType) -> Array:
+    """See opcodes.evaluate, which is imported on first use."""
+    from . import opcodes
+
+    return opcodes.evaluate(program, ins, acc, shape, dtype)
 
 
 def execute(
-    kernel: str,
+    name: str,
     ins: Sequence[Array | None],
     outs: Sequence[Out | None],
     params: Params | None = None,
@@ -82,10 +66,10 @@ def execute(
         inputs[0] = evaluate(prologue, pro_ins, None, shape, prologue[-1][2])
     if epilogue and first is not None and acc_dtype is not None:
         results[0] = (first[0], np.dtype(acc_dtype))
-    y = KERNELS[kernel](inputs, results, params or {}, body)
+    y = kernel(name)(inputs, results, params or {}, body)
     if epilogue and first is not None:
         y[0] = evaluate(epilogue, epi_ins, y[0], *first)
     return y
 
 
-__all__ = ["KERNELS", "Array", "Out", "Params", "Program", "evaluate", "execute"]
+__all__ = ["KERNELS", "evaluate", "execute", "kernel"]

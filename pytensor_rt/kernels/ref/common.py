@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...dtypes import F16, F32, F64, I32, I64, U32, U64, DType, is_float
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 Program = tuple[tuple[str, tuple[Any, ...], DType], ...]
 Out = tuple[tuple[int, ...], DType]
 Params = dict[str, Any]

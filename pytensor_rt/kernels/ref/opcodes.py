@@ -14,7 +14,7 @@ import numpy as np
 
 from ...dtypes import F32, F64, I64, DType, is_float
 from .casts import cast, cast_sat
-from .common import Array, Program, narrow, wide
+from .common import Array, Out, Params, Program, narrow, out_spec, wide
 from .symbols import evaluate_objects
 
 _OBJECT = np.dtype(object)
@@ -224,3 +224,9 @@ _PREDICATES: dict[str, Callable[..., Any]] = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
 }  # fmt: skip
 _ANY: dict[str, Callable[..., Any]] = {"land": np.logical_and, "lor": np.logical_or, "lxor": np.logical_xor, "lnot": np.logical_not}
+
+
+def map_kernel(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
+    """Kernel `map`."""
+    shape, dtype = out_spec(outs)
+    return [evaluate(body, [x for x in ins if x is not None], None, tuple(shape), dtype)]

@@ -1,0 +1,40 @@
+"""Families are imported when an op of theirs is first used, and list exactly what they register."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pytensor_rt import ops
+from pytensor_rt.ops.registry import RULES, op
+
+
+def test_families_list_what_they_register() -> None:
+    ops.registered()
+    by_family: dict[str, set[str]] = {}
+    for (_, name), versions in RULES.items():
+        for _, rule in versions:
+            by_family.setdefault(rule.__module__.rpartition(".")[2], set()).add(name)
+    assert by_family == {family: set(names.split()) for family, names in ops.FAMILIES.items()}
+    assert sum(len(names.split()) for names in ops.FAMILIES.values()) == len(ops.FAMILY_OF)
+
+
+def test_an_op_outside_the_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not list Unheard"):
+        op("Unheard")(lambda t, x: x)
+
+
+def test_opening_a_model_imports_what_it_uses() -> None:
+    """Neither onnx nor protobuf, dataclass machinery, or op families that the model does not use."""
+    code = """
+import sys, numpy as np, pytensor_rt, pathlib
+s = pytensor_rt.InferenceSession(pathlib.Path(pytensor_rt.__file__).parent / "demo" / "digits.onnx")
+i = s.get_inputs()[0]
+s.run(None, {i.name: np.zeros([n if isinstance(n, int) else 1 for n in i.shape], np.float32)})
+loaded = set(sys.modules)
+assert not loaded & {"onnx", "google.protobuf", "ml_dtypes", "importlib.metadata", "pytensor_rt.ops.strings", "pytensor_rt.ops.classical"}, sorted(loaded)
+assert not {m for m in loaded if m.startswith("pytensor_rt.kernels.ref.") or m in ("pytensor_rt.plan.verify", "pytensor_rt.runtime.report")}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PATH": ""})
