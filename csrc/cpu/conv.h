@@ -130,7 +130,10 @@ class ConvOutput {
 std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 std::unique_ptr<Kernel> make_depthwise_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 std::unique_ptr<Kernel> make_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
+std::unique_ptr<Kernel> make_row_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
+bool winograd_enabled();  // PTRT_WINOGRAD=0 turns the transforms off
 bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g);
+bool row_winograd_applies(const LaunchDesc& desc, const ConvGeometry& g);
 bool depthwise_applies(const LaunchDesc& desc, const ConvGeometry& g);
 
 // Names a constant's layout for PackCache: what every packing depends on, whatever it packs.

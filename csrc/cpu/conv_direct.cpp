@@ -129,7 +129,7 @@ class DirectConv : public Kernel {
       while (blocks() < want && rows_ > 1 && rows_ * cols_ >= 56) rows_ = (rows_ + 1) / 2;
       while (blocks() < want && cols_ >= 56) cols_ = (cols_ + 1) / 2;
     }
-    panel_groups_ = blocks() >= want ? 1 : least(panels_, ceil_div(want, blocks()));
+    panel_groups_ = blocks() >= want ? 1 : least(panels_, ceil_div(want, most(1, blocks())));
     rows_ = most(1, rows_);
     cols_ = most(1, cols_);
     panels_per_task_ = most(1, ceil_div(panels_, most(1, panel_groups_)));

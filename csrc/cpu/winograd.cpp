@@ -284,12 +284,15 @@ class WinogradConv : public Kernel {
 
 }  // namespace
 
-bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g) {
+bool winograd_enabled() {
   const char* setting = std::getenv("PTRT_WINOGRAD");
-  if (setting && std::strcmp(setting, "0") == 0) return false;
-  return desc.ins[1].is_const() && conv_math(desc.ins[0].dtype) == ConvMath::f32 && g.G == 1 && g.C >= 16 && g.M >= 16 &&
-         g.kernel[0] == 1 && g.kernel[1] == 3 && g.kernel[2] == 3 && g.in[0] == 1 && g.out[0] == 1 && g.pad[0] == 0 && g.stride[1] == 1 &&
-         g.stride[2] == 1 && g.dilation[1] == 1 && g.dilation[2] == 1 && g.out[1] >= 4 && g.out[2] >= 4;
+  return !setting || std::strcmp(setting, "0") != 0;
+}
+
+bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g) {
+  return winograd_enabled() && desc.ins[1].is_const() && conv_math(desc.ins[0].dtype) == ConvMath::f32 && g.G == 1 && g.C >= 16 &&
+         g.M >= 16 && g.kernel[0] == 1 && g.kernel[1] == 3 && g.kernel[2] == 3 && g.in[0] == 1 && g.out[0] == 1 && g.pad[0] == 0 &&
+         g.stride[1] == 1 && g.stride[2] == 1 && g.dilation[1] == 1 && g.dilation[2] == 1 && g.out[1] >= 4 && g.out[2] >= 4;
 }
 
 std::unique_ptr<Kernel> make_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {

@@ -1,4 +1,5 @@
-// The transforms of Winograd's F(4x4, 3x3) and F(2x2, 3x3) (Lavin & Gray 2016), on one vector of channels at a time.
+// The transforms of Winograd's F(4x4, 3x3), F(2x2, 3x3) and, in one dimension, F(9 - k, k) (Lavin & Gray 2016), on one vector of channels
+// at a time.
 #pragma once
 #include "cpu/simd.h"
 
@@ -88,6 +89,49 @@ PTRT_INLINE void winograd_output(const float* m, Emit&& emit) {
     PTRT_UNROLL for (int x = 0; x < M; x++) emit(y, x, o[x]);
   }
 }
+
+// One dimension: 8 points, 0, +-1, +-2, +-1/2 and infinity, for windows of k taps and 9 - k results, k = 3 .. 7. All constants of the
+// transforms are exact in float32.
+struct RowWinograd {
+  static constexpr int A = 8;
+  // o[i * step] = (B' d)[i], d read at p[x * pixel].
+  static PTRT_INLINE void input(const vf* d, float* o, int64_t step) {
+    store(o, d[6] - d[0] + 5.25f * (d[2] - d[4]));
+    const vf a = d[6] + d[2] - 4.25f * d[4], b = d[5] + d[1] - 4.25f * d[3];
+    store(o + step, a + b);
+    store(o + 2 * step, a - b);
+    const vf c = d[6] - 1.25f * d[4] + 0.25f * d[2], e = 2.0f * d[5] - 2.5f * d[3] + 0.5f * d[1];
+    store(o + 3 * step, c + e);
+    store(o + 4 * step, c - e);
+    const vf f = d[6] - 5.0f * d[4] + 4.0f * d[2], g = 0.5f * d[5] - 2.5f * d[3] + 2.0f * d[1];
+    store(o + 5 * step, f + g);
+    store(o + 6 * step, f - g);
+    store(o + 7 * step, d[7] - d[1] + 5.25f * (d[3] - d[5]));
+  }
+  // The M results of the products m[i * W].
+  template <int M>
+  static PTRT_INLINE void output(const float* m, vf* o) {
+    const vf a = load(m + W), b = load(m + 2 * W), c = load(m + 3 * W), d = load(m + 4 * W), e = load(m + 5 * W), f = load(m + 6 * W);
+    const vf even[3] = {a + b, c + d, e + f}, odd[3] = {a - b, c - d, e - f};
+    PTRT_UNROLL for (int i = 0; i < M; i++) {
+      const vf* x = i % 2 ? odd : even;
+      o[i] = x[0] + static_cast<float>(1 << i) * x[1] + 1.0f / static_cast<float>(1 << i) * x[2];
+    }
+    o[0] += load(m);
+    o[M - 1] += load(m + 7 * W);
+  }
+  // Row i of G for k taps, in double.
+  static void weights(int i, int64_t k, double* g) {
+    constexpr double points[A - 1] = {0, 1, -1, 2, -2, 0.5, -0.5};
+    double scale = 1, power = 1;
+    for (int j = 0; j < A - 1 && i < A - 1; j++)
+      if (j != i) scale *= points[i] - points[j];
+    for (int64_t x = 0; x < k; x++) {
+      g[x] = i == A - 1 ? (x == k - 1) : power / scale;
+      if (i < A - 1) power *= points[i];
+    }
+  }
+};
 
 }  // namespace
 }  // namespace ptrt::PTRT_LEVEL
