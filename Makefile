@@ -2,7 +2,7 @@ PYTHON ?= python3
 BUILD ?= build/dev
 LEVELS ?= auto
 
-.PHONY: native check test bench format wheel sanitize
+.PHONY: native check test bench bench-check bench-record format wheel sanitize
 native:  ## compile the extension in place (LEVELS="v4x" for one ISA level)
 	cmake -S . -B $(BUILD) -G Ninja -DPTRT_LEVELS="$(LEVELS)" -DPython_EXECUTABLE=$$(which $(PYTHON)) > /dev/null
 	cmake --build $(BUILD)
@@ -25,6 +25,12 @@ test:
 
 bench:
 	$(PYTHON) benchmarks/compare.py
+
+bench-check:  ## fails where we are slower against onnxruntime than benchmarks/baseline.json says
+	$(PYTHON) benchmarks/check.py
+
+bench-record:
+	$(PYTHON) benchmarks/check.py --record
 
 wheel:
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .

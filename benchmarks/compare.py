@@ -9,6 +9,7 @@ See benchmarks/README.md for what the columns mean and how they are measured.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import importlib.util
 import json
@@ -30,6 +31,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import architectures, zoo
+from benchmarks.float64 import NoReference, float64_outputs
 from benchmarks.kernels.peak import peak
 
 HERE = Path(__file__).resolve().parent
@@ -170,6 +172,10 @@ def measure(model: Any, threads: int, runtimes: list[str], args: argparse.Namesp
     finally:
         for p in live.values():
             p.close()
+    exact = None
+    if args.float64 and outputs:
+        with contextlib.suppress(NoReference):
+            exact = float64_outputs(model.path(), model.inputs(np.random.default_rng(7)))
     for r, row in rows.items():
         if "failed" in row:
             continue
@@ -180,11 +186,21 @@ def measure(model: Any, threads: int, runtimes: list[str], args: argparse.Namesp
             row["speed"] = float(np.median([np.median(b) / np.median(a) for a, b in zip(blocks[r], blocks[BASE])]))
             try:
                 row["max_error"], row["error_share"] = error_of(outputs[r], outputs[BASE], model.tolerance)
+                row["noise"] = block_noise(blocks[r], blocks[BASE])
             except ValueError as error:
                 row["wrong"] = str(error)
+        if exact is not None:
+            row["error64"], row["error64_share"] = error_of(outputs[r], exact, model.tolerance)
         if flops:
             row["flops"] = flops
     return list(rows.values())
+
+
+def block_noise(ours: list[list[float]], base: list[list[float]]) -> float:
+    """Relative standard error of the median speed over block pairs, from their median absolute deviation."""
+    speeds = np.array([np.median(b) / np.median(a) for a, b in zip(ours, base)])
+    middle = float(np.median(speeds))
+    return 1.4826 * 1.2533 * float(np.median(np.abs(speeds - middle))) / middle / float(np.sqrt(speeds.size))
 
 
 def geometric_means(rows: list[Row]) -> list[Row]:
@@ -224,7 +240,7 @@ def markdown(rows: list[Row], means: list[Row], about: Row) -> str:
     for r in rows:
         first = [r["model"], str(r["threads"]), r["runtime"]]
         if "failed" in r:
-            cells = [f"failed: {r['failed'].replace('|', '/')}", "", "", "", "", ""]
+            cells = [f"failed: {r['failed'].replace('|', '/')}", "", "", "", "", "", ""]
         else:
             share = f"{100 * r['flops'] / r['median_s'] / about['peak'][str(r['threads'])]['flops']:.0f}" if "flops" in r else ""
             wrong = "" if r.get("error_share", 0) <= 1 else f" **{r['error_share']:.1f} x tolerance**"
@@ -232,10 +248,12 @@ def markdown(rows: list[Row], means: list[Row], about: Row) -> str:
             timing = f"{r['median_s'] * 1e3:.3f} ({r['p10_s'] * 1e3:.3f} - {r['p90_s'] * 1e3:.3f})"
             speed = f"{r['speed']:.2f}" if "speed" in r else ""
             cells = [timing, speed, share, f"{r['load_s'] * 1e3:.0f}", f"{r['first_rss'] / 1e6:.0f} / {r['peak_rss'] / 1e6:.0f}", error]
+            wrong = "" if r.get("error64_share", 0) <= 1 else f" **{r['error64_share']:.1f} x tolerance**"
+            cells.append(f"{r['error64']:.1e}{wrong}" if "error64" in r else "")
         lines.append("| " + " | ".join(first + cells) + " |")
     for m in means:
         note = f"lowest {m['lowest']:.2f} ({m['at']})"
-        lines.append(f"| **geometric mean of {m['count']}** | {m['threads']} | {m['runtime']} | {note} | **{m['speed']:.2f}** | | | | |")
+        lines.append(f"| **geometric mean of {m['count']}** | {m['threads']} | {m['runtime']} | {note} | **{m['speed']:.2f}** | | | | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -280,6 +298,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds per model, threads and runtime")
     parser.add_argument("--repeat", type=int, default=8, help="blocks that these are split into")
     parser.add_argument("--loads", type=int, default=3, help="fresh processes per load time")
+    parser.add_argument("--float64", action="store_true", help="also the errors against the model in float64 (slow: NumPy)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds a runtime may take for one command")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "compare", help="where to write .json and .md")
     args = parser.parse_args()
@@ -316,7 +335,7 @@ def main() -> int:
         return 1
     print(table)
     ours = [r for r in rows if r["runtime"] == "pytensor_rt"]
-    return int(any("failed" in r or "wrong" in r or r.get("error_share", 0) > 1 for r in ours))
+    return int(any("failed" in r or "wrong" in r or max(r.get("error_share", 0), r.get("error64_share", 0)) > 1 for r in ours))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ fi
 
 python=$(command -v "${PYTHON:-python3}")
 cmake -S . -B build/asan -G Ninja -DPTRT_LEVELS="${LEVEL:-v3}" -DPTRT_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Sanitize \
-  -DCMAKE_CXX_FLAGS_SANITIZE="-O1 -g" -DPython_EXECUTABLE="$python" > /dev/null
+  -DCMAKE_CXX_FLAGS_SANITIZE="-O1 -g1" -DPython_EXECUTABLE="$python" > /dev/null
 cmake --build build/asan -j "${JOBS:-2}"
 rm -rf build/asan/root build/asan/report.*
 mkdir -p build/asan/root
