@@ -12,6 +12,7 @@ import numpy as np
 from .dtypes import DType, from_code, type_name
 from .errors import DeviceError, InputError
 from .graph import ModelMetadata
+from .plan.plan import PlanOptions
 from .runtime.engine import Engine, InputSpec, Segment
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .runtime.report import PlanReport
 
 Feeds = Mapping[str, Any]
+PRECISIONS = {"float32": "full", "bf16": "bf16", "fp16": "fp16"}  # as callers name them -> spec.GEMM_PRECISIONS
 
 
 class NodeArg:
@@ -42,6 +44,8 @@ class InferenceSession:
         device: "cpu" (the compiled kernels), "auto" (the best there is), or "reference" (NumPy, slow: the oracle of the tests).
         threads: the most CPU threads a run may use; default: all CPUs this process may use. Results do not depend on it.
         optimize: apply graph passes. Only tests want False.
+        precision: how float32 products by constant matrices are stored and computed: "float32" (as the model says), "bf16" or "fp16".
+            Everything else, and every tensor a caller sees, stays float32. docs/precision.md states the errors.
 
     Raises:
         ModelError: the file is damaged or not ONNX. UnsupportedError: it uses operators that are not implemented; all are listed.
@@ -55,6 +59,7 @@ class InferenceSession:
         device: str = "cpu",
         threads: int | None = None,
         optimize: bool = True,
+        precision: str = "float32",
         providers: Sequence[Any] | None = None,
     ) -> None:
         from .graph import load_model
@@ -63,6 +68,8 @@ class InferenceSession:
             raise DeviceError(f"device {device!r} is not available; this version runs on 'cpu'")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
         start = time.perf_counter()
         loaded = load_model(model)
         if optimize:
@@ -81,7 +88,8 @@ class InferenceSession:
             self.threads = threads or cpu.available_cpus()
             self._memory = cpu.Memory(self.threads, cpu.isa_level())
         self._model = loaded
-        self._engine = Engine(loaded, self._memory)
+        self.precision = precision
+        self._engine = Engine(loaded, self._memory, PlanOptions(precision=PRECISIONS[precision]))
         self._inputs = {v.name: v for v in self._engine.input_infos}
         self._fast: dict[Any, Segment] = {}
         self._steering: tuple[int, ...] = ()  # positions of the inputs whose values are part of the key

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/vocabulary.h"
+#include "cpu/gemm_packed.h"
 #include "cpu/gemm_rows.h"
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
@@ -150,7 +151,7 @@ void read_strides(const LaunchDesc& d, GemmShape& s) {
 
 }  // namespace
 
-GemmShape canonical_gemm(LaunchDesc& d, bool swap_narrow) {
+GemmShape canonical_gemm(LaunchDesc& d, Roles roles) {
   GemmShape s;
   s.alpha = d.params().f();
   Operand& y = d.outs[0];
@@ -158,13 +159,14 @@ GemmShape canonical_gemm(LaunchDesc& d, bool swap_narrow) {
   const bool pinned =
       std::any_of(d.epilogue.begin(), d.epilogue.end(), [](const Instr& i) { return i.op == static_cast<int32_t>(Op::iota_); });
   const int r = y.ndim;
-  if (!pinned && y.shape[r - 1] != 1 && y.strides[r - 1] != 1 && (y.strides[r - 2] == 1 || y.shape[r - 2] == 1)) swap_roles(d, s);
+  const bool may_swap = !pinned && roles != Roles::kKept;
+  if (may_swap && y.shape[r - 1] != 1 && y.strides[r - 1] != 1 && (y.strides[r - 2] == 1 || y.shape[r - 2] == 1)) swap_roles(d, s);
   for (int axis = r - 3; axis >= 0 && !pinned; axis--) {
     if (y.shape[axis] == 1) Axes(d).drop(axis);
     else fold_into_rows(d, s.ib, axis);
   }
   read_strides(d, s);
-  if (swap_narrow && !pinned && s.N <= kFewRows && s.M > kFewRows && (s.ak == 1 || s.am == 1)) {
+  if (may_swap && roles == Roles::kNarrow && s.N <= kFewRows && s.M > kFewRows && (s.ak == 1 || s.am == 1)) {
     swap_roles(d, s);
     read_strides(d, s);
   }
@@ -176,7 +178,17 @@ std::unique_ptr<Kernel> make_gemm(LaunchDesc desc, BindContext& bind) {
   const DType t = desc.ins[0].dtype;
   const bool zeros = optional_input(desc, 2) || optional_input(desc, 3);
   const bool fast = (t == DType::f32 || t == DType::f64) && !zeros;
-  GemmShape s = canonical_gemm(desc, fast);
+  Params params = desc.params();
+  params.f();
+  const auto precision = static_cast<GemmPrecision>(params.i());
+  if (precision != GemmPrecision::full_) {
+    check(t == DType::f32 && !zeros && desc.ins[1].is_const(),
+          "a reduced precision needs f32 operands without zero points and a constant b");
+    const GemmShape s = canonical_gemm(desc, Roles::kKept);
+    if (precision == GemmPrecision::bf16_) return make_gemm_bf16(std::move(desc), s, bind);
+    return make_gemm_halves(std::move(desc), s, DType::f16, false, bind);
+  }
+  GemmShape s = canonical_gemm(desc, fast ? Roles::kNarrow : Roles::kByOutput);
   if (is_byte(t)) return make_gemm_int8(std::move(desc), s, bind);
   if (is_float(t) && !zeros) return make_gemm_float(std::move(desc), s, bind);
   return make_gemm_plain(std::move(desc), s, bind);

@@ -21,8 +21,9 @@ struct GemmShape {
   double alpha = 1;
 };
 
-// swap_narrow: few columns become few rows where the operand that is then streamed has a unit stride.
-GemmShape canonical_gemm(LaunchDesc& desc, bool swap_narrow);
+// kKept: A stays A. kNarrow: few columns become few rows, too, where the operand that is then streamed has a unit stride.
+enum class Roles { kKept, kByOutput, kNarrow };
+GemmShape canonical_gemm(LaunchDesc& desc, Roles roles);
 
 // Input k, or null if it is absent.
 inline const Operand* optional_input(const LaunchDesc& d, int k) {

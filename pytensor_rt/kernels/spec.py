@@ -71,6 +71,7 @@ ACTIVATIONS = (
     "sigmoid", "tanh", "relu", "affine", "leaky_relu", "thresholded_relu", "scaled_tanh", "hard_sigmoid", "elu", "softsign", "softplus",
 )  # fmt: skip
 NODE_MODES = ("leaf", "leq", "lt", "gte", "gt", "eq", "neq", "member")
+GEMM_PRECISIONS = ("full", "bf16", "fp16", "int8")
 REDUCTIONS = ("none", "add", "mul", "max", "min")
 COORDINATE_MODES = (
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize", "tf_half_pixel_for_nn",
@@ -106,11 +107,13 @@ _SPECS = (
             "x's rank with size 1 on the axes. f16/bf16 compute in f32.",
     ),
     KernelSpec(
-        "gemm", 6, ("a", "b", "a_zero?", "b_zero?"), ("y",), (_float("alpha", 1.0),), epilogue=True,
+        "gemm", 6, ("a", "b", "a_zero?", "b_zero?"), ("y",), (_float("alpha", 1.0), _enum("precision", *GEMM_PRECISIONS)), epilogue=True,
         doc="y[..., m, n] = alpha * sum_k (a[..., m, k] - a_zero) * (b[..., k, n] - b_zero). All three have the same rank >= 2; batch axes of a "
             "and b may be broadcast (stride 0) to y's. Floats: f64 f32 f16 bf16 (f16/bf16 accumulate in f32). 8-bit a and b (each signed or "
             "not): the sum is exact int32 and alpha is 1. Other integers wrap. a_zero: rank of a, broadcast to [..., m, 1]; b_zero: rank of b, "
-            "broadcast to [..., 1, n]; same dtype as the operand they shift. K = 0 gives 0. Bias is an epilogue.",
+            "broadcast to [..., 1, n]; same dtype as the operand they shift. K = 0 gives 0. Bias is an epilogue. precision, only for f32 with a "
+            "constant b: bf16: a and b are rounded to bf16 (nearest even; subnormal numbers may become 0) and the products summed in f32. fp16: b is "
+            "rounded to f16.",
     ),
     KernelSpec(
         "conv", 7, ("x", "w", "b?", "x_zero?", "w_zero?"), ("y",), (*_WINDOW, _int("group", 1)), epilogue=True,
@@ -309,7 +312,7 @@ def cpp_header() -> str:
     lines += ["constexpr int8_t kOpArity[] = {" + ", ".join(str(a) for _, a in OPCODES.values()) + "};"]
     lines += ["constexpr const char* kOpNames[] = {" + ", ".join(f'"{n}"' for n in OPCODES) + "};", ""]
     for title, names in (
-        ("ReduceOp", REDUCE_OPS), ("Activation", ACTIVATIONS), ("NodeMode", NODE_MODES), ("Reduction", REDUCTIONS),
+        ("GemmPrecision", GEMM_PRECISIONS), ("ReduceOp", REDUCE_OPS), ("Activation", ACTIVATIONS), ("NodeMode", NODE_MODES), ("Reduction", REDUCTIONS),
         ("Coordinates", COORDINATE_MODES),
     ):  # fmt: skip
         lines += [f"enum class {title} : int32_t {{"] + [f"  {n}_ = {i}," for i, n in enumerate(names)] + ["};"]

@@ -55,12 +55,12 @@ class Plan:
 
 
 class PlanOptions:
-    """Switches for tests and measurements; every combination gives the same results."""
+    """Switches for tests and measurements; every combination gives the same results. Only `precision` changes them (spec.GEMM_PRECISIONS)."""
 
-    __slots__ = ("alias", "elide", "fuse", "layout")
+    __slots__ = ("alias", "elide", "fuse", "layout", "precision")
 
-    def __init__(self, layout: bool = True, fuse: bool = True, elide: bool = True, alias: bool = True) -> None:
-        self.layout, self.fuse, self.elide, self.alias = layout, fuse, elide, alias
+    def __init__(self, layout: bool = True, fuse: bool = True, elide: bool = True, alias: bool = True, precision: str = "full") -> None:
+        self.layout, self.fuse, self.elide, self.alias, self.precision = layout, fuse, elide, alias, precision
 
 
 def make_plan(
@@ -89,6 +89,10 @@ def make_plan(
     if options.fuse:
         launches = fuse(launches, stats)
     mark("fuse")
+    if options.precision != "full":
+        from .precision import reduce_precision
+
+        reduce_precision(launches, options.precision, stats)
     if options.elide:
         launches = elide_copies(launches, stats, into)
     mark("elide")

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...dtypes import F64, is_float
+from ...dtypes import F16, F64, from_code, is_float
 from .common import Array, Out, Params, Program, optional, out_spec, required, result, wide
 
 
 def gemm(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
     a, b = required(ins[0]), required(ins[1])
+    precision = params.get("precision", "full")
+    if precision != "full":
+        return [result(reduced_matmul(a, b, precision) * params.get("alpha", 1.0), out_spec(outs))]
     if is_float(a.dtype):
         with np.errstate(all="ignore"):
             return [result(np.matmul(wide(a), wide(b)) * params.get("alpha", 1.0), out_spec(outs))]
@@ -20,6 +23,17 @@ def gemm(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params
     y = exact_matmul(a, b) if small else np.matmul(a, b)
     alpha = params.get("alpha", 1.0)
     return [result(y if alpha == 1.0 else y * int(alpha), out_spec(outs))]
+
+
+def reduced_matmul(a: Array, b: Array, precision: str) -> Array:
+    """a @ b with both rounded to bf16, or b to float16, as spec.py says of `precision`; summed exactly."""
+    if precision == "bf16":
+        bf16 = from_code(16)
+        a, b = a.astype(bf16), b.astype(bf16)
+    else:
+        b = b.astype(F16)
+    with np.errstate(all="ignore"):
+        return np.asarray(np.matmul(wide(a), wide(b)))
 
 
 def shifted(x: Array, zero: Array | None) -> Array:
