@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .runtime.report import PlanReport
 
 Feeds = Mapping[str, Any]
-PRECISIONS = {"float32": "full", "bf16": "bf16", "fp16": "fp16"}  # as callers name them -> spec.GEMM_PRECISIONS
+PRECISIONS = {"float32": "full", "bf16": "bf16", "fp16": "fp16", "int8": "int8"}  # as callers name them -> spec.GEMM_PRECISIONS
 
 
 class NodeArg:
@@ -44,7 +44,7 @@ class InferenceSession:
         device: "cpu" (the compiled kernels), "auto" (the best there is), or "reference" (NumPy, slow: the oracle of the tests).
         threads: the most CPU threads a run may use; default: all CPUs this process may use. Results do not depend on it.
         optimize: apply graph passes. Only tests want False.
-        precision: how float32 products by constant matrices are stored and computed: "float32" (as the model says), "bf16" or "fp16".
+        precision: how float32 products by constant matrices are stored and computed: "float32" (as the model says), "bf16", "fp16" or "int8".
             Everything else, and every tensor a caller sees, stays float32. docs/precision.md states the errors.
 
     Raises:

@@ -186,6 +186,7 @@ std::unique_ptr<Kernel> make_gemm(LaunchDesc desc, BindContext& bind) {
           "a reduced precision needs f32 operands without zero points and a constant b");
     const GemmShape s = canonical_gemm(desc, Roles::kKept);
     if (precision == GemmPrecision::bf16_) return make_gemm_bf16(std::move(desc), s, bind);
+    if (precision == GemmPrecision::int8_) return make_gemm_quant(std::move(desc), s, bind);
     return make_gemm_halves(std::move(desc), s, DType::f16, false, bind);
   }
   GemmShape s = canonical_gemm(desc, fast ? Roles::kNarrow : Roles::kByOutput);

@@ -80,8 +80,8 @@ void PackedGemm::pack_rows(float* out, int64_t pitch, const Operand& a, int64_t 
 
 void PackedGemm::run(const RunContext& ctx) {
   if (s_.batches == 0 || s_.M == 0 || s_.N == 0) return;
-  if (pack_a_ && s_.K > 0) {
-    const RowSplit split(s_.M, std::max<int64_t>(16, (1 << 16) / s_.K));
+  if (pack_a_) {
+    const RowSplit split(s_.M, std::max<int64_t>(16, (1 << 16) / std::max<int64_t>(1, s_.K)));
     ctx.parallel(a_batches_.count * split.blocks, [&](int64_t t, int) {
       const int64_t batch = t / split.blocks, c = t % split.blocks, m0 = split.start(c), row = batch * s_.M + m0;
       pack_rows(reinterpret_cast<float*>(ctx.shared_scratch + a_offset_) + row * pitch_, pitch_, in(s_.ia),

@@ -41,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--device", default="cpu", help="cpu (default), auto or reference")
         if name == "demo":
             continue
-        p.add_argument("--precision", default="float32", help="of float32 products by constant matrices: float32 (default), bf16 or fp16")
+        p.add_argument(
+            "--precision", default="float32", help="of float32 products by constant matrices: float32 (default), bf16, fp16 or int8"
+        )
         p.add_argument(
             "--input", action="append", default=[], metavar="NAME=VALUE",
             help="an input: name=file.npy, name=file.pb (a TensorProto), name=number, or file.npz with one array per input; may be repeated",

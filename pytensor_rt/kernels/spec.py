@@ -113,7 +113,10 @@ _SPECS = (
             "not): the sum is exact int32 and alpha is 1. Other integers wrap. a_zero: rank of a, broadcast to [..., m, 1]; b_zero: rank of b, "
             "broadcast to [..., 1, n]; same dtype as the operand they shift. K = 0 gives 0. Bias is an epilogue. precision, only for f32 with a "
             "constant b: bf16: a and b are rounded to bf16 (nearest even; subnormal numbers may become 0) and the products summed in f32. fp16: b is "
-            "rounded to f16.",
+            "rounded to f16. int8: column n of b is kept as qb = round(b * (127 / most)) with scale most / 127, where most = max |b|; row m of a becomes "
+            "qa = clamp(round(a * (255 / width)) + zero, 0, 255) with scale width / 255, width = max(a, 0) - min(a, 0), zero = round(-min(a, 0) * "
+            "(255 / width)); the sum of (qa - zero) * qb is exact, and is rounded to f32 and multiplied by the f32 product of the scales; K <= 65536. "
+            "Rows and columns with a width or most below 2**-100 count as 0, those with values or a width that are not finite give NaN.",
     ),
     KernelSpec(
         "conv", 7, ("x", "w", "b?", "x_zero?", "w_zero?"), ("y",), (*_WINDOW, _int("group", 1)), epilogue=True,

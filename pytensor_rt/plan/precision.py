@@ -8,6 +8,7 @@ from .fuse import Stats, count
 
 MIN_SIDE = 16  # of a weight: smaller ones are not worth a conversion of their operand
 MIN_ELEMENTS = 4096
+MAX_INT8_DEPTH = 1 << 16
 
 
 def reduce_precision(launches: list[Launch], precision: str, stats: Stats) -> None:
@@ -26,6 +27,6 @@ def reduce_precision(launches: list[Launch], precision: str, stats: Stats) -> No
         ):
             continue
         k, n = b.shape[-2:]
-        if min(k, n) >= MIN_SIDE and k * n >= MIN_ELEMENTS:
+        if min(k, n) >= MIN_SIDE and k * n >= MIN_ELEMENTS and not (precision == "int8" and k > MAX_INT8_DEPTH):
             launch.params = {**launch.params, "precision": precision}
             count(stats, precision)

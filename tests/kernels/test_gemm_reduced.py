@@ -19,10 +19,12 @@ from .test_gemm import LINEAR, OTHER, SHAPES, check, exact, magnitude, normal, r
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 Array = np.ndarray[Any, Any]
-PRECISIONS = ["bf16", "fp16"]
+PRECISIONS = ["bf16", "fp16", "int8"]
+HALVES = ["bf16", "fp16"]
 
 
 def rounded(a: Array, b: Array, precision: str) -> tuple[Array, Array]:
+    """The operands as `precision` rounds them, not for int8."""
     if precision == "bf16":
         return a.astype(BF16).astype(np.float32), b.astype(BF16).astype(np.float32)
     return a, b.astype(np.float16).astype(np.float32)
@@ -33,7 +35,7 @@ def gemm(a: Array, b: Array, y: Any, precision: str, **options: Any) -> Array:
     return out
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", HALVES)
 def test_shapes(precision: str) -> None:
     rng = np.random.default_rng(1)
     for m, n, k in SHAPES:
@@ -46,7 +48,7 @@ def test_shapes(precision: str) -> None:
         check(oracle, exact(p, q), magnitude(p, q), k)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", HALVES)
 def test_any_strides_and_batches(precision: str) -> None:
     rng = np.random.default_rng(2)
     for _ in range(60):
@@ -64,7 +66,7 @@ def test_any_strides_and_batches(precision: str) -> None:
         check(y, alpha * exact(p, q), abs(alpha) * magnitude(p, q), k)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", HALVES)
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("name", [*LINEAR, *OTHER])
 def test_epilogues(name: str, in_place: bool, precision: str) -> None:
@@ -101,11 +103,13 @@ def test_values_that_are_not_finite(precision: str) -> None:
         a, b = np.ones((m, 40), np.float32), np.ones((40, 50), np.float32)
         a[0, 3], a[1, 4] = np.nan, np.inf
         y = gemm(a, b, ((m, 50), np.float32), precision)
-        assert np.isnan(y[0]).all() and np.isposinf(y[1]).all() and (y[2:] == 40).all()
+        assert np.isnan(y[0]).all() and (np.isnan(y[1]) if precision == "int8" else np.isposinf(y[1])).all()
+        np.testing.assert_allclose(y[2:], 40, rtol=1e-6)
         a[:2] = 1
         b[5, 0], b[5, 1] = np.nan, -np.inf
         y = gemm(a, b, ((m, 50), np.float32), precision)
-        assert np.isnan(y[:, 0]).all() and np.isneginf(y[:, 1]).all() and (y[:, 2:] == 40).all()
+        assert np.isnan(y[:, 0]).all() and (np.isnan(y[:, 1]) if precision == "int8" else np.isneginf(y[:, 1])).all()
+        np.testing.assert_allclose(y[:, 2:], 40, rtol=1e-6)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -116,3 +120,76 @@ def test_empty_sum_and_refusals(precision: str) -> None:
         run("gemm", [a, b], [((3, 5), np.float32)], {"precision": precision})
     with pytest.raises(Exception, match="gemm: a reduced precision"):
         run("gemm", [a.astype(np.float64), b.astype(np.float64)], [((3, 5), np.float64)], {"precision": precision}, consts=[1])
+
+
+def int8_oracle(a: Array, b: Array, alpha: float = 1.0) -> Array:
+    (y,) = ref.execute("gemm", [a, b], [((*a.shape[:-1], b.shape[-1]), np.dtype(np.float32))], {"precision": "int8", "alpha": alpha})
+    assert y is not None
+    return y
+
+
+def test_int8_equals_the_reference() -> None:
+    """Quantised values and sums are the same integers; what follows are at most four roundings of the result (sum, scales, product, alpha)."""
+    rng = np.random.default_rng(3)
+    for m, n, k in [*SHAPES, (5, 40, 255), (14, 33, 256), (3, 64, 257)]:
+        a, b = normal(rng, (m, k), np.float32), normal(rng, (k, n), np.float32)
+        a[0] = np.abs(a[0])  # a zero point at the end of the range
+        y = gemm(a, b, ((m, n), np.float32), "int8", threads=2)
+        np.testing.assert_allclose(y, int8_oracle(a, b), rtol=4 * 2.0**-24, atol=0)
+    for _ in range(40):
+        batch = tuple(int(x) for x in rng.integers(1, 4, int(rng.integers(0, 3))))
+        m, n, k = (int(x) for x in rng.integers(1, 90, 3))
+        a = strided(rng, normal(rng, (*batch, m, k), np.float32))
+        b = np.broadcast_to(strided(rng, normal(rng, (k, n), np.float32)), (*batch, k, n))
+        alpha = float(rng.choice([1.0, -1.5]))
+        y = gemm(a, b, strided(rng, np.zeros((*batch, m, n), np.float32)), "int8", alpha=alpha)
+        np.testing.assert_allclose(y, int8_oracle(a, b, alpha), rtol=4 * 2.0**-24, atol=0)
+
+
+def test_int8_error() -> None:
+    """Each operand is off by at most half a step of its row or column: |y - ab| <= sum |a| sb/2 + |b| sa/2 + sa sb/4 (and float32's rounding).
+
+    A quantised row may be clamped by one more half step where zero point and value both round away, so a whole step of the row is allowed.
+    """
+    rng = np.random.default_rng(4)
+    for m, n, k in [(1, 300, 129), (29, 80, 333), (100, 64, 2000)]:
+        a, b = normal(rng, (m, k), np.float32), normal(rng, (k, n), np.float32)
+        y = gemm(a, b, ((m, n), np.float32), "int8")
+        sa = (np.maximum(a.max(1), 0) - np.minimum(a.min(1), 0))[:, None] / 255.0
+        sb = np.abs(b).max(0)[None] / 127.0
+        bound = np.abs(a).sum(1)[:, None] * sb / 2 + np.abs(b).sum(0)[None] * sa + k * sa * sb / 2
+        error = np.abs(y - exact(a, b))
+        assert (error <= bound * (1 + 1e-5)).all()
+        assert (
+            np.sqrt((error**2).mean() / (exact(a, b) ** 2).mean()) < 0.02
+        )  # steps of 1/40 and 1/30 deviation: 0.0075 and 0.0095, uncorrelated
+
+
+@pytest.mark.parametrize("name", [*LINEAR, *OTHER])
+def test_int8_epilogues(name: str) -> None:
+    fn = LINEAR.get(name) or OTHER[name]
+    rng = np.random.default_rng(7)
+    for m, n, k in [(1, 40, 9), (3, 33, 20), (20, 70, 30), (30, 50, 2600), (9, 1, 12)]:
+        a, b = normal(rng, (2, m, k), np.float32), normal(rng, (2, k, n), np.float32)
+        c, r = np.broadcast_to(normal(rng, (n,), np.float32), (2, m, n)), normal(rng, (2, m, n), np.float32)
+        (y,) = run("gemm", [a, b], [r.copy()], {"precision": "int8"}, consts=[1], epilogue=fn, epi_ins=[c, r])
+        (same,) = run("gemm", [a, b], [y.copy()], {"precision": "int8"}, consts=[1], epilogue=fn, epi_ins=[c, r], threads=2)
+        assert same_bits(y, same)
+        acc = int8_oracle(a, b).astype(np.float64)
+        check(
+            y, reference_program(name, acc, c.astype(np.float64), r.astype(np.float64)), (np.abs(acc) + np.abs(c) + 8) * (2 + np.abs(r)), 4
+        )
+
+
+def test_int8_ranges_at_the_ends() -> None:
+    a = np.zeros((6, 8), np.float32)
+    a[1], a[2], a[3, 0], a[4], a[5] = 1e-38, 3e38, -2.5, np.float32(2.0**-101), 1
+    a[2, 0] = -3e38  # the width overflows
+    b = np.eye(8, dtype=np.float32)
+    for rows in (a, a[:3]):
+        y = gemm(rows, b, ((len(rows), 8), np.float32), "int8")
+        np.testing.assert_allclose(y, int8_oracle(rows, b), rtol=1e-6)
+        assert not y[0].any() and not y[1].any() and np.isnan(y[2]).all()
+    assert y.shape == (3, 8)
+    with pytest.raises(Exception, match="65536"):
+        gemm(np.zeros((1, 65537), np.float32), np.zeros((65537, 1), np.float32), ((1, 1), np.float32), "int8")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...dtypes import F16, F64, from_code, is_float
+from ...dtypes import F16, F32, F64, from_code, is_float
 from .common import Array, Out, Params, Program, optional, out_spec, required, result, wide
 
 
@@ -26,14 +26,39 @@ def gemm(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params
 
 
 def reduced_matmul(a: Array, b: Array, precision: str) -> Array:
-    """a @ b with both rounded to bf16, or b to float16, as spec.py says of `precision`; summed exactly."""
+    """a @ b with operands rounded as spec.py says of `precision`, summed exactly."""
     if precision == "bf16":
         bf16 = from_code(16)
         a, b = a.astype(bf16), b.astype(bf16)
+    elif precision == "int8":
+        return quantised_matmul(a, b)
     else:
         b = b.astype(F16)
     with np.errstate(all="ignore"):
         return np.asarray(np.matmul(wide(a), wide(b)))
+
+
+def quantised_matmul(a: Array, b: Array) -> Array:
+    """int8's arithmetic of spec.py: the same roundings in float32, an exact sum."""
+    one, least = F32.type, F32.type(2.0**-100)
+
+    def scaled(width: Array, steps: int) -> tuple[Array, Array]:
+        """(steps / width or 0, the scale)."""
+        used = np.isfinite(width) & (width >= least)
+        inverse = np.where(used, one(steps) / np.where(used, width, one(1)), one(0))
+        return inverse, np.where(np.isfinite(width), np.where(used, width / one(steps), one(0)), one(np.nan))
+
+    with np.errstate(all="ignore"):
+        low, high = (f(a, axis=-1, keepdims=True, initial=one(0)) for f in (np.min, np.max))
+        bad = ~np.isfinite(a).all(axis=-1, keepdims=True)
+        inverse, a_scale = scaled(np.where(bad, one(np.nan), high - low), 255)
+        zero = np.where(bad, one(0), np.rint(-low * inverse))
+        qa = np.where(inverse > 0, np.clip(np.rint(a * inverse) + zero, 0, 255), zero) - zero
+        most = np.max(np.abs(b), axis=-2, keepdims=True, initial=one(0))
+        inverse, b_scale = scaled(most, 127)
+        qb = np.where(inverse > 0, np.rint(b * inverse), one(0))
+        sums = np.matmul(qa.astype(F64), qb.astype(F64)).astype(F32)
+        return np.asarray(sums * (a_scale * b_scale)).astype(F64)
 
 
 def shifted(x: Array, zero: Array | None) -> Array:
