@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "core/program.h"
 #include "core/thread_pool.h"
 #include "core/vocabulary.h"
@@ -76,6 +78,98 @@ struct PyProgram {
   }
 };
 
+// One signature of a program, called with a feed as it comes: a dict with exactly these arrays, C-contiguous and of exactly these dtypes
+// and shapes, gives a list of new output arrays; anything else gives None, and the caller looks closer. It has no state that a call
+// changes.
+class Direct {
+ public:
+  Direct(py::object program, const py::sequence& inputs, const std::vector<size_t>& used, const py::sequence& outputs,
+         const std::vector<size_t>& order, size_t launches)
+      : keep_(std::move(program)), program_(keep_.cast<PyProgram&>()), used_(used), order_(order), launches_(launches) {
+    for (const py::handle i : inputs) {
+      const auto t = py::reinterpret_borrow<py::sequence>(i);
+      names_.push_back(t[0]);
+      inputs_.emplace_back(py::object(t[1]), py::object(t[2]));
+    }
+    for (const py::handle o : outputs) {
+      const auto t = py::reinterpret_borrow<py::sequence>(o);
+      outputs_.emplace_back(py::object(t[0]), py::object(t[1]));
+    }
+    const auto& in = program_.program->input_bytes();
+    const auto& out = program_.program->output_bytes();
+    bool fits = used_.size() >= in.size() && outputs_.size() >= out.size() && launches_ <= program_.program->num_launches();
+    for (const size_t k : used_) fits = fits && k < inputs_.size();
+    for (const size_t k : order_) fits = fits && k < outputs_.size();
+    for (size_t k = 0; fits && k < in.size(); k++) fits = inputs_[used_[k]].bytes >= in[k];
+    for (size_t k = 0; fits && k < out.size(); k++) fits = outputs_[k].bytes >= out[k];
+    if (!fits) throw py::value_error("the program has other inputs or outputs");
+  }
+
+  py::object call(const py::handle& feed) const {
+    const auto& api = py::detail::npy_api::get();
+    if (!PyDict_CheckExact(feed.ptr()) || static_cast<size_t>(PyDict_Size(feed.ptr())) != names_.size()) return py::none();
+    std::vector<py::object> arrays;
+    arrays.reserve(names_.size() + outputs_.size());  // held while other threads may change the dict
+    for (size_t k = 0; k < names_.size(); k++) {
+      PyObject* a = PyDict_GetItemWithError(feed.ptr(), names_[k].ptr());
+      if (!a) {
+        if (PyErr_Occurred()) throw py::error_already_set();
+        return py::none();
+      }
+      if (reinterpret_cast<PyObject*>(Py_TYPE(a)) != reinterpret_cast<PyObject*>(api.PyArray_Type_) || !inputs_[k].describes(a))
+        return py::none();
+      arrays.push_back(py::reinterpret_borrow<py::object>(a));
+    }
+    std::vector<void*> addresses;
+    addresses.reserve(used_.size() + outputs_.size());
+    for (const size_t k : used_) addresses.push_back(data_of(arrays[k]));
+    for (const Spec& o : outputs_) {
+      PyObject* a = api.PyArray_NewFromDescr_(api.PyArray_Type_, o.dtype.inc_ref().ptr(), static_cast<int>(o.shape.size()), o.shape.data(),
+                                              nullptr, nullptr, 0, nullptr);
+      if (!a) throw py::error_already_set();
+      arrays.push_back(py::reinterpret_steal<py::object>(a));
+      addresses.push_back(data_of(arrays.back()));
+    }
+    py::list results(order_.size());
+    for (size_t k = 0; k < order_.size(); k++)
+      PyList_SET_ITEM(results.ptr(), static_cast<Py_ssize_t>(k), arrays[names_.size() + order_[k]].inc_ref().ptr());
+    {
+      py::gil_scoped_release release;
+      std::lock_guard<std::mutex> lock(program_.program->arena().mutex);
+      program_.program->run(addresses.data(), addresses.data() + used_.size(), 0, launches_);
+    }
+    return std::move(results);
+  }
+
+ private:
+  struct Spec {
+    Spec(const py::object& dims, py::object type) : dtype(std::move(type)) {
+      bytes = py::reinterpret_borrow<py::dtype>(dtype).itemsize();
+      for (const py::handle n : dims) {
+        shape.push_back(n.cast<Py_intptr_t>());
+        bytes *= shape.back();
+      }
+    }
+    bool describes(PyObject* a) const {
+      const auto* p = py::detail::array_proxy(a);
+      constexpr int kPlain = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+      return p->descr == dtype.ptr() && p->nd == static_cast<int>(shape.size()) && (p->flags & kPlain) == kPlain &&
+             std::equal(shape.begin(), shape.end(), p->dimensions);
+    }
+    py::object dtype;
+    std::vector<Py_intptr_t> shape;
+    int64_t bytes;
+  };
+  static void* data_of(const py::object& array) { return py::detail::array_proxy(array.ptr())->data; }
+
+  py::object keep_;
+  PyProgram& program_;
+  std::vector<py::object> names_;
+  std::vector<Spec> inputs_, outputs_;
+  std::vector<size_t> used_, order_;  // the program's inputs among all inputs; what is handed out among the program's outputs
+  size_t launches_;
+};
+
 const KernelTable& find_table(const std::string& isa) {
   for (const KernelTable* t : kernel_tables())
     if (isa.empty() || isa == t->isa) return *t;
@@ -127,6 +221,10 @@ PYBIND11_MODULE(_native, m) {
       .def("pack_at_bind", &Packs::pack_at_bind)
       .def_property_readonly("count", &Packs::count)
       .def_property_readonly("nbytes", &Packs::bytes);
+  py::class_<Direct>(m, "Direct")
+      .def(py::init<py::object, const py::sequence&, const std::vector<size_t>&, const py::sequence&, const std::vector<size_t>&, size_t>(),
+           py::arg("program"), py::arg("inputs"), py::arg("used"), py::arg("outputs"), py::arg("order"), py::arg("launches"))
+      .def("__call__", &Direct::call);
   py::class_<PyProgram>(m, "Program")
       .def(py::init([](py::array_t<int64_t, py::array::c_style> code, const py::list& consts, const std::vector<bool>& mapped,
                        const std::string& isa, std::shared_ptr<Arena> arena, std::shared_ptr<Packs> packs, int threads) {

@@ -21,14 +21,13 @@ from ..graph import Graph, Model
 from ..lowering.tensor import ARENA, HOST, INPUT, OUTPUT, Array, Buffer, Launch, Tensor, row_major
 from ..lowering.tracer import Sequence, Steer, Tracer
 from ..plan.plan import Plan, PlanOptions, make_plan
-from .program import BoundPlan, host_view
+from .caller import owned
+from .program import BoundPlan
 from .resolve import Resolver
 from .templates import Templates
 
 MAX_STEERING_KEYS = 8  # distinct values per shape after which an input stops steering
 CACHE_WORDS = 8 << 20  # encoded words kept over all cached plans (64 MiB)
-
-_ARRAY, _HOST_VALUE, _CONSTANT = range(3)  # where a direct run finds an output
 
 InputSpec = tuple[str, tuple[int, ...], DType]
 
@@ -43,37 +42,7 @@ class Segment:
         self.carried = carried  # (carry name, OUTPUT buffer) handed to later segments
         self.children: dict[bytes, Segment] = {}
         self.in_names = [b.name for b in bound.inputs]
-        self.in_index: list[int] = []  # positions of in_names among the model's inputs, see direct()
-        self.out_sources: list[tuple[int, Any]] = []
         self.out_specs = [(b.home[0] if b.home else (b.size,), b.dtype) for b in bound.outputs]
-
-    def direct(self, inputs: tuple[str, ...], outputs: list[str]) -> bool:
-        """Can a run go straight from the model's input arrays to its results? Prepares `in_index` and `out_sources`."""
-        if self.results is None or self.read is not None or any(n not in inputs for n in self.in_names):
-            return False
-        at = {b: k for k, b in enumerate(self.bound.outputs)}
-        sources: list[tuple[int, Any]] = []
-        for n in outputs:
-            v = self.results[n]
-            if isinstance(v, Tensor) and v.buffer in at:
-                sources.append((_ARRAY, at[v.buffer]))
-            elif isinstance(v, Tensor) and v.buffer.kind == HOST and not v.known:
-                sources.append((_HOST_VALUE, v))
-            elif isinstance(v, Tensor) and v.known:
-                sources.append((_CONSTANT, v.value))
-            else:
-                return False
-        self.in_index = [inputs.index(n) for n in self.in_names]
-        self.out_sources = sources
-        return len({k for s, k in sources if s == _ARRAY}) == sum(1 for s, _ in sources if s == _ARRAY)
-
-    def run_direct(self, arrays: list[Any]) -> list[Any]:
-        """All outputs for the model's input arrays, which have exactly the planned shapes, dtypes and a contiguous layout."""
-        outs = [np.empty(shape, dtype) for shape, dtype in self.out_specs]
-        ins = tuple([arrays[i] for i in self.in_index])
-        host: dict[int, Any] = {}
-        self.bound.run(ins, tuple(outs), host)
-        return [outs[v] if s == _ARRAY else _owned(host[v.buffer.id], v) if s == _HOST_VALUE else v.copy() for s, v in self.out_sources]
 
 
 class Entry:
@@ -420,17 +389,12 @@ class _Run:
             if v.known:
                 return np.array(v.value, dtype=v.dtype)
             if v.buffer.kind == HOST:
-                return _owned(self.host[v.buffer.id], v)
+                return owned(self.host[v.buffer.id], v)
             if v.buffer.kind == INPUT:
-                return _owned(self.values[v.buffer.name], v)
+                return owned(self.values[v.buffer.name], v)
             return by_buffer[v.buffer]
 
         return {name: value(v) for name, v in segment.results.items()}
-
-
-def _owned(value: Any, t: Tensor) -> Any:
-    """An output that is a host value: strings are copied, for they may be a view or the caller's own array."""
-    return np.array(host_view(value, t)) if isinstance(value, np.ndarray) else value
 
 
 def _segments(first: Segment | None) -> list[Segment]:

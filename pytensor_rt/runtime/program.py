@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,10 @@ def host_view(value: Any, t: Tensor) -> Any:
         return np.empty(t.shape, object)
     flat = np.ascontiguousarray(value).reshape(-1)[t.offset :]
     return np.lib.stride_tricks.as_strided(flat, t.shape, tuple(flat.itemsize * s for s in t.strides))
+
+
+Arrays = Sequence[Any]
+Step = Callable[[Arrays, Arrays, dict[int, Any]], None]
 
 
 class Encoded:
@@ -117,6 +122,8 @@ class BoundPlan:
         self.n_native = len(self.native)
         self._views: dict[Tensor, Any] = {}
         self._views_at = -1
+        self._compiled: list[Step] = []
+        self._compiled_at = -1
 
     @property
     def plan(self) -> Plan:
@@ -125,7 +132,7 @@ class BoundPlan:
             self._plan, self._instance = self._instance.plan(self._plan), None
         return self._plan
 
-    def run(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any] | None = None) -> None:
+    def run(self, inputs: Arrays, outputs: Arrays, host: dict[int, Any] | None = None) -> None:
         """Run with the arrays of the INPUT and OUTPUT buffers, in order. `host` holds the values of host buffers by buffer id.
 
         Raises ExecutionError naming the node when a kernel finds bad data.
@@ -136,13 +143,34 @@ class BoundPlan:
                     self.program.run(inputs, outputs, 0, self.n_native)
                 return
             values = {} if host is None else host
-            for step in self.steps:
-                if isinstance(step, HostCall):
-                    self._call(step, inputs, outputs, values)
-                else:
-                    self.program.run(inputs, outputs, *step)
+            for step in self.compiled():
+                step(inputs, outputs, values)
         except self.memory.native.LaunchError as e:
             raise self.failure(e) from None
+
+    def compiled(self) -> list[Step]:
+        """The steps as functions of (inputs, outputs, host values). Those that read the arena hold views of it: ask again before every run."""
+        address = address_of_arena(self.memory)
+        if self._compiled_at != address:
+            self._compiled = [self._call_step(s) if isinstance(s, HostCall) else self._native_step(*s) for s in self.steps]
+            self._compiled_at = address
+        return self._compiled
+
+    def _native_step(self, begin: int, end: int) -> Step:
+        run = self.program.run
+        return lambda inputs, outputs, host: run(inputs, outputs, begin, end)
+
+    def _call_step(self, call: HostCall) -> Step:
+        (out,) = call.outs if len(call.outs) == 1 else (None,)
+        if out is None or not _whole_host(out) or any(t is not None and t.buffer.kind not in (ARENA, CONST) for t in call.ins):
+            return lambda inputs, outputs, host: self._call(call, inputs, outputs, host)
+        values = [None if t is None else self.read(t, (), (), {}) for t in call.ins]
+        fn, key = call.fn, out.buffer.id
+
+        def step(inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
+            (host[key],) = fn(*values)
+
+        return step
 
     def failure(self, e: Any) -> ExecutionError:
         """The typed error for a native LaunchError: it names the ONNX nodes and operands."""
@@ -156,13 +184,13 @@ class BoundPlan:
         except self.memory.native.LaunchError as e:
             raise self.failure(e) from None
 
-    def _call(self, call: HostCall, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any]) -> None:
+    def _call(self, call: HostCall, inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
         values = call.fn(*[None if t is None else self.read(t, inputs, outputs, host) for t in call.ins])
         for t, v in zip(call.outs, values):
             if t is None:
                 continue
             if t.buffer.kind == HOST:
-                if t.size == t.buffer.size and t.offset == 0 and t.contiguous:
+                if _whole_host(t):
                     host[t.buffer.id] = v
                     continue
                 whole = host.setdefault(t.buffer.id, np.empty(t.buffer.size, object))  # written part by part, as by Concat
@@ -170,7 +198,7 @@ class BoundPlan:
             elif t.size:
                 self.read(t, inputs, outputs, host)[...] = v
 
-    def read(self, t: Tensor, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any]) -> Any:
+    def read(self, t: Tensor, inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> Any:
         """The NumPy view (or host value) of a tensor in this plan's memory."""
         b = t.buffer
         if b.kind == CONST:
@@ -205,6 +233,10 @@ class BoundPlan:
         if t.buffer.kind == ARENA:
             self._views[t] = view
         return view
+
+
+def _whole_host(t: Tensor) -> bool:
+    return t.buffer.kind == HOST and t.size == t.buffer.size and t.offset == 0 and t.contiguous
 
 
 def address_of_arena(memory: Any) -> int:

@@ -10,7 +10,7 @@ from ..errors import ExecutionError
 from ..kernels import ref
 from ..lowering.tensor import ARENA, Buffer, Launch, Tensor
 from ..plan.plan import Plan
-from .program import BoundPlan, describe_nodes
+from .program import Arrays, BoundPlan, describe_nodes
 
 
 class ReferenceMemory:
@@ -46,7 +46,7 @@ class ReferenceBound(BoundPlan):
         self.simple = False
         self.arena = np.empty(plan.arena_bytes, np.uint8)
 
-    def run(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any] | None = None) -> None:
+    def run(self, inputs: Arrays, outputs: Arrays, host: dict[int, Any] | None = None) -> None:
         self.arena.fill(0xFF)
         values = {} if host is None else host
         for launch in self.plan.launches:
@@ -58,7 +58,7 @@ class ReferenceBound(BoundPlan):
                 except IndexError as e:
                     raise ExecutionError(f"{describe_nodes(launch)}: {e}") from None
 
-    def _launch(self, launch: Launch, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+    def _launch(self, launch: Launch, inputs: Arrays, outputs: Arrays) -> None:
         view: Any = lambda t: None if t is None else self.read(t, inputs, outputs, {})
         ins = [np.empty(t.shape, t.dtype) if k == 0 and launch.prologue and t is not None else view(t) for k, t in enumerate(launch.ins)]
         results = ref.execute(
@@ -69,7 +69,7 @@ class ReferenceBound(BoundPlan):
             if o is not None:
                 self.read(o, inputs, outputs, {})[...] = np.asarray(v)
 
-    def read(self, t: Tensor, inputs: tuple[Any, ...], outputs: tuple[Any, ...], host: dict[int, Any]) -> Any:
+    def read(self, t: Tensor, inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> Any:
         if t.buffer.kind != ARENA:
             return super().read(t, inputs, outputs, host)
         k = t.dtype.itemsize

@@ -167,9 +167,9 @@ class Templates:
         if any(not isinstance(v, Tensor) or (v.known and any(is_symbolic(n) for n in v.shape)) for v in results.values()):
             return None
         values_at = [name for name, v in results.items() if _holds_symbols(v)]
-        plan = make_plan(t.launches, results, engine.options, check=False)
-        if any(launch.kernel == "host" for launch in plan.launches):
+        if any(launch.kernel == "host" for launch in t.launches):
             return None
+        plan = make_plan(t.launches, results, engine.options, check=False)
         inputs = engine.input_buffers(plan, results)
         encoded = Encoded(plan, inputs, outputs)
         if any(c.dtype == object for c in encoded.consts):
