@@ -32,18 +32,22 @@ class Attention final : public Kernel {
  public:
   explicit Attention(LaunchDesc d) : Kernel(std::move(d)), epilogue_(desc) {
     Params p = desc.params();
-    scale_ = static_cast<S>(p.f());
+    const double scale = p.f();
     causal_ = p.i() != 0;
     causal_offset_ = p.i();
-    softcap_ = static_cast<S>(p.f());
+    rule_ = ScoreRule<S>(scale, p.f(), mask_present());
     check();
+    mask_direct_ = mask_present() && desc.ins[kMask].dtype == (sizeof(S) == 4 ? DType::f32 : DType::f64) && desc.ins[kMask].strides[3] == 1;
+    masked_ = p.i() != 0 && T_ > 0 ? static_cast<S>(__builtin_nan("")) : S(0);
     group_ = H_ / G_;
     chunks_ = RowSplit(group_ * Sq_, B_ * G_ >= 8 ? 512 : 128);
     most_ = chunks_.small + (chunks_.extra > 0);
     wide_ = round_up(E_, L);
     const Rows k = rows(kK, 0, 0), v = rows(kV, 0, 0);
-    stream_ = group_ * Sq_ <= kStreamRows && k.direct<S>() && v.direct<S>();
-    values_in_place_ = v.direct<S>() && E_ % L == 0 && (v.row == E_ || v.row == -E_);  // wider pitches share too few sets of L1
+    stream_ = group_ * Sq_ <= kStreamRows && k.template plain<S>() && v.template plain<S>();
+    const Rows q = rows(kQ, 0, 0);
+    queries_in_place_ = q.template plain<S>() && q.row * static_cast<int64_t>(sizeof(S)) % 4096 != 0;  // such a pitch thrashes L1
+    values_in_place_ = v.template plain<S>() && E_ % L == 0 && (v.row == E_ || v.row == -E_);  // wider pitches share too few sets of L1
     const int64_t budget = kBlockElements / (D_ + E_ > 0 ? D_ + E_ : 1), least = 2 * L;
     const int64_t limit = stream_ ? kStreamKeys : budget < least ? least : budget > 1024 ? 1024 : budget;
     const int64_t blocks = (T_ + limit - 1) / limit;
@@ -74,6 +78,7 @@ class Attention final : public Kernel {
   };
   struct Work {  // one task: its place in the problem and its scratch
     int64_t b = 0, g = 0, first = 0, count = 0, keys = 0;
+    bool single = false;  // one block holds all visible keys: tiles are finished at once, in the same rows of `out`
     S *q, *scores, *kt, *vp, *temp, *mask, *out, *top, *sum;
     char *result, *vm;
     Place* place;
@@ -132,7 +137,7 @@ class Attention final : public Kernel {
     const int64_t deep = round_up(D_, L);
     const int64_t rows = stream_ ? 1 : kTile;
     place(checked_mul(rows, deep + L), s);                                        // q
-    place(checked_mul(rows, block_keys_ + L), s);                                 // scores
+    place(checked_mul(stream_ ? kStreamRows : kTile, block_keys_ + L), s);        // scores
     place(stream_ ? 0 : checked_mul(block_keys_, D_), s);                         // kt
     place(stream_ || values_in_place_ ? 0 : checked_mul(block_keys_, wide_), s);  // vp
     place((deep > wide_ ? deep : wide_) * L, s);                                  // temp
@@ -162,20 +167,43 @@ class Attention final : public Kernel {
     const Operand& q = desc.ins[kQ];
     const Rows r = rows(kQ, w.b, head(w, row));
     const int64_t at = query(w, row) * r.row;
-    const S* direct = r.template direct<S>();
-    if (direct && D_ % L == 0) {
-      for (int64_t d = 0; d < D_; d += L) store(to + d, load(direct + at + d) * scale_);
-      return;
-    }
     load_row(to, q.dtype, q.data, r.offset + at, r.col, D_);
-    for (int64_t d = 0; d < D_; d++) to[d] *= scale_;
+  }
+
+  void softmax(Work& w, int64_t first, int64_t m, int64_t k0, int64_t count, int64_t end, S* factor) const {
+    const int64_t pitch = block_keys_ + L;
+    auto visible = [&](int64_t i) {
+      const int64_t n = limit(w, first + i) - k0;
+      return n < 0 ? 0 : n < count ? n : count;
+    };
+    for (int64_t i = 0; i < m; i += L) {
+      const int n = static_cast<int>(m - i < L ? m - i : L);
+      S *x = w.scores + i * pitch, *top = w.top + first + i, *sum = w.sum + first + i;
+      auto seen = [&](int64_t r) { return visible(i + r); };
+      const ScoreRule<S> rule = rule_;
+      if (rule.plain) {
+        softmax_rows<true>(x, pitch, n, seen, end, rule, [](int64_t) { return static_cast<const S*>(nullptr); }, top, sum, factor + i);
+      } else if (mask_direct_ && head(w, first + i) == head(w, first + i + n - 1)) {
+        const S* base = desc.ins[kMask].template as<const S>() + mask_at(w, first + i, k0);
+        const int64_t step = desc.ins[kMask].strides[2];
+        softmax_rows<false>(x, pitch, n, seen, end, rule, [&](int64_t r) { return base + r * step; }, top, sum, factor + i);
+      } else {
+        auto mask = [&](int64_t r) { return seen(r) > 0 ? mask_row(w, first + i + r, k0, count) : nullptr; };
+        softmax_rows<false>(x, pitch, n, seen, end, rule, mask, top, sum, factor + i);
+      }
+    }
+  }
+
+  int64_t mask_at(const Work& w, int64_t row, int64_t k0) const {
+    const Operand& m = desc.ins[kMask];
+    return w.b * m.strides[0] + head(w, row) * m.strides[1] + query(w, row) * m.strides[2] + k0 * m.strides[3];
   }
 
   const S* mask_row(Work& w, int64_t row, int64_t k0, int64_t count) const {
     if (!mask_present()) return nullptr;
     const Operand& m = desc.ins[kMask];
-    const int64_t at = w.b * m.strides[0] + head(w, row) * m.strides[1] + query(w, row) * m.strides[2] + k0 * m.strides[3];
-    if (m.dtype == (sizeof(S) == 4 ? DType::f32 : DType::f64) && m.strides[3] == 1) return m.as<const S>() + at;
+    const int64_t at = mask_at(w, row, k0);
+    if (mask_direct_) return m.as<const S>() + at;
     if (w.mask_filled && w.mask_at == at && w.mask_block == k0) return w.mask;
     w.mask_filled = true;
     w.mask_at = at;
@@ -208,48 +236,72 @@ class Attention final : public Kernel {
       const int64_t n = limit(w, i);
       most = n > most ? n : most;
     }
-    if (causal_ || stream_ || most == 0) std::memset(w.out, 0, static_cast<size_t>(w.count * wide_) * sizeof(S));
+    w.single = !stream_ && most > 0 && most <= block_keys_;
+    if ((causal_ && !w.single) || stream_ || most == 0) std::memset(w.out, 0, static_cast<size_t>(w.count * wide_) * sizeof(S));
     for (int64_t k0 = 0; k0 < most; k0 += block_keys_) {
       const int64_t n = most - k0 < block_keys_ ? most - k0 : block_keys_;
       if (stream_) stream_block(w, k0, n);
       else tile_block(w, k0, n);
     }
-    finish(w);
+    if (!w.single) finish(w, 0, w.count, w.out);
   }
 
   void stream_block(Work& w, int64_t k0, int64_t count) const {
     const Rows k = rows(kK, w.b, w.g), v = rows(kV, w.b, w.g);
+    const int64_t pitch = block_keys_ + L, end = round_up(count, L);
+    S factor[kStreamRows];
     for (int64_t i = 0; i < w.count; i++) {
-      int64_t n = limit(w, i) - k0;
-      if (n <= 0) continue;
-      n = n < count ? n : count;
       load_query(w, i, w.q);
-      stream_scores(w.q, k.direct<S>() + k0 * k.row, k.row, n, D_, w.scores);
-      const S factor = softmax_row(w.scores, n, round_up(n, L), softcap_, mask_row(w, i, k0, count), w.top[i], w.sum[i]);
-      stream_values(w.scores, v.direct<S>() + k0 * v.row, v.row, n, E_, factor, w.out + i * wide_);
+      stream_scores(w.q, k.direct<S>() + k0 * k.row, k.row, count, D_, w.scores + i * pitch);
+    }
+    softmax(w, 0, w.count, k0, count, end, factor);
+    for (int64_t i = 0; i < w.count; i++) {
+      const int64_t n = limit(w, i) - k0;
+      if (n <= 0) continue;
+      stream_values(w.scores + i * pitch, v.direct<S>() + k0 * v.row, v.row, n < count ? n : count, E_, factor[i], w.out + i * wide_);
     }
   }
 
   void tile_block(Work& w, int64_t k0, int64_t count) const {
     const Rows k = rows(kK, w.b, w.g), v = rows(kV, w.b, w.g);
     pack_keys(k, k0, count, D_, w.kt, w.temp);
+    const bool ahead = w.single && w.g + 1 < G_ && w.first + w.count == group_ * Sq_;  // the next task's operands, while this one computes
+    const Rows next[3] = {rows(kK, w.b, w.g + ahead), rows(kV, w.b, w.g + ahead), rows(kQ, w.b, (w.g + ahead) * group_)};
     if (!values_in_place_) pack_values(v, k0, count, E_, w.vp, w.temp);
     const int64_t q_pitch = round_up(D_, L) + L, s_pitch = block_keys_ + L, key_vecs = (count + L - 1) / L, out_vecs = wide_ / L;
     const RowSplit tiles(w.count, kTile);
     for (int64_t tile = 0; tile < tiles.blocks; tile++) {
       const int64_t r0 = tiles.start(tile), m = tiles.rows(tile);
+      if (ahead) {
+        prefetch_rows<S>(next[0], tile * count / tiles.blocks, (tile + 1) * count / tiles.blocks, D_);
+        prefetch_rows<S>(next[1], tile * count / tiles.blocks, (tile + 1) * count / tiles.blocks, E_);
+        if (group_ == 1) prefetch_rows<S>(next[2], r0, r0 + m, D_);
+      }
       int64_t seen = 0;
       for (int64_t i = 0; i < m; i++) {
         const int64_t n = limit(w, r0 + i) - k0;
         seen = n > seen ? n : seen;
       }
       seen = seen < count ? seen : count;
-      if (seen == 0) continue;
-      for (int64_t i = 0; i < m; i++) load_query(w, r0 + i, w.q + i * q_pitch);
+      S* out = w.single ? w.out : w.out + r0 * wide_;
+      if (seen == 0) {
+        if (w.single) {
+          std::memset(out, 0, static_cast<size_t>(m * wide_) * sizeof(S));
+          finish(w, r0, m, out);
+        }
+        continue;
+      }
       TileArgs<S> g;
       g.cj = L;
-      g.A = w.q;
-      g.lda = q_pitch;
+      if (queries_in_place_ && head(w, r0) == head(w, r0 + m - 1)) {
+        const Rows q = rows(kQ, w.b, head(w, r0));
+        g.A = q.direct<S>() + query(w, r0) * q.row;
+        g.lda = q.row;
+      } else {
+        for (int64_t i = 0; i < m; i++) load_query(w, r0 + i, w.q + i * q_pitch);
+        g.A = w.q;
+        g.lda = q_pitch;
+      }
       g.K = D_;
       g.ldc = s_pitch;
       for (int64_t p = 0; p * L < seen; p += 2) {
@@ -260,14 +312,14 @@ class Attention final : public Kernel {
         pick_tile<S>(static_cast<int>(m), nv)(g);
       }
       const int64_t end = round_up(seen, L);
-      for (int64_t i = 0; i < m; i++) {
-        int64_t n = limit(w, r0 + i) - k0;
-        n = n < 0 ? 0 : n < seen ? n : seen;
-        const S* mask = n > 0 ? mask_row(w, r0 + i, k0, count) : nullptr;
-        const S factor = softmax_row(w.scores + i * s_pitch, n, end, softcap_, mask, w.top[r0 + i], w.sum[r0 + i]);
-        if (k0 > 0 && factor != 1)
-          for (int64_t j = 0; j < wide_; j += L) store(w.out + (r0 + i) * wide_ + j, load(w.out + (r0 + i) * wide_ + j) * factor);
-      }
+      S factor[kTile];
+      softmax(w, r0, m, k0, count, end, factor);
+      if (k0 > 0)
+        for (int64_t i = 0; i < m; i++) {
+          S* o = out + i * wide_;
+          if (factor[i] != 1)
+            for (int64_t j = 0; j < wide_; j += L) store(o + j, load(o + j) * factor[i]);
+        }
       g.A = w.scores;
       g.lda = s_pitch;
       g.K = seen;
@@ -276,40 +328,43 @@ class Attention final : public Kernel {
         const int nv = p + 1 < out_vecs ? 2 : 1;
         g.B = values_in_place_ ? v.direct<S>() + k0 * v.row + p * L : w.vp + p * L * count;
         g.ldb = values_in_place_ ? v.row : nv * L;
-        g.C = w.out + r0 * wide_ + p * L;
+        g.C = out + p * L;
         g.S = k0 > 0 ? g.C : nullptr;
         g.n = nv * L;
         pick_tile<S>(static_cast<int>(m), nv)(g);
       }
+      if (w.single) finish(w, r0, m, out);
     }
   }
 
-  void finish(Work& w) const {
+  // Rows [first, first + count), their sums of weighted values in `out`.
+  void finish(Work& w, int64_t first, int64_t count, S* out) const {
     const Operand& y = desc.outs[0];
     const bool in_place = epilogue_.empty() && y.dtype == (sizeof(S) == 4 ? DType::f32 : DType::f64) && y.strides[3] == 1 && E_ % L == 0;
-    for (int64_t i = 0; i < w.count; i++) {
-      S* o = w.out + i * wide_;
-      const int64_t at = w.b * y.strides[0] + head(w, i) * y.strides[1] + query(w, i) * y.strides[2];
+    for (int64_t i = 0; i < count; i++) {
+      S* o = out + i * wide_;
+      const int64_t row = first + i, at = w.b * y.strides[0] + head(w, row) * y.strides[1] + query(w, row) * y.strides[2];
       S* to = in_place ? y.template as<S>() + at : o;
-      const S inverse = w.sum[i] == 0 ? S(0) : S(1) / w.sum[i];
+      const S inverse = w.sum[row] == 0 ? masked_ : S(1) / w.sum[row];
       for (int64_t j = 0; j < wide_; j += L) store(to + j, load(o + j) * inverse);
       if (epilogue_.empty() && !in_place) store_row(o, y.dtype, y.data, at, y.strides[3], E_);
     }
     if (epilogue_.empty()) return;
-    for (int64_t i = 0; i < w.count;) {  // boxes of at most kTile queries of one head
-      int64_t n = Sq_ - query(w, i);
-      n = n < w.count - i ? n : w.count - i;
+    for (int64_t i = 0; i < count;) {  // boxes of at most kTile queries of one head
+      int64_t n = Sq_ - query(w, first + i);
+      n = n < count - i ? n : count - i;
       n = n < kTile ? n : kTile;
-      for (int64_t r = 0; r < n; r++) store_row(w.out + (i + r) * wide_, acc_, w.result, r * E_, 1, E_);
-      const int64_t index[4] = {w.b, head(w, i), query(w, i), 0};
+      for (int64_t r = 0; r < n; r++) store_row(out + (i + r) * wide_, acc_, w.result, r * E_, 1, E_);
+      const int64_t index[4] = {w.b, head(w, first + i), query(w, first + i), 0};
       epilogue_.apply(desc, index, 2, n, 3, E_, Block{w.result, E_, 1}, w.vm);
       i += n;
     }
   }
 
   Epilogue epilogue_;
-  S scale_ = 1, softcap_ = 0;
-  bool causal_ = false, stream_ = false, values_in_place_ = false;
+  ScoreRule<S> rule_;
+  S masked_ = 0;  // times zero: the result of a row without visible keys
+  bool causal_ = false, stream_ = false, queries_in_place_ = false, mask_direct_ = false, values_in_place_ = false;
   DType acc_ = DType::none;
   int64_t causal_offset_ = 0;
   int64_t B_ = 0, H_ = 0, Sq_ = 0, D_ = 0, G_ = 0, T_ = 0, E_ = 0;

@@ -10,10 +10,10 @@ namespace {
 template <class S>
 using Vec = typename Lanes<S>::V;
 
-PTRT_INLINE vf exp_of(vf x) { return vexp(x); }
+PTRT_INLINE vf exp2_of(vf x) { return vexp2(x); }
 PTRT_INLINE vf tanh_of(vf x) { return vtanh(x); }
-PTRT_INLINE vd exp_of(vd x) {
-  for (int i = 0; i < WD; i++) x[i] = __builtin_exp(x[i]);
+PTRT_INLINE vd exp2_of(vd x) {
+  for (int i = 0; i < WD; i++) x[i] = __builtin_exp2(x[i]);
   return x;
 }
 PTRT_INLINE vd tanh_of(vd x) {
@@ -23,21 +23,6 @@ PTRT_INLINE vd tanh_of(vd x) {
 PTRT_INLINE vf larger(vf a, vf b) { return vmax(a, b); }  // the second if either is NaN
 PTRT_INLINE vd larger(vd a, vd b) { return a > b ? a : b; }
 
-// Swaps neighbouring runs of D lanes.
-template <int D, class V, int... I>
-PTRT_INLINE V swap_lanes(V x, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(x, x, (I ^ D)...);
-}
-template <class S, int D = Lanes<S>::n / 2>
-PTRT_INLINE S fold_max(Vec<S> x) {
-  if constexpr (D == 0) return x[0];
-  else return fold_max<S, D / 2>(larger(x, swap_lanes<D>(x, std::make_integer_sequence<int, Lanes<S>::n>())));
-}
-template <class S, int D = Lanes<S>::n / 2>
-PTRT_INLINE S fold_sum(Vec<S> x) {  // a tree over the lanes
-  if constexpr (D == 0) return x[0];
-  else return fold_sum<S, D / 2>(x + swap_lanes<D>(x, std::make_integer_sequence<int, Lanes<S>::n>()));
-}
 template <class S>
 PTRT_INLINE Vec<S> lane_numbers() {
   Vec<S> v;
@@ -80,11 +65,22 @@ struct Rows {
   DType type;
   int64_t offset, row, col;  // of the first element; strides
   template <class S>
-  const S* direct() const {  // rows of unit stride in S's own type, or null
-    const bool same = type == (sizeof(S) == 4 ? DType::f32 : DType::f64);
-    return same && col == 1 ? static_cast<const S*>(data) + offset : nullptr;
+  bool plain() const {  // rows of unit stride in S's own type? (`data` may not be known yet)
+    return type == (sizeof(S) == 4 ? DType::f32 : DType::f64) && col == 1;
+  }
+  template <class S>
+  const S* direct() const {  // such rows, or null
+    return plain<S>() ? static_cast<const S*>(data) + offset : nullptr;
   }
 };
+
+// Rows [first, last) into the L2.
+template <class S>
+PTRT_INLINE void prefetch_rows(const Rows& r, int64_t first, int64_t last, int64_t width) {
+  const S* p = r.direct<S>();
+  for (int64_t t = first; p && t < last; t++)
+    for (int64_t j = 0; j < width; j += 64 / static_cast<int64_t>(sizeof(S))) __builtin_prefetch(p + t * r.row + j, 0, 2);
+}
 
 // Keys [first, first + count) transposed into panels of two vectors of keys (the last may have one): [depth][keys of the panel], zero
 // beyond `count`. temp: lanes * round_up(depth, lanes) elements.
@@ -131,18 +127,49 @@ void pack_values(const Rows& v, int64_t first, int64_t count, int64_t width, S* 
   }
 }
 
-// Scores as the softmax sees them: capped, masked; -inf from `visible` on. Returns their maximum (NaN counts as nothing).
+// Combines the lanes of each of n vectors: lane i of r[0] becomes f over the lanes of r[i], a tree that is the same for every i.
+template <class S, int D, class F>
+PTRT_INLINE void fold_stage(Vec<S>* r, F f) {
+  constexpr int n = Lanes<S>::n;
+  if constexpr (D < n) {
+    PTRT_UNROLL for (int i = 0; i < n; i += 2 * D) {
+      exchange<D>(r[i], r[i + D], std::make_integer_sequence<int, n>());
+      r[i] = f(r[i], r[i + D]);
+    }
+    fold_stage<S, 2 * D>(r, f);
+  }
+}
+
+// How raw products q . k become exponents of two. `plain`: exponent = product * rate. Otherwise a first pass stores capped and masked
+// scores.
+template <class S>
+struct ScoreRule {
+  S scale = 1, softcap = 0, rate = 1;
+  bool plain = true;
+  ScoreRule() = default;
+  ScoreRule(double scale_, double softcap_, bool masked) : scale(static_cast<S>(scale_)), softcap(static_cast<S>(softcap_)) {
+    const double log2_e = 1.44269504088896340736;
+    plain = scale > 0 && !(softcap > 0) && !masked;  // the largest product is the largest score
+    rate = static_cast<S>(plain ? scale_ * log2_e : log2_e);
+  }
+};
+
+// One row as the softmax sees it: -inf from `visible` to the end of its vector. Returns the largest elements (NaN counts as nothing).
 template <bool kPlain, class S>
-PTRT_INLINE S prepare_scores(S* x, int64_t visible, S softcap, const S* mask) {
+PTRT_INLINE Vec<S> prepare_scores(S* x, int64_t visible, const ScoreRule<S> rule, const S* mask) {
   constexpr int L = Lanes<S>::n;
   using V = Vec<S>;
   const V none = V{} - static_cast<S>(__builtin_inf());
+  auto score = [&](V s) {
+    s *= rule.scale;
+    return rule.softcap > 0 ? tanh_of(s / rule.softcap) * rule.softcap : s;
+  };
   V top = none;
   int64_t j = 0;
   for (; j + L <= visible; j += L) {
     V s = load(x + j);
     if (!kPlain) {
-      if (softcap > 0) s = tanh_of(s / softcap) * softcap;
+      s = score(s);
       if (mask) s += load(mask + j);
       store(x + j, s);
     }
@@ -151,79 +178,96 @@ PTRT_INLINE S prepare_scores(S* x, int64_t visible, S softcap, const S* mask) {
   if (j < visible) {
     V s = load(x + j);
     if (!kPlain) {
-      if (softcap > 0) s = tanh_of(s / softcap) * softcap;
-      if (mask)
-        for (int64_t i = j; i < visible; i++) s[i - j] += mask[i];
+      s = score(s);
+      if (mask) s += load_n(mask + j, static_cast<int>(visible - j));
     }
     s = lane_numbers<S>() < V{} + static_cast<S>(visible - j) ? s : none;
     store(x + j, s);
     top = larger(s, top);
   }
-  return fold_max<S>(top);
+  return top;
 }
 
-// Turns `visible` scores of a row into exp(score - max) and zeroes the rest up to `end` (a multiple of the lanes). Updates the running
-// maximum and sum; returns the factor that earlier partial results of the row must be scaled by.
-template <class S>
-S softmax_row(S* x, int64_t visible, int64_t end, S softcap, const S* mask, S& running_max, S& running_sum) {
+// m <= lanes rows of products become 2^(exponent - largest exponent so far), the first visible(i) of them, and zeros up to `end` (a
+// multiple of the lanes). Updates the running largest exponents and sums; factor: what earlier partial results of the rows must be scaled
+// by. mask(i): row i's mask or null, valid until the next call.
+template <bool kPlain, class S, class Visible, class Mask>
+PTRT_INLINE void softmax_rows(S* x, int64_t pitch, int m, Visible visible, int64_t end, const ScoreRule<S> rule, Mask mask, S* top, S* sum,
+                              S* factor) {
   constexpr int L = Lanes<S>::n;
   using V = Vec<S>;
-  const S inf = static_cast<S>(__builtin_inf());
-  const S block_max =
-      softcap > 0 || mask ? prepare_scores<false>(x, visible, softcap, mask) : prepare_scores<true>(x, visible, softcap, mask);
-  const S new_max = running_max > block_max ? running_max : block_max, shift = new_max == -inf ? S(0) : new_max;
-  V sum = {};
-  int64_t j = 0;
-  for (; j < visible; j += L) {
-    const V e = exp_of(load(x + j) - shift);
-    sum += e;
-    store(x + j, e);
-  }
-  for (; j < end; j += L) store(x + j, V{});
-  S factor = 1;
-  if (running_max != new_max && running_max != -inf)
-    factor = sizeof(S) == 4 ? S(__builtin_expf(static_cast<float>(running_max - shift))) : S(__builtin_exp(running_max - shift));
-  running_sum = running_sum * factor + fold_sum<S>(sum);
-  running_max = new_max;
-  return factor;
-}
-
-// Adds up the lanes of n vectors: lane i of the result is the sum of r[i].
-template <class S, int D>
-PTRT_INLINE void fold_stage(Vec<S>* r) {
-  constexpr int n = Lanes<S>::n;
-  if constexpr (D < n) {
-    PTRT_UNROLL for (int i = 0; i < n; i += 2 * D) {
-      exchange<D>(r[i], r[i + D], std::make_integer_sequence<int, n>());
-      r[i] += r[i + D];
+  const V none = V{} - static_cast<S>(__builtin_inf());
+  V r[L];
+  for (int i = 0; i < L; i++) r[i] = none;
+  for (int i = 0; i < m; i++) r[i] = prepare_scores<kPlain>(x + i * pitch, visible(i), rule, mask(i));
+  fold_stage<S, 1>(r, [](V a, V b) { return larger(a, b); });
+  const V before = load_n(top, m), now = larger(before, r[0] * rule.rate);
+  const V scaled = before == now ? V{} + S(1) : exp2_of(before - now);
+  S shift[L];
+  store(shift, now == none ? V{} : now);
+  for (int i = 0; i < L; i++) r[i] = V{};
+  for (int i = 0; i < m; i++) {
+    S* row = x + i * pitch;
+    const int64_t n = visible(i);
+    V s = {};
+    int64_t j = 0;
+    for (; j < n; j += L) {
+      const V e = exp2_of(load(row + j) * rule.rate - shift[i]);
+      s += e;
+      store(row + j, e);
     }
-    fold_stage<S, 2 * D>(r);
+    for (; j < end; j += L) store(row + j, V{});
+    r[i] = s;
   }
+  fold_stage<S, 1>(r, [](V a, V b) { return a + b; });
+  store_n(sum, load_n(sum, m) * scaled + r[0], m);
+  store_n(top, now, m);
+  store_n(factor, scaled, m);
 }
 
-// scores[t] = q . k[t], reading the keys in place. scores has room for round_up(count, lanes) elements.
-template <class S>
-void stream_scores(const S* q, const S* k, int64_t pitch, int64_t count, int64_t depth, S* scores) {
+// scores[t] = q . k[t], reading the keys in place. scores has room for round_up(count, lanes) elements. kVecs: vectors of a key, 0: any.
+template <int kVecs, class S>
+PTRT_INLINE void stream_scores(const S* q, const S* k, int64_t pitch, int64_t count, int64_t depth, S* scores) {
   constexpr int L = Lanes<S>::n;
-  const int64_t whole = depth / L * L;
+  using V = Vec<S>;
+  const int64_t whole = kVecs ? kVecs * L : depth / L * L;
+  V held[kVecs ? kVecs : 1];
+  for (int d = 0; d < kVecs; d++) held[d] = load(q + d * L);
   for (int64_t t = 0; t < count; t += L) {
     const int64_t n = count - t < L ? count - t : L;
     const S* row = k + t * pitch;
-    Vec<S> acc[L] = {};
+    V acc[L] = {};
     if (n == L) {
-      for (int64_t d = 0; d < whole; d += L) {
-        const Vec<S> a = load(q + d);
-        PTRT_UNROLL for (int i = 0; i < L; i++) acc[i] += a * load(row + i * pitch + d);
+      if constexpr (kVecs > 0) {  // rows in turn, as they lie in memory
+        PTRT_UNROLL for (int i = 0; i < L; i++) {
+          V a = held[0] * load(row + i * pitch);
+          PTRT_UNROLL for (int d = 1; d < kVecs; d++) a += held[d] * load(row + i * pitch + d * L);
+          acc[i] = a;
+        }
+      } else {
+        for (int64_t d = 0; d < whole; d += L) {
+          const V a = load(q + d);
+          PTRT_UNROLL for (int i = 0; i < L; i++) acc[i] += a * load(row + i * pitch + d);
+        }
       }
     } else {
       for (int64_t i = 0; i < n; i++)
         for (int64_t d = 0; d < whole; d += L) acc[i] += load(q + d) * load(row + i * pitch + d);
     }
-    fold_stage<S, 1>(acc);
+    fold_stage<S, 1>(acc, [](V a, V b) { return a + b; });
     for (int64_t d = whole; d < depth; d++)
       for (int64_t i = 0; i < n; i++) acc[0][i] += q[d] * row[i * pitch + d];
     store(scores + t, acc[0]);
   }
+}
+
+template <class S>
+PTRT_NOINLINE void stream_scores(const S* q, const S* k, int64_t pitch, int64_t count, int64_t depth, S* scores) {
+  constexpr int L = Lanes<S>::n;
+  if (depth == 2 * L) stream_scores<2>(q, k, pitch, count, depth, scores);
+  else if (depth == 4 * L) stream_scores<4>(q, k, pitch, count, depth, scores);
+  else if (depth == 8 * L && L == 16) stream_scores<8>(q, k, pitch, count, depth, scores);  // 8 vectors of q and 16 sums need 32 registers
+  else stream_scores<0>(q, k, pitch, count, depth, scores);
 }
 
 // o[e] = o[e] * factor + sum of p[t] * v[t][e]; o has round_up(width, lanes) elements.

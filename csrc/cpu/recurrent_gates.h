@@ -71,9 +71,13 @@ PTRT_NOINLINE Vec<T> activate(const GateActivation<T>& a, Vec<T> x) {
   return x;
 }
 
-// tanh(x) = p / q: a rational minimax approximation (2e-8) of tanh(x) / x in x^2 on [-9, 9], where |tanh| leaves 1 by less than 4e-8.
-// p / q is within 6 ulp of tanh, (q + p) / 2q at x / 2 within 3e-7 of sigmoid. Callers put several gates over one denominator: a division
-// of vectors costs as much as a whole p or q, and q is in [1, 420], so a product of three neither overflows nor loses precision.
+// tanh(x) = p / q within 6 ulp: a rational minimax approximation (2e-8) of tanh(x) / x in x^2 on [-9, 9], where |tanh| leaves 1 by less
+// than 4e-8. q is in [1, 420].
+//
+// sigmoid(x) = 1 / (1 + e) and 1 - sigmoid(x) = e / (1 + e) with e = odds(x) in [2^-40, 2^40], both small ones precise.
+//
+// A division of vectors costs as much as e, or p and q, so gates are put over one denominator, which these bounds keep finite (the
+// cell state below 1e20).
 struct Ratio {
   vf p, q;
 };
@@ -83,25 +87,35 @@ PTRT_INLINE Ratio tanh_ratio(vf x) {
   return {horner(s, 9.999999797e-01f, 1.338104674e-01f, 3.495612292e-03f, 2.060944488e-05f, 1.335509226e-08f) * x,
           horner(s, 1.0f, 4.671436240e-01f, 2.587707639e-02f, 3.285672844e-04f, 7.776750137e-07f)};
 }
+PTRT_INLINE vf odds(vf x) { return vexp2(vmin(splat(40.0f), vmax(splat(-40.0f), x * -1.44269504088896341f))); }
 
 PTRT_INLINE void lstm_plain(int64_t blocks, const float* s, float* h, float* c) {
   for (int64_t b = 0; b < blocks; b++, s += 4 * W, h += W, c += W) {
-    const Ratio i = tanh_ratio(load(s) * 0.5f), f = tanh_ratio(load(s + 2 * W) * 0.5f), g = tanh_ratio(load(s + 3 * W));
-    const vf ig = i.q * g.q;
-    const vf c1 = ((f.q + f.p) * load(c) * ig + (i.q + i.p) * g.p * f.q) * (0.5f / (ig * f.q));
-    const Ratio o = tanh_ratio(load(s + W) * 0.5f), t = tanh_ratio(c1);
+    const vf i = odds(load(s)) + 1.0f, f = odds(load(s + 2 * W)) + 1.0f;
+    const Ratio g = tanh_ratio(load(s + 3 * W));
+    const vf ig = i * g.q, c1 = (load(c) * ig + g.p * f) / (ig * f);
+    const Ratio t = tanh_ratio(c1);
     store(c, c1);
-    store(h, (o.q + o.p) * t.p * (0.5f / (o.q * t.q)));
+    store(h, t.p / ((odds(load(s + W)) + 1.0f) * t.q));
   }
 }
 
 PTRT_INLINE void gru_gates_plain(int64_t blocks, float* zr, const float* h, float* rh) {
   for (int64_t b = 0; b < blocks; b++, zr += 2 * W) {
-    const Ratio z = tanh_ratio(load(zr) * 0.5f), r = tanh_ratio(load(zr + W) * 0.5f);
-    const vf inverse = 0.5f / (z.q * r.q), reset = (r.q + r.p) * z.q * inverse;
-    store(zr, (z.q + z.p) * r.q * inverse);
-    store(zr + W, reset);
-    if (rh) store(rh + b * W, reset * load(h + b * W));
+    const vf r = 1.0f / (odds(load(zr + W)) + 1.0f);
+    store(zr, odds(load(zr)));
+    store(zr + W, r);
+    if (rh) store(rh + b * W, r * load(h + b * W));
+  }
+}
+
+PTRT_INLINE void gru_update_plain(int64_t blocks, const float* zr, const float* sh, const float* xh, float* h) {
+  for (int64_t b = 0; b < blocks; b++, zr += 2 * W) {
+    vf x = load(sh + b * W);
+    if (xh) x = x * load(zr + W) + load(xh + b * W);
+    const Ratio n = tanh_ratio(x);
+    const vf z = load(zr);
+    store(h + b * W, (z * n.p + load(h + b * W) * n.q) / ((z + 1.0f) * n.q));
   }
 }
 
@@ -144,7 +158,8 @@ void lstm_row(const CellConfig<T>& cfg, int64_t blocks, const T* s, const T* p, 
   }
 }
 
-// First half of a GRU step. zr: sums, blocks of [z, r] vectors, replaced by the activated z and r. rh: r * h, or null.
+// First half of a GRU step. zr: sums, blocks of [z, r] vectors, replaced by the activated z and r (plain float: odds
+// of z). rh: r * h, or null.
 template <bool kPlain, class T>
 void gru_gates_row(const CellConfig<T>& cfg, int64_t blocks, T* zr, const T* h, T* rh) {
   constexpr int L = Lanes<T>::n;
@@ -161,6 +176,7 @@ void gru_gates_row(const CellConfig<T>& cfg, int64_t blocks, T* zr, const T* h, 
 template <bool kPlain, class T>
 void gru_update_row(const CellConfig<T>& cfg, int64_t blocks, const T* zr, const T* sh, const T* xh, T* h) {
   constexpr int L = Lanes<T>::n;
+  if constexpr (kPlain && sizeof(T) == 4) return gru_update_plain(blocks, zr, sh, xh, h);
   for (int64_t b = 0; b < blocks; b++, zr += 2 * L) {
     Vec<T> x = load(sh + b * L);
     if (xh) x = x * load(zr + L) + load(xh + b * L);

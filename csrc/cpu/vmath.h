@@ -2,6 +2,7 @@
 // last place of the result, over the whole range, denormals, infinities and NaN included; tests/kernels/test_vmath.py holds them.
 //
 //   vexp 1.7   vexpm1 1.5   vlog 1   vlog1p 1   vtanh 2.5   vsigmoid 2.5   verf 1.5   vsoftplus 2
+//   vexp2 2.5 where the result is normal, x <= 127
 //   vsilu 3.5 ulp of max(|result|, 1e-36)
 //   vgelu_erf, vgelu_tanh: 7 ulp of max(|result|, |x| / 16)
 #pragma once
@@ -54,6 +55,15 @@ PTRT_INLINE vf vexp(vf x) {
   vf r = reduce_ln2(vmin(splat(89.0f), vmax(splat(-104.5f), x)), n, i);
   vf p = horner(r, 1.0f, 1.0f, 5.000000097e-01f, 1.666651718e-01f, 4.166620064e-02f, 8.369088098e-03f, 1.395083534e-03f);
   return scale2(p, n, i);
+}
+
+// 2^x for x <= 127 (exactly 1 at 0; -inf gives 0, NaN stays NaN), in half of vexp's operations.
+PTRT_INLINE vf vexp2(vf x) {
+  const float magic = 12582912.0f;
+  x = vmax(splat(-160.0f), x);
+  const vf z = x + magic, n = z - magic, r = x - n;
+  return scale2(horner(r, 1.0f, 6.931469776e-01f, 2.402224208e-01f, 5.550733747e-02f, 9.671512910e-03f, 1.326472689e-03f), n,
+                (vi)z - (vi)splat(magic));
 }
 
 // e^r - 1 for |r| <= ln 2 / 2.

@@ -153,11 +153,11 @@ _SPECS = (
     ),
     KernelSpec(
         "attention", 13, ("q", "k", "v", "mask?", "k_lengths?"), ("y",),
-        (_float("scale"), _int("causal", 0), _int("causal_offset", 0), _float("softcap", 0.0)), epilogue=True,
+        (_float("scale"), _int("causal", 0), _int("causal_offset", 0), _float("softcap", 0.0), _int("masked_nan", 0)), epilogue=True,
         doc="q [B, H, S, D], k [B, G, T, D], v [B, G, T, E], y [B, H, S, E]; H is a multiple of G (head h reads group h // (H/G)). scores = q.k * "
             "scale; softcap > 0: softcap * tanh(scores / softcap); mask [B, H, S, T] (stride 0 where broadcast; bool: False means -inf, float: "
             "added); causal: key t is visible to query s if t <= s + causal_offset; k_lengths int64 [B]: keys t >= k_lengths[b] are invisible. "
-            "Rows with no visible key give 0. f32, f64, f16, bf16.",
+            "Rows with no visible key give 0 (masked_nan: NaN if T > 0, as a composed softmax). f32, f64, f16, bf16.",
     ),
     KernelSpec(
         "recurrent", 14,

@@ -94,7 +94,7 @@ def fused_attention(
 ) -> Tensor:
     """softmax(q k^T * scale + mask) v, recognised by passes/attention.py: q [..., S, D], k [..., T, D], v [..., T, E], leading axes broadcast.
 
-    A row whose keys are all masked gives 0, also without nan_to_zero (where the composed form would give NaN).
+    A row whose keys are all masked with -inf gives NaN, as the composed form does, or 0 if nan_to_zero.
     """
     lead = broadcast_shapes([q.shape[:-2], k.shape[:-2], v.shape[:-2]])
     s, d, n, width = q.shape[-2], q.shape[-1], k.shape[-2], v.shape[-1]
@@ -110,5 +110,7 @@ def fused_attention(
         mask = four(mask.expand((*mask.shape[:-2], s, n)) if mask.ndim >= 2 else mask.expand((s, n)))
     q4, k4, v4 = four(q), four(k), four(v)
     factor = float(scale) if scale is not None else 1.0 / math.sqrt(int(d))
-    y = t.record("attention", [q4, k4, v4, mask, None], [((*q4.shape[:3], width), q.dtype)], {"scale": factor})[0]
+    y = t.record(
+        "attention", [q4, k4, v4, mask, None], [((*q4.shape[:3], width), q.dtype)], {"scale": factor, "masked_nan": int(not nan_to_zero)}
+    )[0]
     return t.reshape(y, (*lead, s, width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import ml_dtypes
@@ -123,6 +124,53 @@ def test_rows_without_visible_keys_are_zero() -> None:
         check(q, k, v, mask, np.array([t, -3]), causal=1, causal_offset=-2)
     q, k, v = make(rng, 1, 2, 2, 3, 0, 8, 8)
     check(q, k, v)
+
+
+def test_masked_rows_as_a_composed_softmax_has_them() -> None:
+    rng = np.random.default_rng(14)
+    for s, t in [(1, 30), (20, 30), (40, 1100)]:
+        q, k, v = make(rng, 2, 2, 2, s, t, 16, 16)
+        mask = np.zeros((2, 2, s, t), np.float32)
+        mask[0, 1, s // 2] = -INF
+        mask[1, 0, s // 2, t // 3 :] = -INF
+        got = run("attention", [q, k, v, mask], [((2, 2, s, 16), np.float32)], {"scale": 0.25, "masked_nan": 1})[0]
+        want = reference(q, k, v, mask, None, 0.25)
+        want[0, 1, s // 2] = np.nan
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    q, k, v = make(rng, 1, 2, 2, 3, 0, 8, 8)
+    assert not run("attention", [q, k, v], [((1, 2, 3, 8), np.float32)], {"scale": 1.0, "masked_nan": 1})[0].any()
+
+
+def test_few_queries_read_keys_and_values_in_place() -> None:
+    rng = np.random.default_rng(15)
+    for d, e in [(16, 16), (32, 48), (64, 64), (128, 128), (40, 20)]:
+        q, k, v = make(rng, 1, 4, 2, 2, 700, d, e)
+        how: list[str] = []
+        got = run("attention", [q, k, v], [((1, 4, 2, e), np.float32)], {"scale": 0.2}, describe=how)[0]
+        assert how == ["streaming"]
+        np.testing.assert_allclose(got, reference(q, k, v, None, None, 0.2), rtol=1e-5, atol=1e-5)
+
+
+def test_scales_of_any_sign() -> None:
+    rng = np.random.default_rng(16)
+    for s, t in [(2, 70), (20, 1100)]:
+        q, k, v = make(rng, 1, 2, 1, s, t, 16, 16)
+        for scale in (-0.7, 0.0, 40.0):
+            check(q, k, v, scale=scale, tolerance=5e-5)
+
+
+def test_exponential_over_its_whole_range() -> None:
+    """Two keys with scores 0 and x <= 0 (in powers of two): the ratio of their weights is 2^x within the bound of vmath.h and three roundings."""
+    n = 20_000
+    x = np.sort(np.concatenate([np.linspace(-126, 0, n - 3), [-1e30, -300, -1e-30]])).astype(np.float32)
+    k = np.stack([np.zeros(n, np.float32), x], 1).reshape(n, 1, 2, 1)
+    v = np.broadcast_to(np.eye(2, dtype=np.float32), (n, 1, 2, 2))
+    for queries in (1, 6):
+        q = np.ones((n, 1, queries, 1), np.float32)
+        y = run("attention", [q, k, v], [((n, 1, queries, 2), np.float32)], {"scale": math.log(2)})[0].astype(np.float64)
+        want = np.exp2(x.astype(np.float64))[:, None]
+        ratio = y[:, 0, :, 1] / y[:, 0, :, 0]
+        assert (np.abs(ratio - want) <= 4 * np.spacing(np.maximum(want, 2.0**-126).astype(np.float32))).all()
 
 
 def test_nan_and_infinity_stay_in_their_rows() -> None:

@@ -276,6 +276,14 @@ def test_gates_over_the_whole_range() -> None:
     lstm.c0[...] = rng.uniform(-20, 20, h)
     for a, b in zip(run("recurrent", lstm.inputs(), lstm.out_shapes(), lstm.params())[1:], lstm.reference()[1:]):
         assert (np.abs(a - b) <= 6e-7 * np.maximum(1, np.abs(lstm.c0))).all()
+    gru = Case("gru", 1, 1, 1, h, bias=False, initial=True, lbr=1)
+    gru.x[...], gru.r, gru.h0[...] = 1, np.zeros_like(gru.r), rng.uniform(-3, 3, h)
+    gru.h0[:, :, ::2] = 0
+    gru.w[0, :, 0] = rng.permuted(np.tile(sums, (3, 1)), axis=1).ravel()
+    np.testing.assert_allclose(  # saturated gates included: where h0 is 0 the result is as small as 1 - z
+        run("recurrent", gru.inputs(), gru.out_shapes(), gru.params())[1], gru.reference()[1], rtol=3e-6, atol=1e-7
+    )
+    assert (np.abs(gru.reference()[1]) < 1e-4).any()
     for bad, want in ((np.inf, 1.0), (-np.inf, -1.0), (np.nan, np.nan)):
         case.w[0, 7, 0] = bad
         assert np.array_equal(run("recurrent", case.inputs(), case.out_shapes(), case.params())[1][0, 0, 7].round(6), want, equal_nan=True)

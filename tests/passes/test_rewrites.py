@@ -11,8 +11,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
-from onnxruntime import InferenceSession
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
+import pytensor_rt
 from pytensor_rt.errors import ModelError
 from pytensor_rt.graph import Model, export_model, load_model, verify
 from pytensor_rt.passes import optimize
@@ -268,6 +269,28 @@ def test_attention_nan_guard() -> None:
     assert model.graph.nodes[-1].attrs["nan_to_zero"] == 1
     feeds = feeds_of(proto) | {"keep": np.zeros((2, 1, 5, 7), bool)}
     assert not ReferenceEvaluator(export_model(model)).run(None, feeds)[0].any()
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_attention_rows_with_every_key_masked(guarded: bool) -> None:
+    """As onnxruntime has it without any recognition: NaN, or 0 where the model guards against it."""
+    tail = "n = IsNaN (p) w = Where (n, zero, p)" if guarded else "w = Identity (p)"
+    proto = parse(
+        f"kt = Transpose <perm = [0, 1, 3, 2]> (k) s = MatMul (q, kt) m = Mul (s, c) a = Add (m, mask) p = Softmax <axis = -1> (a) {tail}"
+        " y = MatMul (w, v)",
+        "float[2, 3, 5, 8] q, float[2, 3, 7, 8] k, float[2, 3, 7, 8] v, float[2, 1, 5, 7] mask",
+        weights={"c": np.float32(0.5), "zero": np.float32(0)},
+    )
+    feeds = feeds_of(proto)
+    feeds["mask"][1, 0, 2] = -np.inf
+    feeds["mask"][0, 0, 1, 3:] = -np.inf
+    assert "Attention" in {n.op_type for n in optimize(load_model(proto.SerializeToString())).graph.nodes}
+    options = SessionOptions()
+    options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
+    want = InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+    got = pytensor_rt.InferenceSession(proto).run(None, feeds)[0]
+    assert np.isnan(want[1, :, 2]).all() != guarded
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
 def test_attention_of_three_axes_absorbs_a_mixed_transpose() -> None:

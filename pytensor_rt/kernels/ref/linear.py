@@ -99,7 +99,7 @@ def attention(ins: Sequence[Array | None], outs: Sequence[Out | None], params: P
         top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
         weights = np.exp(scores - np.where(np.isneginf(top), 0.0, top))
         total = weights.sum(axis=-1, keepdims=True)
-        weights = weights / np.where(total == 0, 1.0, total)
+        weights = weights / np.where(total == 0, np.nan if params.get("masked_nan", 0) else 1.0, total)
         # An invisible key has weight 0, and must not contribute even where its value is not finite.
         y = np.matmul(weights, np.where(np.isfinite(v), v, 0.0))
         if not np.isfinite(v).all():
