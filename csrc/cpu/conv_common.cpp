@@ -1,4 +1,6 @@
 // Geometry, staging and output handling shared by the convolution kernels.
+#include <type_traits>
+
 #include "cpu/conv.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -56,6 +58,25 @@ struct AsI8 {
   static int32_t get(int8_t v, int32_t zero) { return v - zero; }
 };
 
+#if defined(__AVX512F__)
+// n pixels of three planes, each of consecutive floats, interleaved: what images are stored as, into what the first convolution reads.
+void interleave3(const float* src, int64_t plane, int64_t n, float* dst) {
+  const __m512i ab[3] = {_mm512_setr_epi32(0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5),
+                         _mm512_setr_epi32(21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26),
+                         _mm512_setr_epi32(0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0)};
+  const __m512i c[3] = {_mm512_setr_epi32(0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15),
+                        _mm512_setr_epi32(0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15),
+                        _mm512_setr_epi32(26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31)};
+  int64_t w = 0;
+  for (; w + 16 <= n; w += 16, src += 16, dst += 48) {
+    const __m512 x = _mm512_loadu_ps(src), y = _mm512_loadu_ps(src + plane), z = _mm512_loadu_ps(src + 2 * plane);
+    PTRT_UNROLL for (int k = 0; k < 3; k++)
+        _mm512_storeu_ps(dst + 16 * k, _mm512_permutex2var_ps(_mm512_permutex2var_ps(x, ab[k], y), c[k], z));
+  }
+  for (; w < n; w++, src++, dst += 3) dst[0] = src[0], dst[1] = src[plane], dst[2] = src[2 * plane];
+}
+#endif
+
 // One row of a box: `n` pixels, source element (w, c) at src[w * sw + c * sc].
 template <class Conv, class To>
 void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n, const ConvBox& b, int32_t zero, To* dst) {
@@ -75,6 +96,10 @@ void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n
       for (int64_t c = 0; c < b.cn; c++) dst[w * b.pixel + c] = static_cast<To>(Conv::get(src[w * sw + c], zero));
     return;
   }
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Conv, AsF32>)
+    if (packed && sw == 1 && b.cn == 3 && b.pixel == 3) return interleave3(src, sc, n, dst);
+#endif
   constexpr int64_t kChunk = 16;  // transposing: short runs of pixels, so that the destination lines stay in cache
   for (int64_t w0 = 0; w0 < n; w0 += kChunk) {
     const int64_t w1 = w0 + kChunk < n ? w0 + kChunk : n;

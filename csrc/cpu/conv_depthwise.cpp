@@ -30,29 +30,34 @@ struct Tile {
 #define PTRT_KEEP(v) asm volatile("" : "+w"(v))
 #endif
 
-// KW > 0: the whole window row of that width, undilated, at stride S: a segment of the input row is held in registers and reused along it.
-// KW = 0: any window.
+// One window row of NW pixels: the row's weights stay in registers, every input vector is loaded once and goes to all pixels that see it.
+// BORDER: columns outside [first, end) do not exist.
+template <int NW, int KW, int S, bool TAIL, bool BORDER>
+PTRT_INLINE void window_row(const Tile& t, const float* p, const float* w, int n, vf* acc) {
+  vf wv[KW];
+  PTRT_UNROLL for (int k = 0; k < KW; k++) wv[k] = load(w + k * W);
+  PTRT_UNROLL for (int j = 0; j < (NW - 1) * S + KW; j++, p += t.col) {
+    if (BORDER && (j < t.first || j >= t.end)) continue;
+    vf x = TAIL ? load_n(p, n) : load(p);
+    PTRT_KEEP(x);
+    PTRT_UNROLL for (int i = 0; i < NW; i++) {
+      const int k = j - i * S;
+      if (k >= 0 && k < KW) acc[i] += wv[k] * x;
+    }
+  }
+}
+
+// KW > 0: the whole window row of that width, undilated, at stride S. KW = 0: any window.
 template <int NW, int KW, int S, class Out, bool TAIL>
 PTRT_INLINE void channel_block(const Tile& t, const VectorEpilogue& e, int64_t c, const float* weights, int n) {
   vf acc[NW];
   PTRT_UNROLL for (int i = 0; i < NW; i++) acc[i] = vf{};
+  const bool border = KW > 0 && (t.first > 0 || t.end < (NW - 1) * S + KW);
   for (int64_t y = 0; y < t.kh; y++) {
     const float *p = t.in + c + y * t.row, *w = weights + y * t.weight_row;
     if constexpr (KW > 0) {
-      constexpr int N = (NW - 1) * S + KW;
-      vf x[N];
-      if (t.first <= 0 && t.end >= N) {
-        PTRT_UNROLL for (int j = 0; j < N; j++, p += t.col) {
-          x[j] = TAIL ? load_n(p, n) : load(p);
-          PTRT_KEEP(x[j]);
-        }
-      } else {
-        PTRT_UNROLL for (int j = 0; j < N; j++, p += t.col) x[j] = j < t.first || j >= t.end ? vf{} : TAIL ? load_n(p, n) : load(p);
-      }
-      PTRT_UNROLL for (int j = 0; j < KW; j++) {
-        const vf wv = load(w + j * W);
-        PTRT_UNROLL for (int i = 0; i < NW; i++) acc[i] += wv * x[i * S + j];
-      }
+      if (border) window_row<NW, KW, S, TAIL, true>(t, p, w, n, acc);
+      else window_row<NW, KW, S, TAIL, false>(t, p, w, n, acc);
     } else {
       for (int64_t x = 0; x < t.kw; x++, p += t.col, w += W) {
         const vf wv = load(w);
@@ -130,7 +135,9 @@ const TileFn* pick_tiles(int64_t kw, int64_t stride, int64_t dilation, bool inte
 
 constexpr int64_t kChannels = 64;           // of a staged block
 constexpr int64_t kBlockBytes = 128 << 10;  // of results that do not go straight to the output, and of staged input
-constexpr int64_t kStripBytes = 24 << 10;   // of input under the window of a strip of output columns: stays in L1 from row to row
+// Input under the window of a strip of output columns stays in L1 from row to row. Images that L2 (nearly) holds are processed a few
+// channels at a time, in wide strips; of larger ones all channels of a pixel are read at once, as they lie in memory.
+constexpr int64_t kSmallImage = 2 << 20, kChunk = 64, kChunkStripBytes = 64 << 10, kStripBytes = 16 << 10;
 constexpr double kTaskFlops = 1e6;
 constexpr int64_t kTasks = 16;
 
@@ -148,6 +155,9 @@ class DepthwiseConv : public Kernel {
     channels_ = in_place_ && g.taps() <= 9 ? round_up(g.C, W) : least(kChannels, round_up(g.C, W));
     const double flops = 2.0 * g.N * g.pixels() * g.M * g.taps();
     const int64_t want = flops >= kTasks * kTaskFlops ? kTasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
+    const bool small = g.C * (g.in[1] * g.in[2] + g.out[1] * g.out[2]) * 4 <= kSmallImage;
+    chunk_ = small ? kChunk : channels_;
+    strip_bytes_ = small ? kChunkStripBytes : kStripBytes;
     rows_ = g.out[1];
     cols_ = g.out[2];
     // Where sums pass through scratch (which depends on the run), a task's block of results has to fit as well.
@@ -290,43 +300,47 @@ class DepthwiseConv : public Kernel {
     const int64_t room = width - w0 - (g_.kernel[2] - 1) * d;
     const int64_t right = most(left, least(box.cols, room > 0 ? ceil_div(room, s) : 0));
     const TileFn *whole = pick_tiles(g_.kernel[2], s, d, integer_), *clipped = tiles<0, 1>(integer_);
-    const int64_t strip = most(kPixels, kStripBytes / (g_.kernel[1] * s * box.chans * 4) / kPixels * kPixels);
-    for (int64_t x0 = 0; x0 < box.cols; x0 += strip) {
-      const int64_t x1 = least(box.cols, x0 + strip);
-      const int64_t a = segments_ ? x0 : most(x0, least(x1, left)), b = segments_ ? x1 : most(a, least(x1, right));
-      for (int64_t h = 0; h < box.rows; h++) {
-        const int64_t ih = h0 + h * g_.stride[1];
-        const int64_t kh0 = ih < 0 ? least(g_.kernel[1], ceil_div(-ih, g_.dilation[1])) : 0;
-        const int64_t kh1 = most(kh0, least(g_.kernel[1], height > ih ? ceil_div(height - ih, g_.dilation[1]) : 0));
-        tile.kh = kh1 - kh0;
-        auto emit = [&](const TileFn* fns, int64_t w, int64_t n, int64_t kw0, int64_t kw1) {
-          tile.kw = kw1 - kw0;
-          tile.first = -(w0 + w * s);
-          tile.end = width + tile.first;
-          tile.in = in + (ih + kh0 * g_.dilation[1]) * row + (w0 + w * s + kw0 * d) * pixel;
-          tile.weights = weights + c0 * g_.taps() + (kh0 * g_.kernel[2] + kw0) * W;
-          tile.out = r.data + (h * r.row + w * r.pixel) * 4;
-          tile.residual = res.data ? reinterpret_cast<const float*>(res.data) + h * res.row + w * res.pixel : nullptr;
-          fns[n](tile);
-          if (out_.activates()) {
-            const auto* from = reinterpret_cast<const float*>(late.data);
-            out_.activate(static_cast<float*>(tile.out), r.pixel, n, box.chans, from ? from + h * late.row + w * late.pixel : nullptr,
-                          late.pixel);
+    const int64_t strip = most(kPixels, strip_bytes_ / (g_.kernel[1] * s * least(chunk_, box.chans) * 4) / kPixels * kPixels);
+    for (int64_t cc = 0; cc < box.chans; cc += chunk_) {
+      tile.channels = least(chunk_, box.chans - cc);
+      tile.bias = bias + c0 + cc;
+      for (int64_t x0 = 0; x0 < box.cols; x0 += strip) {
+        const int64_t x1 = least(box.cols, x0 + strip);
+        const int64_t a = segments_ ? x0 : most(x0, least(x1, left)), b = segments_ ? x1 : most(a, least(x1, right));
+        for (int64_t h = 0; h < box.rows; h++) {
+          const int64_t ih = h0 + h * g_.stride[1];
+          const int64_t kh0 = ih < 0 ? least(g_.kernel[1], ceil_div(-ih, g_.dilation[1])) : 0;
+          const int64_t kh1 = most(kh0, least(g_.kernel[1], height > ih ? ceil_div(height - ih, g_.dilation[1]) : 0));
+          tile.kh = kh1 - kh0;
+          auto emit = [&](const TileFn* fns, int64_t w, int64_t n, int64_t kw0, int64_t kw1) {
+            tile.kw = kw1 - kw0;
+            tile.first = -(w0 + w * s);
+            tile.end = width + tile.first;
+            tile.in = in + cc + (ih + kh0 * g_.dilation[1]) * row + (w0 + w * s + kw0 * d) * pixel;
+            tile.weights = weights + (c0 + cc) * g_.taps() + (kh0 * g_.kernel[2] + kw0) * W;
+            tile.out = r.data + (cc + h * r.row + w * r.pixel) * 4;
+            tile.residual = res.data ? reinterpret_cast<const float*>(res.data) + cc + h * res.row + w * res.pixel : nullptr;
+            fns[n](tile);
+            if (out_.activates()) {
+              const auto* from = reinterpret_cast<const float*>(late.data);
+              out_.activate(static_cast<float*>(tile.out), r.pixel, n, tile.channels,
+                            from ? from + cc + h * late.row + w * late.pixel : nullptr, late.pixel);
+            }
+          };
+          auto border = [&](int64_t w) {
+            const int64_t iw = w0 + w * s;
+            const int64_t kw0 = iw < 0 ? least(g_.kernel[2], ceil_div(-iw, d)) : 0;
+            emit(clipped, w, 1, kw0, most(kw0, least(g_.kernel[2], width > iw ? ceil_div(width - iw, d) : 0)));
+          };
+          for (int64_t w = x0; w < a; w++) border(w);
+          const int64_t blocks = ceil_div(b - a, kPixels);
+          for (int64_t i = 0, w = a; i < blocks; i++) {
+            const int64_t n = (b - a) / blocks + (i < (b - a) % blocks);
+            emit(whole, w, n, 0, g_.kernel[2]);
+            w += n;
           }
-        };
-        auto border = [&](int64_t w) {
-          const int64_t iw = w0 + w * s;
-          const int64_t kw0 = iw < 0 ? least(g_.kernel[2], ceil_div(-iw, d)) : 0;
-          emit(clipped, w, 1, kw0, most(kw0, least(g_.kernel[2], width > iw ? ceil_div(width - iw, d) : 0)));
-        };
-        for (int64_t w = x0; w < a; w++) border(w);
-        const int64_t blocks = ceil_div(b - a, kPixels);
-        for (int64_t i = 0, w = a; i < blocks; i++) {
-          const int64_t n = (b - a) / blocks + (i < (b - a) % blocks);
-          emit(whole, w, n, 0, g_.kernel[2]);
-          w += n;
+          for (int64_t w = b; w < x1; w++) border(w);
         }
-        for (int64_t w = b; w < x1; w++) border(w);
       }
     }
     if (integer_) add_integer_bias(box, r);
@@ -348,7 +362,7 @@ class DepthwiseConv : public Kernel {
   ConvOutput out_;
   ConvStrides xs_;
   bool in_place_ = false, segments_ = false;
-  int64_t channels_ = 0, channel_blocks_ = 0, rows_ = 0, cols_ = 0, tasks_ = 0, row_ = 0;
+  int64_t chunk_ = 0, strip_bytes_ = 0, channels_ = 0, channel_blocks_ = 0, rows_ = 0, cols_ = 0, tasks_ = 0, row_ = 0;
   size_t stage_bytes_ = 0, block_bytes_ = 0;
   std::shared_ptr<const void> packed_;
 };

@@ -64,7 +64,7 @@ struct FloatMath {
       g_.R = t.residual;
       g_.next = t.next;
       g_.n = t.n;
-      fn(t.rows, nv_)(g_);
+      fn(t.rows, t.n >= nv_ * lanes ? nv_ : (t.n + lanes - 1) / lanes)(g_);  // a panel's last channels: as few vectors as hold them
     }
 
    private:

@@ -12,7 +12,7 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
   constexpr int L = Lanes<T>::n;
   V<T> acc[MR][NV];
   begin<T, MR, NV>(g, acc);
-  if (g.K * g.taps >= 32) prefetch_results<T, MR, NV>(g);
+  if (g.K * g.taps >= 8) prefetch_results<T, MR, NV>(g);
   const char* next = static_cast<const char*>(g.next ? g.next : g.B);
   const int64_t lda = g.lda, lda3 = 3 * lda, ks = g.ks, ldb = g.ldb;
   for (int64_t t = 0; t < g.taps; t++) {

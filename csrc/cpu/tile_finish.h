@@ -1,6 +1,6 @@
 // How a register tile begins and ends: partial sums in, epilogue and results out. Shared by the tiles of every arithmetic (gemm_tile.cpp,
-// gemm_bf16.cpp, ...). Partial tiles (fewer than NV * lanes columns) go through a stack buffer and one shared, not unrolled epilogue, which
-// keeps every instance small.
+// gemm_bf16.cpp, ...). Tiles that lack columns of their last vector only use a mask for it, where the level has masks. Other partial tiles
+// (fewer than NV * lanes columns) go through a stack buffer and one shared, not unrolled epilogue, which keeps every instance small.
 #pragma once
 #include "cpu/tile.h"
 
@@ -36,16 +36,36 @@ PTRT_NOINLINE void finish_partial(const TileArgs<T>& g, const T* buffer, int mr,
     }
 }
 
+// The last column vector of a tile, of which n columns exist: all of them, unless the level has masks.
+template <class T>
+struct LastVector {
+#if defined(__AVX512F__)
+  static constexpr bool kMasks = true;
+  uint32_t mask;
+  explicit LastVector(int n) : mask((1u << n) - 1) {}
+  PTRT_INLINE vf load(const float* p) const { return (vf)_mm512_maskz_loadu_ps((__mmask16)mask, p); }
+  PTRT_INLINE vd load(const double* p) const { return (vd)_mm512_maskz_loadu_pd((__mmask8)mask, p); }
+  PTRT_INLINE void store(float* p, vf x) const { _mm512_mask_storeu_ps(p, (__mmask16)mask, (__m512)x); }
+  PTRT_INLINE void store(double* p, vd x) const { _mm512_mask_storeu_pd(p, (__mmask8)mask, (__m512d)x); }
+#else
+  static constexpr bool kMasks = false;
+  explicit LastVector(int) {}
+  PTRT_INLINE V<T> load(const T* p) const { return PTRT_LEVEL::load(p); }
+  PTRT_INLINE void store(T* p, V<T> x) const { PTRT_LEVEL::store(p, x); }
+#endif
+};
+
 // Applies the epilogue to whole accumulators and stores them.
 template <class T, int MR, int NV>
 PTRT_INLINE void finish(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
   constexpr int L = Lanes<T>::n;
-  if (g.n < NV * L) {
+  if (LastVector<T>::kMasks ? g.n <= (NV - 1) * L : g.n < NV * L) {
     T buffer[MR * NV * L];
     PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) store(buffer + (i * NV + j) * L, acc[i][j]);
     finish_partial(g, buffer, MR, NV);
     return;
   }
+  const LastVector<T> end(g.n - (NV - 1) * L);
   if (g.last) {
     if (g.flags & TileArgs<T>::kScale) {
       const V<T> alpha = splat(g.alpha);
@@ -53,7 +73,7 @@ PTRT_INLINE void finish(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
     }
     if (g.bias) {
       PTRT_UNROLL for (int j = 0; j < NV; j++) {
-        const V<T> b = load(g.bias + j * L);
+        const V<T> b = j < NV - 1 ? load(g.bias + j * L) : end.load(g.bias + j * L);
         PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][j] += b;
       }
     }
@@ -63,14 +83,24 @@ PTRT_INLINE void finish(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
     }
     if (g.R) {
       const T* r = g.R;
-      PTRT_UNROLL for (int i = 0; i < MR; i++, r += g.ldr) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] += load(r + j * L);
+      PTRT_UNROLL for (int i = 0; i < MR; i++, r += g.ldr) {
+        PTRT_UNROLL for (int j = 0; j < NV - 1; j++) acc[i][j] += load(r + j * L);
+        acc[i][NV - 1] += end.load(r + (NV - 1) * L);
+      }
     }
     if (g.flags & TileArgs<T>::kClampAfter) {
       PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vmin(hi, vmax(lo, acc[i][j]));
     }
   }
   T* c = g.C;
-  PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) PTRT_UNROLL for (int j = 0; j < NV; j++) store(c + j * g.cj, acc[i][j]);
+  if (g.n >= NV * L) {  // masked stores cost more than plain ones, even with all lanes on
+    PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) PTRT_UNROLL for (int j = 0; j < NV; j++) store(c + j * g.cj, acc[i][j]);
+    return;
+  }
+  PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) {
+    PTRT_UNROLL for (int j = 0; j < NV - 1; j++) store(c + j * g.cj, acc[i][j]);
+    end.store(c + (NV - 1) * g.cj, acc[i][NV - 1]);
+  }
 }
 
 // The accumulators that a tile starts from: zeros, or the partial sums S.

@@ -221,7 +221,7 @@ class WinogradConv : public Kernel {
         a.A = w.v + xi * kLane + split.start(i) * v_pitch_;
         a.C = w.p + xi * W + split.start(i) * p_pitch_ + p * nv_ * A2 * W;
         a.next = i < nv_ ? B + panel + i * Cp_ * 16 : nullptr;
-        tile_f32(static_cast<int>(split.rows(i)), nv_)(a);
+        tile_f32(static_cast<int>(split.rows(i)), a.n / W)(a);
       }
     }
   }

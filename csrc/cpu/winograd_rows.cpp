@@ -276,7 +276,7 @@ class RowWinogradConv : public Kernel {
     a.bts = kLane * nr_;
     a.ldc = p_pitch_;
     a.cj = kA * W;
-    a.n = static_cast<int>(nr_);
+    a.n = static_cast<int>(least(nr_, round_up(g_.M, W) - p * nr_));
     a.last = false;
     const auto* U = static_cast<const float*>(packed_.get());
     for (int64_t xi = 0; xi < kA; xi++) {
@@ -288,7 +288,7 @@ class RowWinogradConv : public Kernel {
           a.A = v + (y * g_.stride[line_.cross] * block_steps_ * step_ + split.start(i)) * v_pitch_ + xi * kLane;
           a.C = products + (y * width + split.start(i)) * p_pitch_ + xi * W;
           a.next = calls < nv_ && !end ? a.B + slice_ + calls * a.taps * kLane * 16 : nullptr;
-          tile_f32(static_cast<int>(split.rows(i)), nv_)(a);
+          tile_f32(static_cast<int>(split.rows(i)), a.n / W)(a);
         }
     }
   }
