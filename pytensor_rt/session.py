@@ -15,6 +15,7 @@ from .graph import ModelMetadata
 from .plan.plan import PlanOptions
 from .runtime.caller import Caller, caller
 from .runtime.engine import Engine, InputSpec
+from .runtime.quiet import Quiet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -72,11 +73,12 @@ class InferenceSession:
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
         start = time.perf_counter()
-        loaded = load_model(model)
-        if optimize:
-            from .passes import optimize as run_passes
+        with Quiet():
+            loaded = load_model(model)
+            if optimize:
+                from .passes import optimize as run_passes
 
-            loaded = run_passes(loaded)
+                loaded = run_passes(loaded)
         self.device = "cpu" if device == "auto" else device
         self._memory: Any
         if self.device == "reference":

@@ -7,7 +7,8 @@ so arithmetic on them uses only `+ - * // %` and comparisons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,7 @@ def row_major(shape: Shape) -> Shape:
 
 def size_of(shape: Shape) -> int:
     """Number of elements."""
-    n = 1
-    for m in shape:
-        n = n * m
-    return n
+    return prod(shape)  # symbolic integers multiply by their own method
 
 
 class Buffer:
@@ -95,8 +93,11 @@ class Tensor:
             return None
         if self._value is None:
             data: Array = self.buffer.data
-            if self.shape == data.shape and self.offset == 0 and (self.strides == row_major(self.shape)):
-                self._value = data
+            size = self.size
+            if size == 1:
+                self._value = data.reshape(-1)[self.offset : self.offset + 1].reshape(self.shape)
+            elif size == data.size and self.offset == 0 and self.strides == row_major(self.shape):
+                self._value = data.reshape(self.shape)
             else:
                 k = data.itemsize
                 flat = data.reshape(-1)[self.offset :]
@@ -184,23 +185,16 @@ class Launch:
         self.epi_ins: list[Tensor] = []
         self.acc_dtype: DType | None = None
 
-    def reads(self) -> Iterator[Tensor]:
-        first = True
-        for t in self.ins:
-            if t is not None and not (first and self.prologue):
-                yield t
-            first = False
-        yield from self.pro_ins
-        yield from self.epi_ins
+    def reads(self) -> list[Tensor]:
+        if not self.prologue:
+            return [t for t in self.ins if t is not None] + self.epi_ins
+        return [t for t in self.ins[1:] if t is not None] + self.pro_ins + self.epi_ins
 
-    def writes(self) -> Iterator[Tensor]:
-        for t in self.outs:
-            if t is not None:
-                yield t
+    def writes(self) -> list[Tensor]:
+        return [t for t in self.outs if t is not None]
 
-    def tensors(self) -> Iterator[Tensor]:
-        yield from self.reads()
-        yield from self.writes()
+    def tensors(self) -> list[Tensor]:
+        return self.reads() + self.writes()
 
     @property
     def is_copy(self) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from ..dtypes import I64, STRING, DType
 from ..errors import PlanError, PytensorRtError
 from ..kernels import ref
-from .expr import Builder, Var
+from .expr import Builder, Program, Var
 from .symbolic import is_symbolic
 from .tensor import ARENA, CONST, HOST, INPUT, Array, Buffer, HostCall, Launch, Shape, Tensor, dense_axes, row_major, size_of
 
@@ -217,11 +217,25 @@ class Tracer:
         self.launches.append(Launch(kernel, list(ins), tensors, params, nodes=self._nodes()))
         return tensors  # type: ignore[return-value]
 
-    def map(self, fn: Callable[..., Var], *xs: Tensor, dtype: DType | None = None) -> Tensor:
+    def map(self, fn: Callable[..., Var], *xs: Tensor, programs: dict[tuple[DType, ...], Program] | None = None) -> Tensor:
         """One output, elementwise over broadcast operands: `fn` gets one Var per operand. Scalar constants become immediates.
 
-        `dtype` is only needed to check: the result's dtype is that of the Var `fn` returns.
+        `programs`: where a `fn` that depends on nothing but its operands keeps the programs it made, by their dtypes.
         """
+        if programs is not None:
+            constants = 0
+            for x in xs:
+                if x.buffer.kind == CONST:
+                    constants += 1
+                    if x.size == 1:
+                        constants = len(xs)  # an immediate
+            if constants < len(xs):
+                key = tuple([x.dtype for x in xs])
+                made = programs.get(key)
+                if made is None:
+                    made = programs[key] = _program(fn, key)
+                shape = self._broadcast(xs)
+                return self.map_program(made, [x.expand(shape) for x in xs], shape, made[-1][2])
         b = Builder()
         args: list[Var] = []
         operands: list[Tensor] = []
@@ -244,27 +258,31 @@ class Tracer:
                 all_known = False
             args.append(Var(b, b.emit("load", (len(operands),), x.dtype), x.dtype))
             operands.append(x)
-        result = fn(*args)
-        if not isinstance(result, Var):
-            raise TypeError(f"{fn} did not return a Var")
-        if result.index != len(b.code) - 1:
-            b.code.append(("id", (result.index,), result.dtype))
-        out_dtype = result.dtype
-        try:
-            shape = broadcast_shapes([x.shape for x in xs])
-        except ValueError as e:
-            self.fail(str(e))
-        program = tuple(b.code)
+        program = _finish(b, fn(*args))
+        out_dtype = program[-1][2]
+        shape = self._broadcast(xs)
         if all_known and self._may_fold(xs, size_of(shape), size_of(shape) * out_dtype.itemsize):
             value = ref.evaluate(program, [v for x in operands if (v := x.value) is not None], None, shape, out_dtype)
             return self.known(value, shape, out_dtype)
         return self.map_program(program, [x.expand(shape) for x in operands], shape, out_dtype)
 
+    def _broadcast(self, xs: Seq[Tensor]) -> Shape:
+        shape = xs[0].shape
+        for x in xs:
+            if x.shape != shape:
+                try:
+                    return broadcast_shapes([x.shape for x in xs])
+                except ValueError as e:
+                    self.fail(str(e))
+        return shape
+
     def map_program(self, program: tuple[Any, ...], operands: list[Tensor], shape: Shape, dtype: DType) -> Tensor:
         """Record a map of a ready-made program; operands already have `shape`. The output inherits the first full operand's axis order."""
-        plain = row_major(shape)
-        strides = plain
-        if not any(o.strides == plain for o in operands):
+        strides = plain = row_major(shape)
+        for o in operands:
+            if o.strides == plain:
+                break
+        else:
             for o in operands:
                 if dense_axes(o.shape, o.strides, size_of(shape)) is not None:
                     strides = o.strides
@@ -342,6 +360,11 @@ class Tracer:
             total = total + x.shape[axis]
         shape = (*parts[0].shape[:axis], total, *parts[0].shape[axis + 1 :])
         if all(x.known for x in parts):
+            if len(shape) == 1 and not is_symbolic(total) and total <= 16 and parts[0].dtype == I64:  # a shape in the making
+                dims: list[int] = []
+                for x in parts:
+                    dims += x.value.tolist()  # type: ignore[union-attr]
+                return self.int_tensor(dims)
             values = [x.value for x in parts]
             if any(v.dtype == object for v in values):  # type: ignore[union-attr]
                 values = [v.astype(object) for v in values]  # type: ignore[union-attr]
@@ -529,6 +552,20 @@ class Tracer:
                     env[name] = v
         elif node.outputs and node.outputs[0]:
             env[node.outputs[0]] = values
+
+
+def _program(fn: Callable[..., Var], dtypes: tuple[DType, ...]) -> Program:
+    """The program of `fn` over operands of these dtypes, none of which is a constant."""
+    b = Builder()
+    return _finish(b, fn(*[Var(b, b.emit("load", (k,), d), d) for k, d in enumerate(dtypes)]))
+
+
+def _finish(b: Builder, result: Var) -> Program:
+    if not isinstance(result, Var):
+        raise TypeError("an elementwise function did not return a Var")
+    if result.index != len(b.code) - 1:
+        b.code.append(("id", (result.index,), result.dtype))
+    return tuple(b.code)
 
 
 def _frame_values(frame: Frame | None) -> list[Value]:

@@ -19,8 +19,10 @@ from .registry import op
 def _simple(name: str, fn: Callable[..., Var]) -> None:
     """An op whose inputs broadcast and whose attributes (legacy broadcast, axis, consumed_inputs) mean nothing to the expression."""
 
+    programs: dict[Any, Any] = {}
+
     def rule(t: Tracer, *xs: Tensor, **attrs: Any) -> Tensor:
-        return t.map(fn, *_legacy_broadcast(t, xs, attrs))
+        return t.map(fn, *(_legacy_broadcast(t, xs, attrs) if attrs else xs), programs=programs)
 
     rule.__name__ = name.lower()
     op(name)(rule)

@@ -36,8 +36,10 @@ def normalize(
 ) -> Any:
     """A normalize launch; scale and bias broadcast to x."""
     full: Any = lambda p: None if p is None else p.expand(x.shape)
-    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    outs = [(x.shape, x.dtype), (kept, F32) if stats and wants(t, 1) else None, (kept, F32) if stats and wants(t, 2) else None]
+    outs: list[Any] = [(x.shape, x.dtype), None, None]
+    if stats and len(t.node.outputs) > 1:
+        kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+        outs[1:] = [(kept, F32) if wants(t, 1) else None, (kept, F32) if wants(t, 2) else None]
     values = t.record("normalize", [x, full(scale), full(bias)], outs, {"op": kind, "axes": axes, "epsilon": float(epsilon)})
     return values if stats else values[0]
 

@@ -48,7 +48,7 @@ def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
         return b
 
     for i, launch in enumerate(launches):
-        if isinstance(launch, HostCall) or sum(1 for _ in launch.writes()) != 1:
+        if isinstance(launch, HostCall) or len(launch.writes()) != 1:
             continue
         o = launch.outs[0]
         if o is None or o.buffer.kind != ARENA or n_writers[o.buffer] != 1:

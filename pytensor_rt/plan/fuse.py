@@ -87,7 +87,7 @@ class _Fuser:
         if readers is None or len(readers) != 1 or reader not in readers or writers is None or len(writers) != 1:
             return None
         launch = self.launches[writers[0]]
-        if launch is None or isinstance(launch, HostCall) or sum(1 for _ in launch.writes()) != 1 or launch.outs[0] is None:
+        if launch is None or isinstance(launch, HostCall) or len(launch.writes()) != 1 or launch.outs[0] is None:
             return None
         return writers[0]
 
@@ -296,8 +296,10 @@ def dead_code(launches: list[Launch], keep: set[Buffer]) -> list[Launch]:
     live = set(keep)
     kept: list[Launch] = []
     for launch in reversed(launches):
-        if any(o.buffer.kind == "output" or o.buffer in live for o in launch.writes()):
-            kept.append(launch)
-            live.update(t.buffer for t in launch.reads())
+        for o in launch.writes():
+            if o.buffer.kind == "output" or o.buffer in live:
+                kept.append(launch)
+                live.update([t.buffer for t in launch.reads()])
+                break
     kept.reverse()
     return kept

@@ -47,6 +47,8 @@ def channels_last_strides(shape: Shape) -> Shape:
 
 def channels_last(launches: list[Launch], stats: Stats) -> None:
     """Give the arena buffers around convolutions and pools channels-last strides, each all or nothing."""
+    if not any(launch.kernel in _SEEDS for launch in launches):
+        return
     region: dict[Buffer, Tensor] = {}  # buffer -> a view of it with axes [N, C, spatial...]
     by_buffer: dict[Buffer, list[Launch]] = {}
     todo: list[Buffer] = []

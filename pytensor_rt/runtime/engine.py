@@ -23,6 +23,7 @@ from ..lowering.tracer import Sequence, Steer, Tracer
 from ..plan.plan import Plan, PlanOptions, make_plan
 from .caller import owned
 from .program import BoundPlan
+from .quiet import Quiet
 from .resolve import Resolver
 from .templates import Templates
 
@@ -230,7 +231,8 @@ class Engine:
                         continue
                     e = Entry()
                     if self.templates is not None:
-                        e.first = self.templates.find(specs, known)
+                        with Quiet():
+                            e.first = self.templates.find(specs, known)
                 try:
                     out = _Run(self, e, specs, known, feeds).run()
                 except Steer as s:
@@ -364,11 +366,12 @@ class _Run:
             depth += 1
             return self.answers[depth - 1]
 
-        t, env = engine.tracer(self.specs, self.known, cut)
-        values = t.run(engine.graph, env)
-        results, buffers = engine.finish(t, values)
-        keep = {v.buffer for v in _tensors(results) if v.buffer.kind == HOST}
-        segment = engine.segment(t.launches, results, buffers, keep, None, [], t.views)
+        with Quiet():
+            t, env = engine.tracer(self.specs, self.known, cut)
+            values = t.run(engine.graph, env)
+            results, buffers = engine.finish(t, values)
+            keep = {v.buffer for v in _tensors(results) if v.buffer.kind == HOST}
+            segment = engine.segment(t.launches, results, buffers, keep, None, [], t.views)
         self.attach(segment)
         return self.collect(segment, self.execute(segment))
 

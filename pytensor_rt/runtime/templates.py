@@ -1,4 +1,4 @@
-"""Templates of a session: when the second shape of a kind arrives, trace once with symbolic dimensions; from then on fill tables.
+"""Templates of a session: the second shape of a kind is traced with symbolic dimensions, and so is the third; from then on fill tables.
 
 A kind is everything about a signature except the sizes of its dynamic dimensions. Dimensions of size 0 or 1 stay fixed (their strides and views
 are different); dimensions that share a symbolic name and a size share a variable.
@@ -89,11 +89,12 @@ class Templates:
         self.engine = engine
         self.constants = Tracer(engine.resolver)  # makes constant outputs
         self.infos = {v.name: v for v in engine.input_infos}
-        self.seen: dict[Any, list[int]] = {}  # kind -> dimensions of the first signature seen
-        self.made: dict[Any, SessionTemplate | None] = {}
+        self.seen: set[Any] = set()  # kinds of which there was a shape
+        self.drafts: dict[Any, tuple[SessionTemplate, list[int]]] = {}  # traced once, with these sizes
+        self.made: dict[Any, SessionTemplate | None] = {}  # traced twice with the same result; None: not possible
 
     def find(self, specs: Specs, known: dict[str, Any]) -> Any:
-        """A segment for these specs from a template, or None. Makes the template when a kind is seen for the second time."""
+        """A segment for these specs from a template, or None. The second shape of a kind drafts one, the third has it checked."""
         kind = Kind(specs, self.infos)
         if not kind.dims:
             return None
@@ -103,11 +104,27 @@ class Templates:
             if key in self.made:
                 return None
             if key not in self.seen:
-                self.seen[key] = list(kind.dims)
+                self.seen.add(key)
                 return None
-            made = self.made[key] = self.make(kind, specs, known, self.seen[key])
-            if made is None:
-                return None
+            draft = self.drafts.get(key)
+            if draft is None:
+                made = self.draft(kind, specs, known, kind.dims)
+                if made is None:
+                    self.made[key] = None
+                    return None
+                self.drafts[key] = made, kind.dims  # good for the shape it was traced with, at least
+            elif draft[1] == kind.dims:
+                made = draft[0]
+            else:
+                other = _apart(kind.dims, *draft)
+                if other is None:
+                    return None
+                second = self.draft(kind, specs, known, other)
+                del self.drafts[key]
+                same = second is not None and draft[0].template.same_as(second.template)
+                made = self.made[key] = draft[0] if same else None
+                if made is None:
+                    return None
         found = made.template.instantiate(kind.dims)
         if found is None:
             return None
@@ -135,26 +152,12 @@ class Templates:
         segment.out_specs = [(s, b.dtype) for s, b in zip(shapes, made.outputs)]
         return segment
 
-    def make(self, kind: Kind, specs: Specs, known: dict[str, Any], first: list[int]) -> SessionTemplate | None:
-        """Trace with symbolic dimensions, twice with different hints; None if the model or these shapes do not allow a template."""
+    def draft(self, kind: Kind, specs: Specs, known: dict[str, Any], dims: list[int]) -> SessionTemplate | None:
+        """A template traced with these sizes; None if the model or these shapes do not allow one."""
         try:
-            made = self.trace(kind, specs, known, kind.dims)
-            if made is None:
-                return None
-            others = [
-                first,
-                [n + 1 for n in kind.dims],
-                [n + 8 for n in kind.dims],
-                [2 * n for n in kind.dims],
-                [n + k for k, n in enumerate(kind.dims, 2)],
-            ]
-            for dims in others:
-                if dims != kind.dims and all(n > 1 for n in dims) and made.template.accepts(dims):
-                    second = self.trace(kind, specs, known, dims)
-                    return made if second is not None and made.template.same_as(second.template) else None
+            return self.trace(kind, specs, known, dims)
         except (PytensorRtError, Steer, NotImplementedError, TypeError, ValueError, OverflowError):
             return None
-        return None
 
     def trace(self, kind: Kind, specs: Specs, known: dict[str, Any], dims: list[int]) -> SessionTemplate | None:
         from ..plan.template import Template
@@ -186,6 +189,16 @@ class Templates:
             extra += results[name].value.reshape(-1).tolist()
         template = Template(recorder, len(dims), encoded.code, arena_words, plan.items, extra)
         return SessionTemplate(template, results, encoded, inputs, outputs, plan, ranks, values_at)
+
+
+def _apart(dims: list[int], first: SessionTemplate, traced: list[int]) -> list[int] | None:
+    """Sizes for the second trace of a template, all of them others than the first had, if its guards allow it: what was silently fixed at a
+    size then comes out different. None if the guards refuse these dimensions."""
+    for more in (1, 8, 0):
+        other = [n if n != old else n + more for n, old in zip(dims, traced)]
+        if other != traced and first.template.accepts(other):
+            return other
+    return None
 
 
 def _holds_symbols(v: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Plan templates: the second shape of a kind makes one, later shapes only fill it; results are those of a plan made from scratch."""
+"""Plan templates: the second shape of a kind drafts one, the third has it checked, later shapes only fill it; results are those of a plan made from scratch."""
 
 from __future__ import annotations
 
@@ -56,6 +56,38 @@ def test_template_gives_the_results_of_fresh_plans() -> None:
     assert sum(t is not None for t in engine.templates.made.values()) >= 2, "one template with a batch, one for batch 1"
     # each kind: one concrete trace, then two symbolic ones; everything else comes from templates
     assert engine.traces <= 3 * len(engine.templates.seen)
+
+
+def test_a_template_is_checked_with_other_sizes_of_every_dimension() -> None:
+    """A rule that fixes a size in silence (range() on a symbol) gives no template, even while the batch stays the same."""
+    proto = attention_model()
+    session = rt.InferenceSession(proto)
+    for s in (5, 8, 9, 12):
+        session.run(None, feeds(3, s))
+    engine = session._engine
+    assert engine.traces == 3 and not engine.templates.drafts and all(engine.templates.made.values())
+    for b, s in ((4, 12), (7, 33)):
+        f = feeds(b, s)
+        for got, want in zip(session.run(None, f), rt.InferenceSession(proto).run(None, f)):
+            np.testing.assert_array_equal(got, want)
+    assert engine.traces == 3
+
+
+def test_a_silently_fixed_size_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytensor_rt.ops import find
+    from pytensor_rt.ops.registry import RULES
+
+    rule = find("", "Exp", 18)
+    assert rule is not None
+
+    def fixed(t: Any, x: Any) -> Any:
+        return rule(t, x.slice(0, 0, len(range(x.shape[0])) - 1))
+
+    monkeypatch.setitem(RULES, ("", "Exp"), [(1, fixed)])
+    session = rt.InferenceSession(model("g (float[N] x) => (float[M] y) { y = Exp(x) }"))
+    for n in (5, 7, 9, 11, 4):
+        assert session.run(None, {"x": np.zeros(n, np.float32)})[0].shape == (n - 1,)
+    assert list(session._engine.templates.made.values()) == [None]
 
 
 def test_a_repeated_signature_is_not_planned_again() -> None:
