@@ -20,8 +20,10 @@ if [ "$kind" = thread ]; then
 fi
 [ "$kind" = address ] || { echo "usage: $0 address|thread [pytest arguments]" >&2; exit 2; }
 
+# UBSan's checks of pointers and of signed overflow make the unrolled loops compile fifty times as long; ASan sees what a bad pointer does.
+checks=address,bounds,shift,integer-divide-by-zero,float-cast-overflow,unreachable,return,bool,enum
 python=$(command -v "${PYTHON:-python3}")
-cmake -S . -B build/asan -G Ninja -DPTRT_LEVELS="${LEVEL:-v3}" -DPTRT_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Sanitize \
+cmake -S . -B build/asan -G Ninja -DPTRT_LEVELS="${LEVEL:-v3}" -DPTRT_SANITIZE="$checks" -DCMAKE_BUILD_TYPE=Sanitize \
   -DCMAKE_CXX_FLAGS_SANITIZE="-O1 -g1" -DPython_EXECUTABLE="$python" > /dev/null
 cmake --build build/asan -j "${JOBS:-2}"
 rm -rf build/asan/root build/asan/report.*

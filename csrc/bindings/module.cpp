@@ -219,6 +219,7 @@ PYBIND11_MODULE(_native, m) {
   py::class_<Packs, std::shared_ptr<Packs>>(m, "Packs")
       .def(py::init<>())
       .def("pack_at_bind", &Packs::pack_at_bind)
+      .def("leave_in_file", &Packs::leave_in_file)
       .def_property_readonly("count", &Packs::count)
       .def_property_readonly("nbytes", &Packs::bytes);
   py::class_<Direct>(m, "Direct")

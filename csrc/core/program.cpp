@@ -113,7 +113,7 @@ class Packs::Entry final : public LazyPack {
  protected:
   const void* first_uses(const Operand& source, int threads, const std::function<void(void*)>& fill) override {
     std::lock_guard<std::mutex> lock(packs_.mutex_);
-    return uses_++ ? pack(source, threads, fill).get() : nullptr;
+    return uses_++ && !packs_.in_file_ ? pack(source, threads, fill).get() : nullptr;
   }
 
  private:
@@ -140,7 +140,7 @@ std::shared_ptr<LazyPack> Packs::lazily(const Operand& source, const std::string
   std::lock_guard<std::mutex> lock(mutex_);
   std::shared_ptr<Entry> found = entry(source, layout, bytes);
   const bool in_file = source.flags & Operand::kMapped && source.dense_size() > 0;
-  if (at_bind_ || bytes < kLazyBytes || !in_file) found->pack(source, threads_, fill);
+  if ((at_bind_ && !in_file_) || bytes < kLazyBytes || !in_file) found->pack(source, threads_, fill);
   return found;
 }
 

@@ -52,6 +52,11 @@ class Packs final : public PackCache {
     std::lock_guard<std::mutex> lock(mutex_);
     at_bind_ = true;
   }
+  // Large weights are never packed: every use reads the file and gives its pages back. Least memory, slower runs.
+  void leave_in_file() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    in_file_ = true;
+  }
   void use_threads(int threads) {  // for mapping memory; what is packed never depends on it
     std::lock_guard<std::mutex> lock(mutex_);
     threads_ = threads;
@@ -62,7 +67,7 @@ class Packs final : public PackCache {
   std::shared_ptr<Entry> entry(const Operand& source, const std::string& layout, size_t bytes);  // holding the mutex
 
   int threads_ = 1;
-  bool at_bind_ = false;
+  bool at_bind_ = false, in_file_ = false;
   mutable std::mutex mutex_;
   std::unordered_map<std::string, std::shared_ptr<Entry>> map_;
   size_t bytes_ = 0;

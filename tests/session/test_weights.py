@@ -83,6 +83,22 @@ def test_bind_packs_at_once(tmp_path):
     assert before >= 2 * K * N * 4 and runner.report().packed_bytes == before
 
 
+@pytest.mark.parametrize("m", [1, 130])
+def test_mapped_weights_are_never_copied_and_give_the_same_bits(tmp_path, m):
+    path = layers(tmp_path / "model.onnx", external=False)
+    x = np.random.default_rng(1).standard_normal((m, K)).astype(np.float32)
+    packed, mapped = rt.InferenceSession(path), rt.InferenceSession(path, weights="mapped")
+    for _ in range(3):
+        want, got = packed.run(None, {"x": x}), mapped.run(None, {"x": x})
+        assert [y.tobytes() for y in got] == [y.tobytes() for y in want]
+    runner = mapped.bind(x=x)
+    runner.replay()
+    assert runner.outputs["y"].tobytes() == want[0].tobytes()
+    assert mapped.plan_report().packed_bytes < 1 << 16
+    with pytest.raises(ValueError, match="'packed' or 'mapped'"):
+        rt.InferenceSession(path, weights="none")
+
+
 def test_weights_given_as_bytes_are_packed_too():
     """Bytes are no mapping: there is nothing to read in place, and nothing to give back."""
     rng = np.random.default_rng(0)
