@@ -14,7 +14,8 @@ namespace ptrt {
 
 namespace {
 constexpr size_t kAlign = 64, kHuge = size_t{2} << 20, kMaxScratch = size_t{1} << 46;
-constexpr size_t kLazyBytes = size_t{1} << 20;  // smaller weights are packed at bind
+constexpr size_t kFirstBlock = size_t{64} << 10, kLargestBlock = size_t{8} << 20;  // of memory for packed weights
+constexpr size_t kLazyBytes = size_t{1} << 20;                                     // smaller weights are packed at bind
 constexpr int kMaxThreads = 1024;
 
 size_t round_up(size_t n, size_t a) { return (n + a - 1) / a * a; }
@@ -100,7 +101,7 @@ class Packs::Entry final : public LazyPack {
   const std::shared_ptr<const void>& pack(const Operand& source, int threads,
                                           const std::function<void(void*)>& fill) {  // holding the mutex
     if (memory_) return memory_;
-    const std::shared_ptr<char> memory(allocate(bytes_), std::free);
+    const std::shared_ptr<char> memory = packs_.memory(bytes_);
     populate(memory.get(), bytes_, threads);
     fill(memory.get());
     give_back(source);
@@ -122,6 +123,21 @@ class Packs::Entry final : public LazyPack {
   int64_t uses_ = 0;
   std::shared_ptr<const void> memory_;
 };
+
+std::shared_ptr<char> Packs::memory(size_t bytes) {
+  const size_t want = round_up(std::max<size_t>(bytes, 1), kAlign);
+  if (want > block_left_) {
+    const size_t block = std::clamp(bytes_, kFirstBlock, kLargestBlock);  // about as much again as there is
+    if (want >= block) return {allocate(want), std::free};
+    block_left_ = block < kHuge ? block : round_up(block, kHuge);
+    block_ = {allocate(block_left_), std::free};
+    block_at_ = block_.get();
+  }
+  const std::shared_ptr<char> part(block_, block_at_);
+  block_at_ += want;
+  block_left_ -= want;
+  return part;
+}
 
 std::shared_ptr<Packs::Entry> Packs::entry(const Operand& source, const std::string& layout, size_t bytes) {
   std::shared_ptr<Entry>& found = map_[layout + "@" + std::to_string(reinterpret_cast<uintptr_t>(source.data))];
