@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "cpu/conv.h"
+#include "cpu/lanes.h"
 
 namespace ptrt::PTRT_LEVEL {
 
@@ -77,6 +78,30 @@ void interleave3(const float* src, int64_t plane, int64_t n, float* dst) {
 }
 #endif
 
+// dst[j * ds + i] = src[i * ss + j] for i < n, j < m: between channels-first and channels-last, W x W elements at a time.
+void transpose(const float* src, int64_t ss, int64_t n, int64_t m, float* dst, int64_t ds) {
+  int64_t i = 0;
+  for (; i + W <= n; i += W) {
+    int64_t j = 0;
+    for (; j + W <= m; j += W) {
+      vf r[W], t[W];
+      PTRT_UNROLL for (int k = 0; k < W; k++) r[k] = load(src + (i + k) * ss + j);
+      PTRT_UNROLL for (int step = 1; step < W; step *= 2) {
+        PTRT_UNROLL for (int k = 0; k < W / 2; k++) {
+          t[2 * k] = interleave<0>(r[k], r[k + W / 2], std::make_integer_sequence<int, W>());
+          t[2 * k + 1] = interleave<W / 2>(r[k], r[k + W / 2], std::make_integer_sequence<int, W>());
+        }
+        PTRT_UNROLL for (int k = 0; k < W; k++) r[k] = t[k];
+      }
+      PTRT_UNROLL for (int k = 0; k < W; k++) store(dst + (j + k) * ds + i, r[k]);
+    }
+    for (; j < m; j++)
+      for (int k = 0; k < W; k++) dst[j * ds + i + k] = src[(i + k) * ss + j];
+  }
+  for (; i < n; i++)
+    for (int64_t j = 0; j < m; j++) dst[j * ds + i] = src[i * ss + j];
+}
+
 // One row of a box: `n` pixels, source element (w, c) at src[w * sw + c * sc].
 template <class Conv, class To>
 void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n, const ConvBox& b, int32_t zero, To* dst) {
@@ -100,6 +125,8 @@ void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n
   if constexpr (std::is_same_v<Conv, AsF32>)
     if (packed && sw == 1 && b.cn == 3 && b.pixel == 3) return interleave3(src, sc, n, dst);
 #endif
+  if constexpr (std::is_same_v<Conv, AsF32>)
+    if (packed && sw == 1) return transpose(src, sc, b.cn, n, dst, b.pixel);
   constexpr int64_t kChunk = 16;  // transposing: short runs of pixels, so that the destination lines stay in cache
   for (int64_t w0 = 0; w0 < n; w0 += kChunk) {
     const int64_t w1 = w0 + kChunk < n ? w0 + kChunk : n;
@@ -336,6 +363,10 @@ void ConvOutput::store(const LaunchDesc& desc, const ConvOutBox& b, const ConvRe
   else if (math_ == ConvMath::i8) store_box<int32_t>(b, r, ys_, to, [](int32_t v) { return v; });
   else if (y.dtype == DType::f16) store_box<float>(b, r, ys_, to, [](float v) { return float_to_half(v); });
   else if (y.dtype == DType::bf16) store_box<float>(b, r, ys_, to, [](float v) { return float_to_bf16(v); });
+  else if (ys_.s[2] == 1 && ys_.c != 1)
+    for (int64_t h = 0; h < b.rows; h++)
+      transpose(reinterpret_cast<const float*>(r.data) + h * r.row, r.pixel, b.cols, b.chans, reinterpret_cast<float*>(to) + h * ys_.s[1],
+                ys_.c);
   else store_box<float>(b, r, ys_, to, [](float v) { return v; });
 }
 

@@ -1,6 +1,7 @@
 // Resize. The lines of the input that an output line needs are combined first, over their whole width (whole cache lines, any number of
 // outer axes); the combined line is then resampled along itself. A line's elements are single values or, where an untouched axis is the
-// contiguous one (channels-last), vectors.
+// contiguous one (channels-last), vectors. If such a line has to be written with the line axis contiguous (channels-first), it is
+// transposed between the two steps, when it is small.
 #include <algorithm>
 
 #include "cpu/kernels.h"
@@ -50,7 +51,8 @@ class Resample final : public Kernel {
 
   size_t thread_scratch_bytes() const override {
     return source_.scratch_bytes(in_ * width_) + align64(static_cast<size_t>(in_ * width_) * sizeof(C)) +
-           align64(static_cast<size_t>(out_ * width_) * sizeof(C)) + sink_.scratch_bytes(out_ * width_);
+           align64(static_cast<size_t>(out_ * width_) * sizeof(C)) + align64(static_cast<size_t>(in_) * sizeof(C)) +
+           sink_.scratch_bytes(out_ * width_);
   }
   std::string describe() const override { return vector_ < 0 ? "elements" : "vectors"; }
 
@@ -72,7 +74,8 @@ class Resample final : public Kernel {
     const Operand& y = desc.outs[0];
     C* combined = reinterpret_cast<C*>(scratch + source_.scratch_bytes(in_ * width_));
     C* out = reinterpret_cast<C*>(reinterpret_cast<char*>(combined) + align64(static_cast<size_t>(in_ * width_) * sizeof(C)));
-    char* sink_scratch = reinterpret_cast<char*>(out) + align64(static_cast<size_t>(out_ * width_) * sizeof(C));
+    C* column = reinterpret_cast<C*>(reinterpret_cast<char*>(out) + align64(static_cast<size_t>(out_ * width_) * sizeof(C)));
+    char* sink_scratch = reinterpret_cast<char*>(column) + align64(static_cast<size_t>(in_) * sizeof(C));
     int64_t target[kMaxDims] = {};
     outer_.seek(target, unit / blocks_);
     int64_t width = 1;
@@ -92,6 +95,15 @@ class Resample final : public Kernel {
     for (int a : combined_) {
       auto& flags = tables_[static_cast<size_t>(a)].outside;
       outside = outside || (!flags.empty() && flags[static_cast<size_t>(target[a])]);
+    }
+    if (vector_ >= 0 && !direct && !outside && sink_.direct(desc, line_)) {
+      int64_t xs = width;
+      const C* x = combine(target, width, combined, scratch, &xs);
+      for (int64_t c = 0; c < width; c++, target[vector_]++) {
+        for (int64_t i = 0; i < in_; i++) column[i] = x[i * xs + c];
+        elements(column, reinterpret_cast<C*>(element(y, target)));
+      }
+      return;
     }
     if (outside) {
       for (int64_t r = 0; r < rows; r++) std::fill(out + r * ys, out + r * ys + cols, extrapolation_);
