@@ -14,7 +14,7 @@ import numpy as np
 
 from ..lowering.symbolic import Recorder, SymInt, plain
 from ..lowering.tensor import Buffer, Tensor
-from .arena import ALIGN, aligned, lower_bound
+from .arena import ALIGN, aligned, lower_bound, neighbours, place_among
 from .plan import Plan
 
 Words = np.ndarray[Any, np.dtype[np.int64]]
@@ -96,9 +96,7 @@ class Template:
         self.offset_items = np.array([k for _, k in arena_words], np.intp)
         self.sizes = [v._expr if type(v) is SymInt else -1 for _, _, v in items]
         self.fixed_sizes = [plain(v) for _, _, v in items]
-        self.neighbours = [
-            [j for j, (s, d, _) in enumerate(items) if j != i and s <= last and first <= d] for i, (first, last, _) in enumerate(items)
-        ]
+        self.together = neighbours(items)  # the lifetimes, and so who may overlap whom, are the same for every shape
         self.first = [f for f, _, _ in items]
         self.extra = [(v._expr if type(v) is SymInt else -1, plain(v)) for v in extra]
         self.evaluate = self._compile()
@@ -155,27 +153,7 @@ class Template:
         if len(self.sources):
             code[self.positions] = np.array(e, np.int64)[self.sources]
         sizes = [-(-(e[s] if s >= 0 else f) // ALIGN) * ALIGN for s, f in zip(self.sizes, self.fixed_sizes)]
-        offsets, total = self._place(sizes)
+        offsets, total = place_among(sizes, self.first, self.together)
         if len(offsets):
             code[self.offset_positions] = np.array(offsets, np.int64)[self.offset_items]
         return Instance(code, [e[s] if s >= 0 else v for s, v in self.extra], e, offsets, total)
-
-    def _place(self, sizes: list[int]) -> tuple[list[int], int]:
-        """arena.place for these sizes: the lifetimes, and so who may overlap whom, are the same for every shape."""
-        offsets = [-1] * len(sizes)
-        first = self.first
-        total = 0
-        for k in sorted(range(len(sizes)), key=lambda k: (-sizes[k], first[k], k)):
-            n = sizes[k]
-            position, best, gap = 0, -1, -1
-            for lo, hi in sorted([(offsets[j], offsets[j] + sizes[j]) for j in self.neighbours[k] if offsets[j] >= 0]):
-                room = lo - position
-                if room >= n and (best < 0 or room < gap):
-                    best, gap = position, room
-                if hi > position:
-                    position = hi
-            at = best if best >= 0 else position
-            offsets[k] = at
-            if at + n > total:
-                total = at + n
-        return offsets, total
