@@ -13,8 +13,8 @@ from .dtypes import DType, from_code, type_name
 from .errors import DeviceError, InputError
 from .graph import ModelMetadata
 from .plan.plan import PlanOptions
-from .runtime.caller import Caller, caller
 from .runtime.engine import Engine, InputSpec
+from .runtime.lane import Lanes
 from .runtime.quiet import Quiet
 
 if TYPE_CHECKING:
@@ -92,25 +92,19 @@ class InferenceSession:
             from .runtime.reference import ReferenceMemory
 
             self.threads, self._memory = 1, ReferenceMemory()
-            self._launch_error: Any = ()  # its errors are typed already
         else:
             from .kernels import cpu
 
             self.threads = threads or cpu.available_cpus()
             self._memory = cpu.Memory(self.threads, cpu.isa_level())
-            self._launch_error = self._memory.native.LaunchError
             if weights == "mapped":
                 self._memory.packs.leave_in_file()
         self._model = loaded
         self.precision = precision
         self._engine = Engine(loaded, self._memory, PlanOptions(precision=PRECISIONS[precision]))
         self._inputs = {v.name: v for v in self._engine.input_infos}
-        self._lock = self._engine.lock
-        self._callers: dict[Any, Caller] = {}
-        self._last: Caller | None = None  # that of the last run, if no input steers
-        self._steering: tuple[int, ...] = ()  # positions of the inputs whose values are part of the key
-        self._plain = all(v.kind == "tensor" for v in self._engine.input_infos)
-        self._names = tuple(self._inputs)
+        self._lanes = Lanes(self._engine, 1 if self.device == "reference" else cpu.available_cpus())
+        self._lane = self._lanes.first
         self._output_names = self._engine.output_names
         self.load_seconds = time.perf_counter() - start
 
@@ -155,39 +149,18 @@ class InferenceSession:
             InputError: an input is missing or unknown, or has the wrong dtype or shape.
             PlanError: the shapes do not fit the model. ExecutionError: bad data, e.g. an index out of range.
         """
-        caller = self._last
-        values: list[Any] | None = None
+        lane = self._lane
+        if not lane.lock.acquire(False):
+            lane = self._lanes.another()
         try:
-            if caller is not None:
-                with self._lock:
-                    values = caller.call(input_feed)
+            values = lane.run(input_feed)
             if values is None:
-                caller = self._find(input_feed)
-                if caller is not None:
-                    with self._lock:
-                        values = caller.call(input_feed)
-        except self._launch_error as e:
-            assert caller is not None
-            raise caller.segment.bound.failure(e) from None
-        if values is None:
-            return self._run_checked(output_names, input_feed)
+                if output_names is not None:
+                    self._select(output_names, dict.fromkeys(self._output_names))
+                return self._select(output_names, lane.run_checked(*self._check(input_feed)))
+        finally:
+            lane.lock.release()
         return values if output_names is None else self._select(output_names, dict(zip(self._output_names, values)))
-
-    def _find(self, input_feed: Feeds) -> Caller | None:
-        """The caller that an earlier run with inputs of the same shapes and dtypes, and the same steering values, has left."""
-        if not self._callers or len(input_feed) != len(self._names):
-            return None
-        try:
-            arrays = [input_feed[n] for n in self._names]
-            key: Any = tuple([(a.shape, a.dtype) for a in arrays])
-            if self._steering:
-                key = (key, *[arrays[i].tobytes() for i in self._steering])
-        except (KeyError, AttributeError):
-            return None
-        found = self._callers.get(key)
-        if found is not None and not self._steering:
-            self._last = found
-        return found
 
     def _select(self, output_names: Sequence[str] | None, values: dict[str, Any]) -> list[Any]:
         if output_names is None:
@@ -196,43 +169,6 @@ class InferenceSession:
         if missing:
             raise InputError(f"unknown output {missing[0]!r}; the model has {', '.join(map(repr, self._output_names))}")
         return [values[n] for n in output_names]
-
-    def _run_checked(self, output_names: Sequence[str] | None, input_feed: Feeds) -> list[Any]:
-        if output_names is not None:
-            self._select(output_names, dict.fromkeys(self._output_names))
-        specs, feeds = self._check(input_feed)
-        shape_key = tuple([(n, s, d) for n, s, d in specs])
-        values = self._engine.run(shape_key, specs, feeds)
-        self._remember(shape_key, specs, feeds)
-        return self._select(output_names, values)
-
-    def _remember(self, shape_key: Any, specs: list[InputSpec], feeds: dict[str, Any]) -> None:
-        """Let later runs of this signature skip all checks, if it is one static segment that reads inputs and writes outputs directly."""
-        engine = self._engine
-        if not self._plain or any(n not in self._inputs for n, _, _ in specs):
-            return
-        steering = tuple([i for i, n in enumerate(self._names) if n in engine.steering])
-        if steering != self._steering:
-            self._steering = steering
-            self._callers.clear()
-            self._last = None
-        cache_key, known = engine.key_of(shape_key, feeds)
-        entry = engine.cache.get(cache_key)
-        if entry is None or entry.first is None:
-            return
-        by_name = {spec[0]: spec for spec in specs}
-        ordered = [by_name[n] for n in self._names]
-        found = caller(entry.first, ordered, self._output_names)
-        if found is None:
-            return
-        if len(self._callers) >= 64:
-            self._callers.clear()
-        key: Any = tuple([(shape, dtype) for _, shape, dtype in ordered])
-        if steering:
-            key = (key, *[known[self._names[i]].tobytes() for i in steering])
-        else:
-            self._last = found
-        self._callers[key] = found
 
     def _check(self, input_feed: Feeds) -> tuple[list[InputSpec], dict[str, Any]]:
         """Validated input specifications and contiguous arrays, in the model's input order."""

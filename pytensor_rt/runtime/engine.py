@@ -75,6 +75,16 @@ class Engine:
         self.base_env, self.graph, self.next_buffer = self._fold(graph)
         self.templates = Templates(self) if not memory.reference and not self.overridable else None
 
+    def sibling(self) -> Engine:
+        """Another engine of this model with memory and plans of its own; it shares the graph, the constants and the packed weights."""
+        other = object.__new__(Engine)
+        other.__dict__.update(self.__dict__)
+        other.memory, other.lock = self.memory.sibling(), RLock()
+        other.cache, other.words, other.traces, other.plans = OrderedDict(), 0, 0, 0
+        other.steering, other.not_steering = {}, set()
+        other.templates = Templates(other) if self.templates is not None else None
+        return other
+
     # ------------------------------------------------------------------------------------------------------------- preparation
     def _fold(self, graph: Graph) -> tuple[dict[str, Any], Graph, int]:
         """Run every rule whose operands are all constants once: the environment all traces start from, and the graph that is left."""

@@ -16,7 +16,7 @@ from .models import affine, feeds
 
 def used(session: rt.InferenceSession, feed: object) -> bool:
     """Does the caller of the last run take this feed?"""
-    return session._last is not None and session._last.call(feed) is not None
+    return session._lane.last is not None and session._lane.last.call(feed) is not None
 
 
 def ready(n: int = 2) -> rt.InferenceSession:
@@ -112,7 +112,7 @@ def test_values_that_steer_are_looked_at() -> None:
     x = np.zeros((2, 6), np.float32)
     for shape in ([3, 4], [4, 3], [3, 4], [12, 1]):
         assert session.run(None, {"x": x, "shape": np.array(shape)})[0].shape == tuple(shape)
-    assert session._last is None
+    assert session._lane.last is None
 
 
 def test_computed_shapes_have_no_short_way() -> None:
@@ -120,7 +120,7 @@ def test_computed_shapes_have_no_short_way() -> None:
     for x in ([1, 0, 2], [0, 0, 3], [1, 0, 2]):
         a = np.array(x, np.float32)
         np.testing.assert_array_equal(session.run(None, {"x": a})[0], -a[a > 0])
-    assert session._last is None
+    assert session._lane.last is None
 
 
 ZIP = 'z = ai.onnx.ml.ZipMap<classlabels_strings = ["a", "b", "c"]>(s)'
