@@ -137,7 +137,7 @@ constexpr int64_t kChannels = 64;           // of a staged block
 constexpr int64_t kBlockBytes = 128 << 10;  // of results that do not go straight to the output, and of staged input
 // Input under the window of a strip of output columns stays in L1 from row to row. Images that L2 (nearly) holds are processed a few
 // channels at a time, in wide strips; of larger ones all channels of a pixel are read at once, as they lie in memory.
-constexpr int64_t kSmallImage = 2 << 20, kChunk = 64, kChunkStripBytes = 64 << 10, kStripBytes = 16 << 10;
+constexpr int64_t kSmallImage = 3 << 20, kChunk = 64, kChunkStripBytes = 64 << 10, kStripBytes = 16 << 10;
 constexpr double kTaskFlops = 1e6;
 constexpr int64_t kTasks = 16;
 
@@ -323,7 +323,7 @@ class DepthwiseConv : public Kernel {
             fns[n](tile);
             if (out_.activates()) {
               const auto* from = reinterpret_cast<const float*>(late.data);
-              out_.activate(static_cast<float*>(tile.out), r.pixel, n, tile.channels,
+              out_.activate(static_cast<float*>(tile.out), r.pixel, static_cast<float*>(tile.out), r.pixel, n, tile.channels,
                             from ? from + cc + h * late.row + w * late.pixel : nullptr, late.pixel);
             }
           };

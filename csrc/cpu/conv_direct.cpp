@@ -263,8 +263,8 @@ class DirectConv : public Kernel {
   void panels(int64_t p0, int64_t p1, const S* a, int64_t first_group, int64_t row_step, const S* weights, const A* bias,
               const ConvOutBox& box, const ConvResult& r) const {
     const ConvResult res = out_.residual(desc, box), late = out_.residual_of_activation(desc, box);
-    typename P::Tile tile(
-        TileShape{taps_.data(), &out_.linear(), lda_, nr_, r.pixel, res.pixel, K_, static_cast<int64_t>(taps_.size()), nv_});
+    typename P::Tile tile(TileShape{taps_.data(), &out_.linear(), lda_, nr_, out_.activates() ? nr_ : r.pixel, res.pixel, K_,
+                                    static_cast<int64_t>(taps_.size()), nv_});
     int64_t runs = box.rows, length = box.cols;
     if (in_place_ && row_step == box.cols * lda_ && r.row == box.cols * r.pixel && res.row == box.cols * res.pixel &&
         late.row == box.cols * late.pixel) {
@@ -287,12 +287,20 @@ class DirectConv : public Kernel {
       t.next = next;
       t.rows = static_cast<int>(split.rows(i));
       t.n = static_cast<int>(channel_end(p) - m);
-      tile(t);
       if constexpr (std::is_same_v<A, float>)
-        if (out_.activates()) {
+        if (out_.activates()) {  // by way of a block in L1: the output is written once, and its misses complete under both loops
+          alignas(64) A block[kMaxRows[1] * 4 * W];
+          A* to = t.c;
+          t.c = block;
+          for (int64_t k = 0; k < t.rows; k++)
+            for (int64_t j = 0; j < t.n; j += 16) __builtin_prefetch(to + k * r.pixel + j, 1, 3);
+          tile(t);
           const auto* from = reinterpret_cast<const A*>(late.data);
-          out_.activate(t.c, r.pixel, t.rows, t.n, from ? from + (m - box.m) + h * late.row + w * late.pixel : nullptr, late.pixel);
+          out_.activate(block, nr_, to, r.pixel, t.rows, t.n, from ? from + (m - box.m) + h * late.row + w * late.pixel : nullptr,
+                        late.pixel);
+          return;
         }
+      tile(t);
     };
     if ((p1 - p0) * panel_size_ * item <= kResidentWeights) {
       for (int64_t h = 0; h < runs; h++)

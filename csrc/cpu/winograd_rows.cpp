@@ -248,7 +248,8 @@ class RowWinogradConv : public Kernel {
         const float* from = products + (y * t.steps * step_ + i) * p_pitch_;
         float* to = place.at(y, at);
         emit(from, to, place.pixel * step_, residual.at(y, at), residual.pixel * step_, bias + m0, box.chans, count, e);
-        if (out_.activates()) out_.activate(to, place.pixel * step_, count, box.chans, late.at(y, at), late.pixel * step_);
+        if (out_.activates())
+          out_.activate(to, place.pixel * step_, to, place.pixel * step_, count, box.chans, late.at(y, at), late.pixel * step_);
       }
     if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + p_bytes_ + out_bytes_);
   }
