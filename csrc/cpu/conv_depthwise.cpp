@@ -36,7 +36,8 @@ template <int NW, int KW, int S, bool TAIL, bool BORDER>
 PTRT_INLINE void window_row(const Tile& t, const float* p, const float* w, int n, vf* acc) {
   vf wv[KW];
   PTRT_UNROLL for (int k = 0; k < KW; k++) wv[k] = load(w + k * W);
-  PTRT_UNROLL for (int j = 0; j < (NW - 1) * S + KW; j++, p += t.col) {
+  static_assert((NW - 1) * S + KW <= 32);  // or the accumulators would be indexed at run time
+  _Pragma("GCC unroll 32") for (int j = 0; j < (NW - 1) * S + KW; j++, p += t.col) {
     if (BORDER && (j < t.first || j >= t.end)) continue;
     vf x = TAIL ? load_n(p, n) : load(p);
     PTRT_KEEP(x);
