@@ -50,7 +50,7 @@ def channels_last(launches: list[Launch], stats: Stats) -> None:
     if not any(launch.kernel in _SEEDS for launch in launches):
         return
     region: dict[Buffer, Tensor] = {}  # buffer -> a view of it with axes [N, C, spatial...]
-    by_buffer: dict[Buffer, list[Launch]] = {}
+    following: dict[Buffer, list[tuple[Tensor, list[Tensor]]]] = {}  # buffer -> (output, all operands) of the launches that follow it
     todo: list[Buffer] = []
 
     def want(t: Tensor | None) -> None:
@@ -59,19 +59,21 @@ def channels_last(launches: list[Launch], stats: Stats) -> None:
             todo.append(t.buffer)
 
     for launch in launches:
-        if launch.kernel in _FOLLOW or launch.kernel in _SEEDS:
-            for t in launch.tensors():
-                by_buffer.setdefault(t.buffer, []).append(launch)
+        out = launch.outs[0]
+        if launch.kernel in _FOLLOW and out is not None:
+            operands = launch.tensors()
+            for t in operands:
+                following.setdefault(t.buffer, []).append((out, operands))
         if launch.kernel in _SEEDS:
             want(launch.outs[0])
             want(launch.ins[0])
     while todo:
         b = todo.pop()
-        for launch in by_buffer.get(b, ()):
-            out = launch.outs[0]
-            if launch.kernel in _FOLLOW and out is not None and any(t.buffer is b and t.ndim == region[b].ndim for t in launch.tensors()):
-                for t in launch.tensors():
-                    if t.ndim == region[b].ndim and _aligned(t, out):
+        rank = len(region[b].shape)
+        for out, operands in following.get(b, ()):
+            if any([t.buffer is b and len(t.shape) == rank for t in operands]):
+                for t in operands:
+                    if len(t.shape) == rank and t.buffer not in region and t.buffer.kind == ARENA and _aligned(t, out):
                         want(t)
     if not region:
         return
@@ -85,7 +87,10 @@ def channels_last(launches: list[Launch], stats: Stats) -> None:
 
 def _aligned(t: Tensor, out: Tensor) -> bool:
     """Does t take part with all of its elements? Broadcast operands do not decide layouts."""
-    return all(s != 0 or n == 1 for s, n in zip(t.strides, t.shape)) and all(p == q for p, q in zip(t.shape[:2], out.shape[:2]))
+    for n, s in zip(t.shape, t.strides):
+        if s == 0 and n != 1:
+            return False
+    return t.shape[:2] == out.shape[:2]
 
 
 def _base(t: Tensor) -> list[tuple[int, int, int]] | None:
