@@ -153,7 +153,9 @@ class Direct {
     bool describes(PyObject* a) const {
       const auto* p = py::detail::array_proxy(a);
       constexpr int kPlain = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-      return p->descr == dtype.ptr() && p->nd == static_cast<int>(shape.size()) && (p->flags & kPlain) == kPlain &&
+      const bool same =
+          p->descr == dtype.ptr() || py::detail::npy_api::get().PyArray_EquivTypes_(p->descr, dtype.ptr());  // unpickled: a copy
+      return same && p->nd == static_cast<int>(shape.size()) && (p->flags & kPlain) == kPlain &&
              std::equal(shape.begin(), shape.end(), p->dimensions);
     }
     py::object dtype;

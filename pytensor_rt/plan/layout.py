@@ -71,7 +71,7 @@ def channels_last(launches: list[Launch], stats: Stats) -> None:
         b = todo.pop()
         rank = len(region[b].shape)
         for out, operands in following.get(b, ()):
-            if any([t.buffer is b and len(t.shape) == rank for t in operands]):
+            if any(t.buffer is b and len(t.shape) == rank for t in operands):
                 for t in operands:
                     if len(t.shape) == rank and t.buffer not in region and t.buffer.kind == ARENA and _aligned(t, out):
                         want(t)

@@ -43,6 +43,18 @@ def changed(name: str, value: object) -> dict[str, object]:
 X = feeds()["x"]
 
 
+def test_arrays_from_elsewhere() -> None:
+    """Unpickled arrays have a dtype object of their own; read-only ones are inputs like any other."""
+    import pickle
+
+    session, f = ready(), feeds()
+    copies = {k: pickle.loads(pickle.dumps(v)) for k, v in f.items()}
+    for v in copies.values():
+        v.flags.writeable = False
+    assert used(session, copies)
+    np.testing.assert_array_equal(session.run(None, copies)[0], f["x"] * 2 + f["shift"])
+
+
 class Sub(np.ndarray):
     pass
 
