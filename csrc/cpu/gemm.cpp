@@ -19,8 +19,39 @@ void check(bool ok, const char* what) {
   if (!ok) throw KernelError(std::string("gemm: ") + what);
 }
 
+// f32 or 16-bit a, and a constant integer b with a scale.
+void validate_dequantising(const LaunchDesc& d, bool pairs) {
+  const Operand &a = d.ins[0], &b = d.ins[1], &y = d.outs[0], &scale = d.ins[4];
+  const int r = y.ndim;
+  check(r >= 2 && a.ndim == r && b.ndim == r, "a, b and y must have the same rank >= 2");
+  check(a.dtype == DType::f32 || a.dtype == DType::f16 || a.dtype == DType::bf16, "b_scale needs an f32, f16 or bf16 a");
+  check((d.epilogue.empty() ? y.dtype : d.acc_dtype) == a.dtype, "the result has a's dtype");
+  check(pairs ? b.dtype == DType::u8 : is_byte(b.dtype) || b.dtype == DType::i4 || b.dtype == DType::u4,
+        "b_scale needs an integer b of 8 or 4 bits");
+  check(b.is_const() && !optional_input(d, 2), "b_scale needs a constant b and no a_zero");
+  for (int i = 0; i < r - 2; i++)
+    check((a.shape[i] == y.shape[i] || a.shape[i] == 1) && (b.shape[i] == 1 || b.strides[i] == 0), "batch axes do not match");
+  const int64_t K = a.shape[r - 1];
+  check(a.shape[r - 2] == y.shape[r - 2] && b.shape[r - 1] == y.shape[r - 1] && b.shape[r - 2] == (pairs ? K / 2 + K % 2 : K),
+        "shapes do not match");
+  const auto is_parameter = [](DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; };
+  check(is_parameter(scale.dtype), "b_scale must be f32, f16 or bf16");
+  const int64_t blocks = scale.present() && scale.ndim == r ? scale.shape[r - 2] : 0;
+  for (int k = 3; k < 5; k++)
+    if (const Operand* o = optional_input(d, k)) {
+      check((is_parameter(o->dtype) || o->dtype == b.dtype) && o->is_const() && o->ndim == r,
+            "b_scale and b_zero must be constants of b's rank");
+      for (int i = 0; i < r - 2; i++) check(o->shape[i] == 1 || o->strides[i] == 0, "b_scale and b_zero must not vary along batches");
+      const int64_t rows = pairs && o->dtype == b.dtype ? blocks / 2 + blocks % 2 : blocks;
+      check((o->shape[r - 2] == rows || (o->shape[r - 2] == 1 && o->dtype != b.dtype) || rows == 1) &&
+                (o->shape[r - 1] == y.shape[r - 1] || o->shape[r - 1] == 1),
+            "b_scale or b_zero does not broadcast");
+    }
+  for (const Operand& e : d.epi_ins) check(e.ndim == r, "epilogue operands must have y's rank");
+}
+
 void validate(const LaunchDesc& d) {
-  check(d.ins.size() >= 2 && d.ins.size() <= 4 && d.outs.size() == 1 && d.outs[0].present(),
+  check(d.ins.size() >= 2 && d.ins.size() <= 5 && d.outs.size() == 1 && d.outs[0].present(),
         "expected operands a, b, a_zero?, b_zero? and y");
   const Operand &a = d.ins[0], &b = d.ins[1], &y = d.outs[0];
   const int r = y.ndim;
@@ -174,13 +205,24 @@ GemmShape canonical_gemm(LaunchDesc& d, Roles roles) {
 }
 
 std::unique_ptr<Kernel> make_gemm(LaunchDesc desc, BindContext& bind) {
+  Params params = desc.params();
+  params.f();
+  const auto precision = static_cast<GemmPrecision>(params.i());
+  const int64_t block = params.i(), pairs = params.i();
+  if (optional_input(desc, 4)) {
+    check(desc.outs.size() == 1 && desc.outs[0].present() && desc.ins.size() == 5, "expected operands a, b, b_zero?, b_scale and y");
+    validate_dequantising(desc, pairs != 0);
+    const Operand zero = desc.ins[3], scale = desc.ins[4];
+    desc.ins[3] = desc.ins[4] = Operand{};  // they have no axis m or k to be reshaped
+    const GemmShape s = canonical_gemm(desc, Roles::kKept);
+    desc.ins[3] = zero;
+    desc.ins[4] = scale;
+    return make_gemm_dequant(std::move(desc), s, block, pairs != 0, bind);
+  }
   validate(desc);
   const DType t = desc.ins[0].dtype;
   const bool zeros = optional_input(desc, 2) || optional_input(desc, 3);
   const bool fast = (t == DType::f32 || t == DType::f64) && !zeros;
-  Params params = desc.params();
-  params.f();
-  const auto precision = static_cast<GemmPrecision>(params.i());
   if (precision != GemmPrecision::full_) {
     check(t == DType::f32 && !zeros && desc.ins[1].is_const(),
           "a reduced precision needs f32 operands without zero points and a constant b");

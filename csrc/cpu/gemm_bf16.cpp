@@ -132,7 +132,7 @@ class Bf16Gemm final : public PackedGemm {
     if (rest > 0) store_n(out + k / 2, to_pairs(load_n(x + k, rest), load_n(x + k + W, rest - W)), (rest + 1) / 2);
   }
 
-  void pack_panel(char* out, const Operand& b, int64_t offset, int64_t n) const override {
+  void pack_panel(char* out, const Operand& b, int64_t offset, int64_t, int64_t n) const override {
     const auto item = static_cast<int64_t>(itemsize(b.dtype));
     auto* to = reinterpret_cast<float*>(out);
     for (int64_t k = 0; k < s_.K; k += kSteps) {

@@ -52,13 +52,14 @@ void PackedGemm::setup(const Format& format, BindContext& bind) {
   if (pitch_ * 4 % 4096 == 0) pitch_ += 16;
 
   const size_t bytes = checked_bytes(b_batches_.count, panels_, f_.panel_bytes, 1);
-  packed_ = bind.packs.get(b, "gemm_" + f_.name + ":" + std::to_string(kColumns) + ":" + b_layout(s_), bytes, [&](void* memory) {
-    for (int64_t i = 0; i < b_batches_.count * panels_; i++) {
-      const int64_t n0 = i % panels_ * kColumns;
-      pack_panel(static_cast<char*>(memory) + i * f_.panel_bytes, b, b_batches_.offset(s_, i / panels_, s_.bs) + n0 * s_.bn,
-                 std::min<int64_t>(kColumns, s_.N - n0));
-    }
-  });
+  packed_ =
+      bind.packs.get(b, "gemm_" + f_.name + ":" + f_.key + ":" + std::to_string(kColumns) + ":" + b_layout(s_), bytes, [&](void* memory) {
+        for (int64_t i = 0; i < b_batches_.count * panels_; i++) {
+          const int64_t n0 = i % panels_ * kColumns;
+          pack_panel(static_cast<char*>(memory) + i * f_.panel_bytes, b, b_batches_.offset(s_, i / panels_, s_.bs) + n0 * s_.bn, n0,
+                     std::min<int64_t>(kColumns, s_.N - n0));
+        }
+      });
   if (pack_a_) a_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, pitch_, 4));
   if (f_.row_bytes) beside_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, f_.row_bytes, 1));
   if (gathers_bias()) bias_offset_ = take(shared_bytes_, checked_bytes(1, 1, s_.N, 4));

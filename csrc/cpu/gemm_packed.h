@@ -28,7 +28,7 @@ class PackedGemm : public Kernel {
 
  protected:
   struct Format {
-    std::string name;           // of the layout: packs of one name and one source are the same
+    std::string name, key;      // of the layout: packs of one name, key and source are the same
     int64_t per_unit = 1;       // values of k in the 32 bits that a tile broadcasts from A
     int64_t block_units = 768;  // K is cut into even blocks of at most so many units; 0: never
     int64_t speed = 1;          // multiply-adds that take the time of one in f32
@@ -43,8 +43,9 @@ class PackedGemm : public Kernel {
   // Derived constructors call this last.
   void setup(const Format& format, BindContext& bind);
 
-  // Stores the panel whose first element is b + offset, of n <= kColumns columns; what lies beyond n and K must multiply to 0.
-  virtual void pack_panel(char* out, const Operand& b, int64_t offset, int64_t n) const = 0;
+  // Stores the panel of columns n0 .. n0 + n, n <= kColumns, whose first element is b + offset; what lies beyond n and K must multiply to
+  // 0.
+  virtual void pack_panel(char* out, const Operand& b, int64_t offset, int64_t n0, int64_t n) const = 0;
   // Rows of A from element `offset` on become rows of pitch `pitch` (in units). By default they become f32.
   virtual void pack_rows(float* out, int64_t pitch, const Operand& a, int64_t offset, int64_t rows, char* beside) const;
   // Units k0 .. k0 + units of a stored panel as tiles read them; `scratch` is there if the format expands.
@@ -82,5 +83,9 @@ std::unique_ptr<Kernel> make_gemm_bf16(LaunchDesc desc, const GemmShape& s, Bind
 std::unique_ptr<Kernel> make_gemm_quant(LaunchDesc desc, const GemmShape& s, BindContext& bind);
 // B stored in `stored` (f16 or bf16), f32 arithmetic. round_a: A is rounded to the same format.
 std::unique_ptr<Kernel> make_gemm_halves(LaunchDesc desc, const GemmShape& s, DType stored, bool round_a, BindContext& bind);
+
+// B of integers, dequantised as it is read: (b - zero) * scale. block: values of k per scale, 0: all; pairs: two 4-bit values in a byte of
+// B.
+std::unique_ptr<Kernel> make_gemm_dequant(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, BindContext& bind);
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -180,13 +180,17 @@ class QuantGemm final : public PackedGemm {
       vi q = rounded(load_n(x + k, rest) * inverse) + offset;
       q = q > most ? most : q;
       q = q < least ? least : q;
+#if defined(__AVX512VNNI__)
+      const bytes narrow = (bytes)_mm512_maskz_cvtepi32_epi8((__mmask16)-1, (__m512i)q);
+#else
       const bytes narrow = __builtin_convertvector(q, bytes);
+#endif
       if (rest == W) *reinterpret_cast<bytes*>(to + k) = narrow;
       else std::memcpy(to + k, &narrow, static_cast<size_t>(rest) * sizeof(StoreA));
     }
   }
 
-  void pack_panel(char* out, const Operand& b, int64_t offset, int64_t n) const override {
+  void pack_panel(char* out, const Operand& b, int64_t offset, int64_t, int64_t n) const override {
     const int64_t units = (s_.K + kUnit - 1) / kUnit;
     auto* to = reinterpret_cast<StoreB*>(out);
     auto* scales = reinterpret_cast<float*>(out + units * kColumns * 4);

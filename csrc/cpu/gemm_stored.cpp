@@ -16,6 +16,11 @@ typedef uint16_t halves_u __attribute__((vector_size(W * 2), aligned(2), may_ali
 template <bool F16>
 PTRT_INLINE vf widen(const uint16_t* p) {
   if constexpr (!F16) {
+#if defined(__AVX512F__)  // gcc 12 widens generic vectors step by step
+    return (vf)((vi)_mm512_maskz_cvtepu16_epi32((__mmask16)-1, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))) << 16);
+#elif defined(__AVX2__)
+    return (vf)((vi)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))) << 16);
+#endif
     return (vf)(__builtin_convertvector(*reinterpret_cast<const halves_u*>(p), vu) << 16);
   } else {
 #if defined(__AVX512F__)
@@ -96,7 +101,7 @@ class HalvesGemm final : public PackedGemm {
       for (int64_t k = 0; k < s_.K; k++) out[r * pitch + k] = half_to_float(stored_, float_to_half(stored_, out[r * pitch + k]));
   }
 
-  void pack_panel(char* out, const Operand& b, int64_t offset, int64_t n) const override {
+  void pack_panel(char* out, const Operand& b, int64_t offset, int64_t, int64_t n) const override {
     const auto item = static_cast<int64_t>(itemsize(b.dtype));
     auto* to = reinterpret_cast<uint16_t*>(out);
     for (int64_t k = 0; k < s_.K; k += kSteps) {

@@ -107,7 +107,8 @@ _SPECS = (
             "x's rank with size 1 on the axes. f16/bf16 compute in f32.",
     ),
     KernelSpec(
-        "gemm", 6, ("a", "b", "a_zero?", "b_zero?"), ("y",), (_float("alpha", 1.0), _enum("precision", *GEMM_PRECISIONS)), epilogue=True,
+        "gemm", 6, ("a", "b", "a_zero?", "b_zero?", "b_scale?"), ("y",),
+        (_float("alpha", 1.0), _enum("precision", *GEMM_PRECISIONS), _int("block", 0), _int("pairs", 0)), epilogue=True,
         doc="y[..., m, n] = alpha * sum_k (a[..., m, k] - a_zero) * (b[..., k, n] - b_zero). All three have the same rank >= 2; batch axes of a "
             "and b may be broadcast (stride 0) to y's. Floats: f64 f32 f16 bf16 (f16/bf16 accumulate in f32). 8-bit a and b (each signed or "
             "not): the sum is exact int32 and alpha is 1. Other integers wrap. a_zero: rank of a, broadcast to [..., m, 1]; b_zero: rank of b, "
@@ -116,7 +117,11 @@ _SPECS = (
             "rounded to f16. int8: column n of b is kept as qb = round(b * (127 / most)) with scale most / 127, where most = max |b|; row m of a becomes "
             "qa = clamp(round(a * (255 / width)) + zero, 0, 255) with scale width / 255, width = max(a, 0) - min(a, 0), zero = round(-min(a, 0) * "
             "(255 / width)); the sum of (qa - zero) * qb is exact, and is rounded to f32 and multiplied by the f32 product of the scales; K <= 65536. "
-            "Rows and columns with a width or most below 2**-100 count as 0, those with values or a width that are not finite give NaN.",
+            "Rows and columns with a width or most below 2**-100 count as 0, those with values or a width that are not finite give NaN. With b_scale, "
+            "a is f32, f16 or bf16 and b a constant of int8, uint8, int4 or uint4 (pairs: of uint8 [ceil(k / 2), n] that hold two uint4 each, the even "
+            "k in the low half): a is multiplied by (b - b_zero) * b_scale in f32. b_zero and b_scale are constants [blocks, n] with a row "
+            "for every `block` values of k (0: one row for all), or [blocks, 1] or [1, 1], of f32, f16 or bf16; b_zero may also have b's own format "
+            "(pairs: [ceil(blocks / 2), n]). Batch axes of b, b_zero and b_scale are broadcast.",
     ),
     KernelSpec(
         "conv", 7, ("x", "w", "b?", "x_zero?", "w_zero?"), ("y",), (*_WINDOW, _int("group", 1)), epilogue=True,

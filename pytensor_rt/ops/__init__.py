@@ -28,7 +28,7 @@ FAMILIES: dict[str, str] = {
     ),
     "flex_attention": "FlexAttention",
     "image": "ImageDecoder",
-    "linear": "Attention Gemm MatMul MatMulInteger QLinearMatMul",
+    "linear": "Attention Gemm MatMul MatMulDequantized MatMulInteger MatMulNBits QLinearMatMul",
     "movement": (
         "Compress Det Gather GatherElements GatherND NonMaxSuppression NonZero OneHot ReverseSequence Scatter ScatterElements "
         "ScatterND TensorScatter TopK Unique"

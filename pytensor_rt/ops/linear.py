@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ..dtypes import F32, I32
 from ..lowering import expr as e
 from ..lowering.tensor import Tensor, size_of
@@ -70,6 +72,72 @@ def gemm(
     if c is None or beta == 0.0:
         return y
     return t.map((lambda v, w: v + w) if beta == 1.0 else lambda v, w: v + w * beta, y, c)
+
+
+def dequantized_product(
+    t: Tracer, a: Tensor, b: Tensor, scale: Tensor, zero: Tensor | None, k: int, *, block: int = 0, pairs: int = 0, alpha: float = 1.0
+) -> Tensor:
+    """a [..., k] times (b - zero) * scale, b [k, n] (pairs: [ceil(k / 2), n]) constant and so are scale and zero [blocks, n]: spec.py's b_scale."""
+    if a.shape[-1] != k:
+        t.fail(f"inner dimensions differ: {int(a.shape[-1])} and {int(k)}")
+    if not (b.known and scale.known and (zero is None or zero.known)):
+        t.fail("the quantised weight and its parameters must be constants")
+    a2 = a.unsqueeze(0) if a.ndim == 1 else a
+    wide: Any = lambda x: None if x is None else x.expand((*a2.shape[:-2], *x.shape))
+    params = {"alpha": alpha, "block": block if scale.shape[0] != 1 else 0, "pairs": pairs}
+    y = t.record("gemm", [a2, wide(b), None, wide(zero), wide(scale)], [((*a2.shape[:-1], b.shape[1]), a.dtype)], params)[0]
+    return y.squeeze(y.ndim - 2) if a.ndim == 1 else y
+
+
+@op("MatMulDequantized", domain=INTERNAL)
+def matmul_dequantized(
+    t: Tracer, a: Tensor, w: Tensor, scale: Tensor, zero: Tensor | None = None, c: Tensor | None = None, *,
+    axis: int = 1, block: int = 0, transA: int = 0, transB: int = 0, alpha: float = 1.0, beta: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """Gemm (or MatMul) by (w - zero) * scale, made by passes/dequantized.py: axis and block are DequantizeLinear's, in w's own axes."""
+
+    def matrix(x: Tensor) -> Tensor:
+        """[blocks, n], or 1 where it does not vary."""
+        if x.size == 1:
+            x = t.reshape(x, (1, 1))
+        elif x.ndim == 1:
+            x = x.unsqueeze(1 - axis)
+        return x.permute((1, 0)) if transB else x
+
+    a = a.permute((1, 0)) if transA else a
+    w = w.permute((1, 0)) if transB else w
+    k, s = w.shape[0], matrix(scale)
+    along_k = axis == (1 if transB else 0)
+    if block and not along_k:  # blocks of columns: a scale for every column
+        t.fail("scales in blocks along the output's axis are not supported")
+    y = dequantized_product(t, a, w, s, None if zero is None else matrix(zero), k, block=block or 1, alpha=alpha)
+    if c is None or beta == 0.0:
+        return y
+    return t.map((lambda v, x: v + x) if beta == 1.0 else lambda v, x: v + x * beta, y, c)
+
+
+_MIDDLE = {4: np.full((1, 1), 8, np.float32), 8: np.full((1, 1), 128, np.float32)}  # the zero point where none is given
+
+
+@op("MatMulNBits", domain="com.microsoft")
+def matmul_nbits(
+    t: Tracer, a: Tensor, b: Tensor, scales: Tensor, zeros: Tensor | None = None, g_idx: Tensor | None = None, bias: Tensor | None = None, *,
+    K: int, N: int, bits: int = 4, block_size: int, **_: Any,
+) -> Tensor:  # fmt: skip
+    """com.microsoft MatMulNBits: b [N, blocks, block_size * bits / 8] uint8, scales [N, blocks], zeros the same (or packed like b, by rows)."""
+    if g_idx is not None and g_idx.size:
+        t.fail("g_idx (an order of the rows) is not supported")
+    if bits not in (4, 8):
+        t.fail(f"bits must be 4 or 8, got {bits}")
+    blocks, per_byte = -(-K // block_size), 8 // bits
+    w = t.reshape(b, (N, blocks * block_size // per_byte)).slice(1, 0, -(-K // per_byte)).permute((1, 0))
+    if zeros is None:
+        zero = t.const(_MIDDLE[bits])
+    else:
+        columns = blocks if zeros.dtype == a.dtype else -(-blocks // per_byte)
+        zero = t.reshape(zeros, (N, columns)).permute((1, 0))
+    y = dequantized_product(t, a, w, t.reshape(scales, (N, blocks)).permute((1, 0)), zero, K, block=block_size, pairs=int(bits == 4))
+    return y if bias is None else t.map(lambda v, x: v + x, y, bias)
 
 
 @op("QLinearMatMul", since=10)

@@ -12,6 +12,8 @@ Recognised patterns become these nodes, with the semantics of the ONNX operator 
     QLinearConv, QLinearMatMul (10)   from dequantize -> Conv or MatMul [-> Relu] -> quantize
 
 Internal nodes, domain `pytensor_rt`, opset 1:
+    MatMulDequantized(a, w, scale, zero?, c?) -> Gemm of a (any rank) by (w - zero) * scale, w a constant matrix of 8- or 4-bit integers. Attributes
+        alpha, beta, transA, transB of Gemm; axis and block (0: none) of DequantizeLinear, in w's own axes
     Attention(q, k, v, mask?) -> softmax(q k^T * scale + mask) v
         q [..., S, D], k [..., T, D], v [..., T, E], mask broadcastable to [..., S, T]; the leading axes (any number) broadcast as in MatMul.
         scale (float): 1 / sqrt(D) if absent. nan_to_zero (int, default 0): 1 turns NaN weights, those of rows where every key is masked by
@@ -70,6 +72,11 @@ def _optimize(graph: Graph, model: Model, parent: Rewriter | None) -> None:
                 changed |= step(rw)
         if not changed:
             break
+    if any(i.dtype.itemsize == 1 and i.nbytes >= 4096 for i in (*graph.initializers.values(), *model.graph.initializers.values())):
+        from . import dequantized
+
+        if dequantized.run(rw):
+            dead_code.run(rw)
     rw.flush()
     nested = [node for node in graph.nodes if node.subgraphs]
     if nested:

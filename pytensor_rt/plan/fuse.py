@@ -245,8 +245,7 @@ def refine(p: Launch, t: Tensor) -> bool:
         return False
     last = out.ndim - 1
     if p.kernel == "gemm":
-        b = p.ins[1]
-        if b is None or any(s != 0 for s in b.strides[:-2]) or any(q is not None for q in p.ins[2:]):
+        if any(q is not None and any(s != 0 for s in q.strides[:-2]) for q in p.ins[1:]) or any(q is not None for q in p.ins[2:3]):
             return False
     elif (p.kernel == "softmax" and p.params["axis"] != last) or (p.kernel == "normalize" and tuple(p.params["axes"]) != (last,)):
         return False
@@ -267,11 +266,11 @@ def refine(p: Launch, t: Tensor) -> bool:
         return None if strides is None else q.view(shape, strides)
 
     if p.kernel == "gemm":
-        b = p.ins[1]
-        assert b is not None
         new_a = split(a, a.shape[-1])
         depth = len(fine) - 2
-        new_b: list[Tensor | None] = [b.view((*fine[:-2], *b.shape[-2:]), ((0,) * depth) + b.strides[-2:])]
+        new_b: list[Tensor | None] = [
+            None if q is None else q.view((*fine[:-2], *q.shape[-2:]), ((0,) * depth) + q.strides[-2:]) for q in p.ins[1:]
+        ]
     else:
         new_a = split(a, a.shape[-1])
         new_b = [split(q, out.shape[-1]) for q in p.ins[1:]]

@@ -12,6 +12,11 @@ from .common import Array, Out, Params, Program, optional, out_spec, required, r
 
 def gemm(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
     a, b = required(ins[0]), required(ins[1])
+    scale = optional(ins, 4)
+    if scale is not None:
+        w = dequantised(b, optional(ins, 3), scale, a.shape[-1], params)
+        with np.errstate(all="ignore"):
+            return [result(np.matmul(wide(a), wide(w)) * params.get("alpha", 1.0), out_spec(outs))]
     precision = params.get("precision", "full")
     if precision != "full":
         return [result(reduced_matmul(a, b, precision) * params.get("alpha", 1.0), out_spec(outs))]
@@ -23,6 +28,24 @@ def gemm(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params
     y = exact_matmul(a, b) if small else np.matmul(a, b)
     alpha = params.get("alpha", 1.0)
     return [result(y if alpha == 1.0 else y * int(alpha), out_spec(outs))]
+
+
+def dequantised(b: Array, zero: Array | None, scale: Array, k: int, params: Params) -> Array:
+    """(b - zero) * scale in float32, with k rows: spec.py's b_scale."""
+    if params.get("pairs", 0):
+        zero = zero if zero is None or is_float(zero.dtype) else _halves(zero)
+        b = _halves(b)[..., :k, :]
+    rows = np.arange(k) // (params.get("block", 0) or max(1, k))
+
+    def each(x: Array) -> Array:
+        return (x if x.shape[-2] == 1 else x[..., rows, :]).astype(F32)
+
+    return np.asarray((b.astype(F32) - (F32.type(0) if zero is None else each(zero))) * each(scale))
+
+
+def _halves(x: Array) -> Array:
+    """The 4-bit values of bytes, low halves first, along the second last axis."""
+    return np.stack([x & 15, x >> 4], axis=-2).reshape(*x.shape[:-2], 2 * x.shape[-2], x.shape[-1])
 
 
 def reduced_matmul(a: Array, b: Array, precision: str) -> Array:
