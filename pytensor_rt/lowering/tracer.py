@@ -90,7 +90,10 @@ class Frame:
 def broadcast_shapes(shapes: Seq[Shape]) -> Shape:
     """NumPy's broadcasting of several shapes. Raises ValueError if they do not fit."""
     first = shapes[0]
-    if all(s == first for s in shapes[1:]):
+    for s in shapes:
+        if s != first:
+            break
+    else:
         return first
     rank = max(len(s) for s in shapes)
     out: list[int] = [1] * rank
@@ -161,12 +164,15 @@ class Tracer:
     def int_tensor(self, values: Any, shape: Shape | None = None, dtype: DType = I64) -> Tensor:
         """A constant int64 tensor from integers that may be symbolic (a list, or one integer for rank 0 with shape=())."""
         flat = [values] if not isinstance(values, (list, tuple)) else list(values)
-        if any(is_symbolic(v) for v in flat):
-            a: Array = np.empty(len(flat), object)
-            a[:] = flat
+        for v in flat:
+            if is_symbolic(v):
+                a: Array = np.empty(len(flat), object)
+                a[:] = flat
+                break
         else:
             a = np.array(flat, dtype)
-        a = a.reshape((len(flat),) if shape is None else shape)
+        if shape is not None:
+            a = a.reshape(shape)
         b = self.buffer(CONST, a.size, dtype, a)
         t = Tensor(b, 0, a.shape, row_major(a.shape), dtype)
         t._value = a
@@ -201,7 +207,10 @@ class Tracer:
         Outputs without elements are constants; a launch whose outputs are all empty is not recorded.
         """
         params = params or {}
-        if all(t is None or t.known for t in ins):
+        for t in ins:
+            if t is not None and t.buffer.kind != CONST:
+                break
+        else:
             size = sum(size_of(o[0]) for o in outs if o is not None)
             if self._may_fold(ins, size, sum(size_of(o[0]) * o[1].itemsize for o in outs if o is not None)):
                 try:
@@ -212,10 +221,11 @@ class Tracer:
                     self.fail(str(e))
                 return [None if o is None else self.known(np.asarray(v), o[0], o[1]) for v, o in zip(values, outs)]  # type: ignore[misc]
         tensors = [None if o is None else self.empty(*o) for o in outs]
-        if all(t is None or t.size == 0 for t in tensors):
-            return [None if t is None else self.const(np.empty(t.shape, t.dtype)) for t in tensors]  # type: ignore[misc]
-        self.launches.append(Launch(kernel, list(ins), tensors, params, nodes=self._nodes()))
-        return tensors  # type: ignore[return-value]
+        for o in tensors:
+            if o is not None and o.buffer.size != 0:
+                self.launches.append(Launch(kernel, list(ins), tensors, params, nodes=self._nodes()))
+                return tensors  # type: ignore[return-value]
+        return [None if o is None else self.const(np.empty(o.shape, o.dtype)) for o in tensors]  # type: ignore[misc]
 
     def map(self, fn: Callable[..., Var], *xs: Tensor, programs: dict[tuple[DType, ...], Program] | None = None) -> Tensor:
         """One output, elementwise over broadcast operands: `fn` gets one Var per operand. Scalar constants become immediates.

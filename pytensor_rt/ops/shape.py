@@ -71,6 +71,8 @@ def transpose(t: Tracer, x: Tensor, *, perm: tuple[int, ...] | None = None) -> T
 @op("Unsqueeze")
 def unsqueeze(t: Tracer, x: Tensor, axes_in: Tensor | None = None, *, axes: tuple[int, ...] | None = None) -> Tensor:
     values = t.ints(axes_in) if axes_in is not None else tuple(axes or ())
+    if len(values) == 1:
+        return x.unsqueeze(norm_axis(t, int(values[0]), x.ndim + 1))
     for a in norm_axes(t, values, x.ndim + len(values)) or ():
         x = x.unsqueeze(a)
     return x

@@ -73,14 +73,15 @@ def encode_operand(t: Tensor | None, buffers: dict[Any, int], hollow: bool = Fal
     """One operand; `hollow`: it stands for a prologue and has no memory."""
     if t is None:
         return [-1]
-    return [-2 if hollow else buffers[t.buffer], t.offset, code_of(t.dtype), len(t.shape), *t.shape, *t.strides]
+    shape = t.shape
+    return [-2 if hollow else buffers[t.buffer], t.offset, code_of(t.dtype), len(shape), *shape, *t.strides]
 
 
 def encode_launch(launch: Launch, buffers: dict[Any, int]) -> list[int]:
     """One launch; `buffers` numbers the buffers."""
     spec = SPECS[launch.kernel]
     params = encode_params(launch.params, spec.params)
-    body, prologue, epilogue = (encode_program(e) for e in (launch.body, launch.prologue, launch.epilogue))
+    programs = [word for e in (launch.body, launch.prologue, launch.epilogue) if e for word in encode_program(e)]
     acc = launch.acc_dtype or next(o.dtype for o in launch.outs if o is not None)
     out = [spec.id, len(launch.ins), len(launch.outs), len(launch.pro_ins), len(launch.epi_ins), len(params)]
     out += [len(launch.body), len(launch.prologue), len(launch.epilogue), code_of(acc)]
@@ -88,7 +89,7 @@ def encode_launch(launch: Launch, buffers: dict[Any, int]) -> list[int]:
         out += encode_operand(t, buffers, hollow=k == 0 and bool(launch.prologue))
     for t in (*launch.outs, *launch.pro_ins, *launch.epi_ins):
         out += encode_operand(t, buffers)
-    return out + params + body + prologue + epilogue
+    return out + params + programs
 
 
 def words(values: list[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
