@@ -30,16 +30,6 @@ PTRT_INLINE Vec<S> lane_numbers() {
   return v;
 }
 
-// One stage of a transposition: (a, b) become the vectors whose lanes with bit `d` clear come from a and set from b, taken at bit `d` clear
-// (lo) and at bit `d` set (hi).
-template <int D, class V, int... I>
-PTRT_INLINE void exchange(V& a, V& b, std::integer_sequence<int, I...>) {
-  constexpr int n = sizeof...(I);
-  const V lo = __builtin_shufflevector(a, b, ((I & D) ? n + I - D : I)...);
-  const V hi = __builtin_shufflevector(a, b, ((I & D) ? n + I : I + D)...);
-  a = lo;
-  b = hi;
-}
 template <class S, int D>
 PTRT_INLINE void transpose_stage(Vec<S>* r) {
   constexpr int n = Lanes<S>::n;
@@ -127,19 +117,6 @@ void pack_values(const Rows& v, int64_t first, int64_t count, int64_t width, S* 
   }
 }
 
-// Combines the lanes of each of n vectors: lane i of r[0] becomes f over the lanes of r[i], a tree that is the same for every i.
-template <class S, int D, class F>
-PTRT_INLINE void fold_stage(Vec<S>* r, F f) {
-  constexpr int n = Lanes<S>::n;
-  if constexpr (D < n) {
-    PTRT_UNROLL for (int i = 0; i < n; i += 2 * D) {
-      exchange<D>(r[i], r[i + D], std::make_integer_sequence<int, n>());
-      r[i] = f(r[i], r[i + D]);
-    }
-    fold_stage<S, 2 * D>(r, f);
-  }
-}
-
 // How raw products q . k become exponents of two. `plain`: exponent = product * rate. Otherwise a first pass stores capped and masked
 // scores.
 template <class S>
@@ -200,7 +177,7 @@ PTRT_INLINE void softmax_rows(S* x, int64_t pitch, int m, Visible visible, int64
   V r[L];
   for (int i = 0; i < L; i++) r[i] = none;
   for (int i = 0; i < m; i++) r[i] = prepare_scores<kPlain>(x + i * pitch, visible(i), rule, mask(i));
-  fold_stage<S, 1>(r, [](V a, V b) { return larger(a, b); });
+  fold_lanes(r, [](V a, V b) { return larger(a, b); });
   const V before = load_n(top, m), now = larger(before, r[0] * rule.rate);
   const V scaled = before == now ? V{} + S(1) : exp2_of(before - now);
   S shift[L];
@@ -219,7 +196,7 @@ PTRT_INLINE void softmax_rows(S* x, int64_t pitch, int m, Visible visible, int64
     for (; j < end; j += L) store(row + j, V{});
     r[i] = s;
   }
-  fold_stage<S, 1>(r, [](V a, V b) { return a + b; });
+  fold_lanes(r, [](V a, V b) { return a + b; });
   store_n(sum, load_n(sum, m) * scaled + r[0], m);
   store_n(top, now, m);
   store_n(factor, scaled, m);
@@ -254,7 +231,7 @@ PTRT_INLINE void stream_scores(const S* q, const S* k, int64_t pitch, int64_t co
       for (int64_t i = 0; i < n; i++)
         for (int64_t d = 0; d < whole; d += L) acc[i] += load(q + d) * load(row + i * pitch + d);
     }
-    fold_stage<S, 1>(acc, [](V a, V b) { return a + b; });
+    fold_lanes(acc, [](V a, V b) { return a + b; });
     for (int64_t d = whole; d < depth; d++)
       for (int64_t i = 0; i < n; i++) acc[0][i] += q[d] * row[i * pitch + d];
     store(scores + t, acc[0]);

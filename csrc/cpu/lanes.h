@@ -53,5 +53,29 @@ PTRT_INLINE V interleave(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (SHIFT + I / 2 + I % 2 * L)...);
 }
 
+// One stage of a transposition: (a, b) become the vectors whose lanes with bit D clear come from a and set from b, taken at bit D clear
+// (lo) and at bit D set (hi).
+template <int D, class V, int... I>
+PTRT_INLINE void exchange(V& a, V& b, std::integer_sequence<int, I...>) {
+  constexpr int n = sizeof...(I);
+  const V lo = __builtin_shufflevector(a, b, ((I & D) ? n + I - D : I)...);
+  const V hi = __builtin_shufflevector(a, b, ((I & D) ? n + I : I + D)...);
+  a = lo;
+  b = hi;
+}
+
+// Combines the lanes of each of n vectors: lane i of r[0] becomes f over the lanes of r[i], a tree that is the same for every i.
+template <int D = 1, class V, class F>
+PTRT_INLINE void fold_lanes(V* r, F f) {
+  constexpr int n = sizeof(V) / sizeof(r[0][0]);
+  if constexpr (D < n) {
+    PTRT_UNROLL for (int i = 0; i < n; i += 2 * D) {
+      exchange<D>(r[i], r[i + D], std::make_integer_sequence<int, n>());
+      r[i] = f(r[i], r[i + D]);
+    }
+    fold_lanes<2 * D>(r, f);
+  }
+}
+
 }  // namespace
 }  // namespace ptrt::PTRT_LEVEL

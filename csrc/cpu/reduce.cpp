@@ -6,7 +6,7 @@
 #include "core/vocabulary.h"
 #include "cpu/kernels.h"
 #include "cpu/reduce_block.h"
-#include "cpu/reduce_vec.h"
+#include "cpu/reduce_steps.h"
 
 namespace ptrt::PTRT_LEVEL {
 
@@ -18,121 +18,6 @@ constexpr int64_t kLaneRows = 32;  // the same for lanes
 constexpr int64_t kLaneCols = 256;
 constexpr int64_t kMaxRows = 256;
 constexpr int64_t kSegment = 1 << 16;  // elements per segment, at least
-
-enum class Kind { sum, abs, square, prod, max, min, exp };
-
-template <class C>
-struct AccOf {
-  using type = C;
-};
-template <>
-struct AccOf<float> {
-  using type = double;
-};
-template <class C>
-using Acc = typename AccOf<C>::type;
-
-template <Kind K, class A>
-A neutral() {
-  using L = std::numeric_limits<A>;
-  if (K == Kind::prod) return 1;
-  if (K == Kind::max) return L::has_infinity ? -L::infinity() : L::lowest();
-  if (K == Kind::min) return L::has_infinity ? L::infinity() : L::max();
-  return 0;
-}
-
-// One element, or one vector of them, into a running value.
-template <Kind K, class V>
-PTRT_INLINE void step(V& a, V x, V shift) {
-  if constexpr (K == Kind::sum) a += x;
-  if constexpr (K == Kind::abs) a += x < V{} ? -x : x;
-  if constexpr (K == Kind::square) a += x * x;
-  if constexpr (K == Kind::prod) a *= x;
-  if constexpr (K == Kind::max) a = max_of(x, a);
-  if constexpr (K == Kind::min) a = x < a ? x : a;
-  if constexpr (K == Kind::exp) a += exp_of(x - shift);
-}
-
-template <Kind K, class V>
-PTRT_INLINE V join_vectors(V a, V b) {
-  if constexpr (K == Kind::prod) return a * b;
-  else if constexpr (K == Kind::max) return max_of(b, a);
-  else if constexpr (K == Kind::min) return b < a ? b : a;
-  else return a + b;
-}
-
-// Two running values into one.
-template <Kind K, class A>
-PTRT_INLINE A join(A a, A b) {
-  if (K == Kind::prod) return static_cast<A>(a * b);
-  if (K == Kind::max) return a != a ? a : b != b ? b : a > b ? a : b;
-  if (K == Kind::min) return a != a ? a : b != b ? b : a < b ? a : b;
-  return static_cast<A>(a + b);
-}
-
-template <Kind K>
-constexpr bool is_extreme() {
-  return K == Kind::max || K == Kind::min;
-}
-
-// Unsigned arithmetic for integer sums and products, so that they wrap.
-template <class C>
-struct WrapOf {
-  using type = C;
-};
-template <>
-struct WrapOf<int32_t> {
-  using type = uint32_t;
-};
-template <>
-struct WrapOf<int64_t> {
-  using type = uint64_t;
-};
-
-template <Kind K, class C0>
-Acc<C0> row_partial(const C0* p0, int64_t n, C0 shift0) {
-  using C = std::conditional_t<K == Kind::sum || K == Kind::square || K == Kind::prod, typename WrapOf<C0>::type, C0>;
-  auto* p = reinterpret_cast<const C*>(p0);
-  const C shift = static_cast<C>(shift0);
-  constexpr int L = kLanes<C>, U = K == Kind::exp ? 2 : 8;
-  using V = Vec<C>;
-  const V vshift = vsplat(shift);
-  const C fill = K == Kind::exp ? static_cast<C>(-std::numeric_limits<C>::infinity()) : neutral<K, C>();
-  NanFlag<C> bad;
-  V first = vsplat(neutral<K, C>());
-  int64_t i = 0;
-  if (n >= U * L) {
-    V a[U];
-    for (auto& v : a) v = first;
-    for (; i + U * L <= n; i += U * L) PTRT_UNROLL for (int j = 0; j < U; j += 2) {
-        const V x = vload(p + i + j * L), y = vload(p + i + (j + 1) * L);
-        step<K>(a[j], x, vshift);
-        step<K>(a[j + 1], y, vshift);
-        if constexpr (is_extreme<K>()) bad.see(x, y);
-      }
-    for (int w = U / 2; w; w /= 2)
-      for (int j = 0; j < w; j++) a[j] = join_vectors<K>(a[j], a[j + w]);
-    first = a[0];
-  }
-  for (; i + L <= n; i += L) {
-    const V x = vload(p + i);
-    step<K>(first, x, vshift);
-    if constexpr (is_extreme<K>()) bad.see(x, x);
-  }
-  if (i < n) {
-    const V x = vload_n(p + i, static_cast<int>(n - i), fill);
-    step<K>(first, x, vshift);
-    if constexpr (is_extreme<K>()) bad.see(x, x);
-  }
-  if constexpr (is_extreme<K>() && std::is_floating_point<C>::value)
-    if (bad.any()) return std::numeric_limits<Acc<C0>>::quiet_NaN();
-  C total;
-  if constexpr (K == Kind::max) total = max_lanes(first);
-  else if constexpr (K == Kind::min && std::is_floating_point<C>::value) total = -max_lanes(-first);
-  else if constexpr (K == Kind::min || K == Kind::prod) total = tree<C>(first, [](C x, C y) { return join<K, C>(x, y); });
-  else total = sum_lanes(first);
-  return static_cast<Acc<C0>>(static_cast<C0>(total));
-}
 
 template <Kind K, class C0>
 void lane_partial(const C0* p0, int64_t stride, int64_t rows, int64_t cols, Acc<C0>* acc, const C0* shift0) {
@@ -310,7 +195,9 @@ class Reduce final : public Kernel {
         lane_partial<K>(x, stride, n, k, acc, shift);
       } else {
         const C* x = source_.block(desc, index, kept_, k, last_, n, scratch, &stride);
-        for (int64_t r = 0; r < k; r++) acc[r] = join<K, A>(acc[r], row_partial<K>(x + r * stride, n, K == Kind::exp ? shift[r] : C{0}));
+        if (n <= kShortRow<C>) short_rows<K>(x, stride, k, n, acc, shift);
+        else
+          for (int64_t r = 0; r < k; r++) acc[r] = join<K, A>(acc[r], row_partial<K>(x + r * stride, n, K == Kind::exp ? shift[r] : C{0}));
       }
       if (++chunk == chunks_) {
         chunk = 0;
@@ -321,9 +208,7 @@ class Reduce final : public Kernel {
 
   C result(A a, C shift) const {
     switch (op_) {
-      case ReduceOp::mean_:
-        if constexpr (std::is_floating_point<C>::value) return static_cast<C>(a / static_cast<A>(count_));
-        return count_ ? static_cast<C>(a / static_cast<A>(count_)) : C{0};
+      case ReduceOp::mean_: return count_ ? static_cast<C>(a / static_cast<A>(count_)) : C{0};
       case ReduceOp::l2_: return from_double<C>(std::sqrt(static_cast<double>(a)));
       case ReduceOp::log_sum_: return from_double<C>(std::log(static_cast<double>(a)));
       case ReduceOp::log_sum_exp_: return from_double<C>(std::log(static_cast<double>(a)) + static_cast<double>(shift));
@@ -338,8 +223,17 @@ class Reduce final : public Kernel {
     C* out = reinterpret_cast<C*>(sink_scratch + sink_.scratch_bytes(per_block_) + acc_bytes());
     if (count_ == 0 && !std::is_floating_point<C>::value && (op_ == ReduceOp::max_ || op_ == ReduceOp::min_)) {
       for (int64_t i = 0; i < k; i++) out[i] = extreme(desc.acc_dtype);
-    } else {
+    } else if (op_ == ReduceOp::mean_ && std::is_floating_point<C>::value) {
+      if constexpr (sizeof(C) < sizeof(A)) {
+        const A share = 1 / static_cast<A>(count_);  // in double: what is lost does not reach the result's precision
+        for (int64_t i = 0; i < k; i++) out[i] = static_cast<C>(acc[i] * share);
+      } else {
+        for (int64_t i = 0; i < k; i++) out[i] = static_cast<C>(acc[i] / static_cast<A>(count_));
+      }
+    } else if (op_ == ReduceOp::l2_ || op_ == ReduceOp::mean_ || op_ == ReduceOp::log_sum_ || op_ == ReduceOp::log_sum_exp_) {
       for (int64_t i = 0; i < k; i++) out[i] = result(acc[i], shift ? shift[i] : C{0});
+    } else {
+      for (int64_t i = 0; i < k; i++) out[i] = static_cast<C>(acc[i]);
     }
     sink_.store(desc, index, -1, 1, kept_, k, out, k, sink_scratch);
   }
