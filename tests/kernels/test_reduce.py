@@ -125,6 +125,30 @@ def test_non_finite(axes: tuple[int, ...]) -> None:
     check("log_sum_exp", x, axes)
 
 
+@pytest.mark.parametrize("n", [8, 15, 16, 17, 31, 33, 49, 64, 255, 256, 1023, 1024, 1025])
+def test_rows_in_groups(n: int) -> None:
+    """Short rows are reduced in groups: any number of rows, a NaN stays in its row, and a row's bits do not depend on its place."""
+    rng = np.random.default_rng(n)
+    for rows in (1, 2, 5, 16, 23, 67):
+        x = rng.standard_normal((rows, n)).astype(np.float32)
+        x[-1] = x[0]
+        for op, want in (
+            ("sum", x.astype(np.float64).sum(1)),
+            ("mean", x.astype(np.float64).mean(1)),
+            ("max", x.max(1)),
+            ("min", x.min(1)),
+        ):
+            y = run("reduce", [x], [((rows, 1), np.float32)], {"op": op, "axes": (1,)})[0][:, 0]
+            np.testing.assert_allclose(y, want, rtol=1e-6, atol=n * 1e-7)
+            assert y[0].tobytes() == y[-1].tobytes()
+        for op in ("max", "min", "sum"):
+            for at in (0, n // 2, n - 1):
+                bad = x.copy()
+                bad[rows // 2, at] = np.nan
+                y = run("reduce", [bad], [((rows, 1), np.float32)], {"op": op, "axes": (1,)})[0][:, 0]
+                assert np.flatnonzero(np.isnan(y)).tolist() == [rows // 2]
+
+
 def test_empty_axes() -> None:
     want = {"sum": 0, "prod": 1, "max": -np.inf, "min": np.inf, "mean": np.nan, "l1": 0, "l2": 0, "sum_square": 0,
             "log_sum": -np.inf, "log_sum_exp": -np.inf}  # fmt: skip
