@@ -53,7 +53,7 @@ class InferenceSession:
             Everything else, and every tensor a caller sees, stays float32. docs/precision.md states the errors.
 
     Raises:
-        ValueError: `threads` or `weights` is not one of the values above.
+        ValueError: `threads`, `weights` or `precision` is not one of the values above.
         ModelError: the file is damaged or not ONNX. UnsupportedError: it uses operators that are not implemented; all are listed.
         DeviceError: the device or the ISA level named by PTRT_ISA is not available.
     """

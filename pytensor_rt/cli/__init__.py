@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
             "--precision", default="float32", help="of float32 products by constant matrices: float32 (default), bf16, fp16 or int8"
         )
         p.add_argument(
+            "--weights", default="packed", help="packed (default) or mapped: large weights stay in the file, less memory, slower"
+        )
+        p.add_argument(
             "--input", action="append", default=[], metavar="NAME=VALUE",
             help="an input: name=file.npy, name=file.pb (a TensorProto), name=number, or file.npz with one array per input; may be repeated",
         )  # fmt: skip

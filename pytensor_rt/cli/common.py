@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 def open_session(args: argparse.Namespace) -> InferenceSession:
     """The session that the common options describe."""
-    return InferenceSession(args.model, device=args.device, threads=args.threads, precision=args.precision)
+    return InferenceSession(args.model, device=args.device, threads=args.threads, weights=args.weights, precision=args.precision)
 
 
 def dtype_of(arg: NodeArg) -> DType:

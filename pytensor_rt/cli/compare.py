@@ -83,7 +83,9 @@ def first_difference(args: argparse.Namespace, feeds: dict[str, Any], which: str
     """The first node, in the model's order, whose outputs differ when every intermediate value is an output."""
     data, makers = exposed(args.model)
     for optimize in (True, False):
-        session = InferenceSession(data, device=args.device, threads=args.threads, optimize=optimize, precision=args.precision)
+        session = InferenceSession(
+            data, device=args.device, threads=args.threads, weights=args.weights, optimize=optimize, precision=args.precision
+        )
         other = peer(args, data) if which == "onnxruntime" else reference(data)
         if other is None:
             return "the other runtime cannot show intermediate values"
