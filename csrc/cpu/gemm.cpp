@@ -231,6 +231,13 @@ std::unique_ptr<Kernel> make_gemm(LaunchDesc desc, BindContext& bind) {
     if (precision == GemmPrecision::int8_) return make_gemm_quant(std::move(desc), s, bind);
     return make_gemm_halves(std::move(desc), s, DType::f16, false, bind);
   }
+  const Operand& y = desc.outs[0];
+  if ((t == DType::f16 || t == DType::bf16) && !zeros && desc.ins[1].is_const() &&
+      (y.strides[y.ndim - 1] == 1 || y.shape[y.ndim - 1] == 1)) {
+    const GemmShape s = canonical_gemm(desc, Roles::kKept);  // B stays in 16 bits
+    if (t == DType::bf16) return make_gemm_bf16(std::move(desc), s, bind);
+    return make_gemm_halves(std::move(desc), s, t, false, bind);
+  }
   GemmShape s = canonical_gemm(desc, fast ? Roles::kNarrow : Roles::kByOutput);
   if (is_byte(t)) return make_gemm_int8(std::move(desc), s, bind);
   if (is_float(t) && !zeros) return make_gemm_float(std::move(desc), s, bind);

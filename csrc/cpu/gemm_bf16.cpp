@@ -112,6 +112,14 @@ class Bf16Gemm final : public PackedGemm {
     const char* source = static_cast<const char*>(a.data) + offset * item;
     for (int64_t r0 = 0; r0 < rows; r0 += kRows) {
       const int64_t nr = std::min(kRows, rows - r0);
+      if (a.dtype == DType::bf16 && (s_.ak == 1 || s_.K == 1)) {  // pairs already
+        for (int64_t r = r0; r < r0 + nr; r++) {
+          auto* to = reinterpret_cast<char*>(out + r * pitch);
+          std::memcpy(to, source + r * s_.am * item, static_cast<size_t>(s_.K * item));
+          if (s_.K % 2) std::memset(to + s_.K * item, 0, static_cast<size_t>(item));
+        }
+        continue;
+      }
       if (a.dtype == DType::f32 && (s_.ak == 1 || s_.K == 1)) {
         for (int64_t r = r0; r < r0 + nr; r++) round_row(out + r * pitch, reinterpret_cast<const float*>(source) + r * s_.am, s_.K);
         continue;

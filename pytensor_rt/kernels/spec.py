@@ -110,7 +110,8 @@ _SPECS = (
         "gemm", 6, ("a", "b", "a_zero?", "b_zero?", "b_scale?"), ("y",),
         (_float("alpha", 1.0), _enum("precision", *GEMM_PRECISIONS), _int("block", 0), _int("pairs", 0)), epilogue=True,
         doc="y[..., m, n] = alpha * sum_k (a[..., m, k] - a_zero) * (b[..., k, n] - b_zero). All three have the same rank >= 2; batch axes of a "
-            "and b may be broadcast (stride 0) to y's. Floats: f64 f32 f16 bf16 (f16/bf16 accumulate in f32). 8-bit a and b (each signed or "
+            "and b may be broadcast (stride 0) to y's. Floats: f64 f32 f16 bf16 (f16/bf16 accumulate in f32; subnormal "
+            "numbers of bf16 may count as 0). 8-bit a and b (each signed or "
             "not): the sum is exact int32 and alpha is 1. Other integers wrap. a_zero: rank of a, broadcast to [..., m, 1]; b_zero: rank of b, "
             "broadcast to [..., 1, n]; same dtype as the operand they shift. K = 0 gives 0. Bias is an epilogue. precision, only for f32 with a "
             "constant b: bf16: a and b are rounded to bf16 (nearest even; subnormal numbers may become 0) and the products summed in f32. fp16: b is "

@@ -193,3 +193,20 @@ def test_int8_ranges_at_the_ends() -> None:
     assert y.shape == (3, 8)
     with pytest.raises(Exception, match="65536"):
         gemm(np.zeros((1, 65537), np.float32), np.zeros((65537, 1), np.float32), ((1, 1), np.float32), "int8")
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), BF16], ids=str)
+def test_16_bit_models_keep_constant_matrices_in_16_bits(dtype: Any) -> None:
+    rng = np.random.default_rng(8)
+    for m, n, k in [(1, 70, 65), (4, 33, 64), (30, 96, 1700)]:
+        a, b = normal(rng, (2, m, k), dtype), normal(rng, (k, n), dtype)
+        c, r = np.broadcast_to(normal(rng, (n,), dtype), (2, m, n)), normal(rng, (2, m, n), dtype)
+        wide = np.broadcast_to(b, (2, k, n))
+        said: list[str] = []
+        options: dict[str, Any] = {"consts": [1], "epilogue": lambda acc, x, y: E.relu(acc + x) + y, "epi_ins": [c, r]}
+        ys = [run("gemm", [a, wide], [((2, m, n), dtype)], threads=t, describe=said, **options)[0] for t in (1, 2)]
+        assert same_bits(*ys) and all("f16 " in s for s in said)
+        want = np.maximum(exact(a, b) + c.astype(np.float64), 0) + r.astype(np.float64)
+        mag = magnitude(a, b) + np.abs(c.astype(np.float64)) + np.abs(r.astype(np.float64))
+        steps = 3 * 2.0 ** (-11 if dtype == np.float16 else -8)  # the product, the sum and the result are rounded to 16 bits each
+        assert (np.abs(ys[0].astype(np.float64) - want) <= mag * ((2 * k + 4) * 2.0**-24 + steps)).all()
