@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import F32, I32
+from ..dtypes import F32, I32, is_float
 from ..lowering import expr as e
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer, broadcast_shapes
@@ -134,7 +134,7 @@ def matmul_nbits(
     if zeros is None:
         zero = t.const(_MIDDLE[bits])
     else:
-        columns = blocks if zeros.dtype == a.dtype else -(-blocks // per_byte)
+        columns = blocks if is_float(zeros.dtype) else -(-blocks // per_byte)
         zero = t.reshape(zeros, (N, columns)).permute((1, 0))
     y = dequantized_product(t, a, w, t.reshape(scales, (N, blocks)).permute((1, 0)), zero, K, block=block_size, pairs=int(bits == 4))
     return y if bias is None else t.map(lambda v, x: v + x, y, bias)
