@@ -11,8 +11,9 @@ import numpy as np
 from ..dtypes import BOOL, F32, I32, from_code, is_float
 from ..lowering import expr as e
 from ..lowering.expr import Var
+from ..lowering.recorder import broadcast_shapes
 from ..lowering.tensor import Tensor
-from ..lowering.tracer import Tracer, broadcast_shapes
+from ..lowering.tracer import Tracer
 from .registry import op
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..dtypes import F32, I32, is_float
 from ..lowering import expr as e
+from ..lowering.recorder import broadcast_shapes
 from ..lowering.tensor import Tensor, size_of
-from ..lowering.tracer import Tracer, broadcast_shapes
+from ..lowering.tracer import Tracer
 from .registry import INTERNAL, op
 
 

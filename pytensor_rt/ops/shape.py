@@ -8,9 +8,10 @@ import numpy as np
 
 from ..dtypes import F32, from_code, is_float
 from ..lowering import expr as e
+from ..lowering.recorder import broadcast_shapes
 from ..lowering.symbolic import is_symbolic
 from ..lowering.tensor import Tensor, size_of
-from ..lowering.tracer import Tracer, broadcast_shapes
+from ..lowering.tracer import Tracer
 from .registry import op
 from .util import norm_axes, norm_axis
 

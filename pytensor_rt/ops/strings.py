@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import BOOL, F32, I64, STRING
+from ..lowering.recorder import broadcast_shapes
 from ..lowering.tensor import Tensor
-from ..lowering.tracer import Tracer, broadcast_shapes
+from ..lowering.tracer import Tracer
 from .registry import op
 
 
