@@ -15,6 +15,7 @@ namespace ptrt {
 namespace {
 constexpr size_t kAlign = 64, kHuge = size_t{2} << 20, kMaxScratch = size_t{1} << 46;
 constexpr size_t kFirstBlock = size_t{64} << 10, kLargestBlock = size_t{8} << 20;  // of memory for packed weights
+constexpr size_t kSharedBytes = size_t{1} << 20;                                   // larger weights would leave too much of a block
 constexpr size_t kLazyBytes = size_t{1} << 20;                                     // smaller weights are packed at bind
 constexpr int kMaxThreads = 1024;
 
@@ -128,7 +129,7 @@ std::shared_ptr<char> Packs::memory(size_t bytes) {
   const size_t want = round_up(std::max<size_t>(bytes, 1), kAlign);
   if (want > block_left_) {
     const size_t block = std::clamp(bytes_, kFirstBlock, kLargestBlock);  // about as much again as there is
-    if (want >= block) return {allocate(want), std::free};
+    if (want >= std::min(block, kSharedBytes)) return {allocate(want), std::free};
     block_left_ = block < kHuge ? block : round_up(block, kHuge);
     block_ = {allocate(block_left_), std::free};
     block_at_ = block_.get();
