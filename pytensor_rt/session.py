@@ -13,7 +13,7 @@ from .dtypes import DType, from_code, type_name
 from .errors import DeviceError, InputError
 from .graph import ModelMetadata
 from .plan.plan import PlanOptions
-from .runtime.engine import Engine, InputSpec
+from .runtime.engine import Engine, InputSpec, segments
 from .runtime.lane import Lanes
 from .runtime.quiet import Quiet
 
@@ -225,13 +225,7 @@ class InferenceSession:
             runner = self.bind(**inputs)
             return _report(self._memory, [runner._segment.bound])
         entry = next(reversed(engine.cache.values()))
-        bounds, todo = [], [entry.first]
-        while todo:
-            s = todo.pop()
-            if s is not None:
-                bounds.append(s.bound)
-                todo += s.children.values()
-        return _report(self._memory, bounds)
+        return _report(self._memory, [s.bound for s in segments(entry.first)])
 
 
 class Runner:

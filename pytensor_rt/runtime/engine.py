@@ -269,7 +269,7 @@ class Engine:
     def _remember(self, key: Any, e: Entry) -> None:
         self.cache[key] = e
         self.words -= e.words
-        e.words = max(1, sum(s.bound.words for s in _segments(e.first)))
+        e.words = max(1, sum(s.bound.words for s in segments(e.first)))
         self.words += e.words
         while self.words > CACHE_WORDS and len(self.cache) > 1:
             _, old = self.cache.popitem(last=False)
@@ -410,7 +410,8 @@ class _Run:
         return {name: value(v) for name, v in segment.results.items()}
 
 
-def _segments(first: Segment | None) -> list[Segment]:
+def segments(first: Segment | None) -> list[Segment]:
+    """A segment and all that may follow it."""
     out, todo = [], [first] if first is not None else []
     while todo:
         s = todo.pop()
