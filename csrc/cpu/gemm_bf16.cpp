@@ -77,11 +77,8 @@ PTRT_NOINLINE void small_pair_tile(const TileArgs<float>& g) {
     PTRT_UNROLL for (int u = 0; u < SETS; u++) step(acc[u]);
   }
   for (; k < g.K; k++) step(acc[0]);
-  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) {
-    vf x = acc[0][i][j];
-    PTRT_UNROLL for (int u = 1; u < SETS; u++) x += acc[u][i][j];
-    start[i][j] += x;
-  }
+  add_sets(acc);
+  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) start[i][j] += acc[0][i][j];
   finish<float, MR, NV>(g, start);
 }
 
@@ -166,8 +163,8 @@ class Bf16Gemm final : public PackedGemm {
   }
 
   void tile(int mr, const TileArgs<float>& g, const At&, const char*) const override {
-    static constexpr TileFn<float> small[] = {nullptr, small_pair_tile<1, 4>, small_pair_tile<2, 4>, small_pair_tile<3, 2>,
-                                              small_pair_tile<4, 2>};
+    static constexpr TileFn<float> small[] = {nullptr, small_pair_tile<1, kSets>, small_pair_tile<2, kSets>, small_pair_tile<3, kSets / 2>,
+                                              small_pair_tile<4, kSets / 2>};
     (few_rows() ? small[mr] : pick(mr, std::make_integer_sequence<int, kMaxRows[kVectors]>()))(g);
   }
 };

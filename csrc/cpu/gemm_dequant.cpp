@@ -106,7 +106,6 @@ PTRT_NOINLINE void small_tile(const TileArgs<float>& g, const Stored& s) {
   finish<float, MR, NV>(g, acc[0]);
 }
 
-constexpr int kSets = kMaxRows[NV] > 6 ? 4 : 2;  // accumulator sets of one row: bounded by the number of registers
 using TileStored = void (*)(const TileArgs<float>&, const Stored&);
 
 class DequantGemm final : public PackedGemm {

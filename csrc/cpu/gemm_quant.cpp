@@ -74,11 +74,10 @@ PTRT_NOINLINE void quant_tile(const TileArgs<float>& g, const RowScale* rows) {
   for (; k < g.K; k++) step(acc[0]);
   const auto* scales = reinterpret_cast<const float*>(b);
   const int32_t* sums = b + kColumns;
+  add_sets(acc);
   vf out[MR][NV];
   PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) {
-    vi x = acc[0][i][j];
-    PTRT_UNROLL for (int u = 1; u < SETS; u++) x += acc[u][i][j];
-    x -= splat(rows[i].zero) * load(sums + j * W);
+    const vi x = acc[0][i][j] - splat(rows[i].zero) * load(sums + j * W);
     out[i][j] = __builtin_convertvector(x, vf) * (splat(rows[i].scale) * load(scales + j * W));
   }
   finish<float, MR, NV>(g, out);
@@ -224,7 +223,6 @@ class QuantGemm final : public PackedGemm {
     const auto* rows = reinterpret_cast<const RowScale*>(beside);
     (few_rows() ? small[mr] : pick(mr, std::make_integer_sequence<int, kMaxRows[NV]>()))(g, rows);
   }
-  static constexpr int kSets = kMaxRows[NV] > 6 ? 4 : 2;  // bounded by the number of registers
 };
 
 }  // namespace

@@ -61,15 +61,9 @@ PTRT_NOINLINE void small_tile(const TileArgs<float>& g) {
     PTRT_UNROLL for (int u = 0; u < SETS; u++) step(acc[u]);
   }
   for (; k < g.K; k++) step(acc[0]);
-  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) {
-    vf x = acc[0][i][j];
-    PTRT_UNROLL for (int u = 1; u < SETS; u++) x += acc[u][i][j];
-    acc[0][i][j] = x;
-  }
+  add_sets(acc);
   finish<float, MR, NV>(g, acc[0]);
 }
-
-constexpr int kSets = kMaxRows[NV] > 6 ? 4 : 2;  // accumulator sets of one row: bounded by the number of registers
 
 template <bool F16>
 TileFn<float> pick_small(int mr) {

@@ -67,11 +67,7 @@ PTRT_NOINLINE void small_tile(const TileArgs<T>& g) {
   }
   for (; k < g.K; k++, a += ks, b += ldb)
     PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[0][i][j] += splat(a[i * lda]) * load(b + j * L);
-  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) {
-    V<T> x = acc[0][i][j];
-    PTRT_UNROLL for (int u = 1; u < SETS; u++) x += acc[u][i][j];
-    acc[0][i][j] = x;
-  }
+  add_sets(acc);
   finish<T, MR, NV>(g, acc[0]);
 }
 
@@ -93,8 +89,6 @@ TileFn<T> pick(int mr, int nv) {
                    : pick<T, 4>(mr, std::make_integer_sequence<int, kMaxRows[4]>());
   return nullptr;
 }
-
-constexpr int kSets = kMaxRows[2] > 6 ? 4 : 2;  // accumulator sets of one row: bounded by the number of registers
 
 template <class T>
 TileFn<T> pick_small(int mr, int nv) {

@@ -103,6 +103,19 @@ PTRT_INLINE void finish(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
   }
 }
 
+// Tiles for few rows split k over accumulator sets, one per independent chain: as many as the registers hold for one or two rows.
+constexpr int kSets = kMaxRows[2] > 6 ? 4 : 2;
+
+// The sum of all sets, in set 0.
+template <class VEC, int SETS, int MR, int NV>
+PTRT_INLINE void add_sets(VEC (&acc)[SETS][MR][NV]) {
+  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) {
+    VEC x = acc[0][i][j];
+    PTRT_UNROLL for (int u = 1; u < SETS; u++) x += acc[u][i][j];
+    acc[0][i][j] = x;
+  }
+}
+
 // The accumulators that a tile starts from: zeros, or the partial sums S.
 template <class T, int MR, int NV>
 PTRT_INLINE void begin(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
