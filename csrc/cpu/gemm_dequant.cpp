@@ -101,8 +101,7 @@ PTRT_NOINLINE void small_tile(const TileArgs<float>& g, const Stored& s) {
     }
     a++;
   });
-  PTRT_UNROLL for (int u = 1; u < SETS; u++) PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++)
-      acc[0][i][j] += acc[u][i][j];
+  add_sets(acc);
   finish<float, MR, NV>(g, acc[0]);
 }
 
