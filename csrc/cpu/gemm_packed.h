@@ -76,7 +76,8 @@ class PackedGemm : public Kernel {
          vm_offset_ = 0;
 };
 
-// A and B rounded to bf16 and multiplied in pairs where the machine has the instruction; elsewhere the rounded values are multiplied in f32.
+// A and B rounded to bf16 and multiplied in pairs where the machine has the instruction; elsewhere the rounded values are multiplied in
+// f32.
 std::unique_ptr<Kernel> make_gemm_bf16(LaunchDesc desc, const GemmShape& s, BindContext& bind);
 // B as int8 with a scale per column, rows of A quantised to uint8 as they are packed.
 std::unique_ptr<Kernel> make_gemm_quant(LaunchDesc desc, const GemmShape& s, BindContext& bind);
