@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "cpu/conv_tile.h"
+#include "cpu/transpose.h"
 
 namespace ptrt::PTRT_LEVEL {
 
@@ -32,14 +33,12 @@ class DirectConv : public Kernel {
     plan_blocks();
     const Operand& w = desc.ins[1];
     const bool zero_const = !operand(4).present() || operand(4).is_const();
-    if (w.is_const() && zero_const)
-      packed_ = bind.packs.get(w, pack_key(), weight_bytes(), [this](void* to) {
-        for (int64_t p = 0; p < panels_; p++) pack_panel(p, static_cast<S*>(to) + p * panel_size_);
-      });
+    if (w.is_const() && zero_const) packed_ = bind.packs.lazily(w, pack_key(), weight_bytes(), [this](void* to) { pack(to); });
+    if (packed_ && !packed_->packed()) panel_bytes_ = static_cast<size_t>(round_up(panel_size_ * static_cast<int64_t>(sizeof(S)), 64));
   }
 
   size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
-  size_t thread_scratch_bytes() const override { return stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
+  size_t thread_scratch_bytes() const override { return panel_bytes_ + stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
   std::string describe() const override {
     return std::string(P::lanes == g_.M && P::k_unit > 2 ? "dot, " : "") + std::string(in_place_ ? "pointwise" : "direct") + " " +
            std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nv_ * P::lanes) + " channels" +
@@ -49,14 +48,17 @@ class DirectConv : public Kernel {
   void run(const RunContext& ctx) override {
     A* bias = reinterpret_cast<A*>(ctx.shared_scratch);
     prepare_bias(bias);
-    const S* weights = static_cast<const S*>(packed_.get());
-    if (!weights) {
+    const S* weights = nullptr;  // stays null at a first use: panels are packed as they are needed
+    if (packed_) {
+      weights = static_cast<const S*>(packed_->use(desc.ins[1], ctx.threads(), [this](void* to) { pack(to); }));
+    } else {
       S* to = reinterpret_cast<S*>(ctx.shared_scratch + bias_bytes());
       weights = to;
       ctx.parallel(panels_, [&](int64_t p, int) { pack_panel(p, to + p * panel_size_); });
     }
     const bool direct = out_.direct(desc);
     ctx.parallel(tasks_, [&](int64_t t, int worker) { task(t, ctx.thread_scratch(worker), weights, bias, direct); });
+    if (!weights) give_back(desc.ins[1]);
   }
 
  private:
@@ -164,11 +166,22 @@ class DirectConv : public Kernel {
     return key;
   }
 
+  void pack(void* to) const {
+    for (int64_t p = 0; p < panels_; p++) pack_panel(p, static_cast<S*>(to) + p * panel_size_);
+  }
+
+  // [tap][channel / U][NR][U], U = k_unit
   void pack_panel(int64_t p, S* to) const {
     const Operand& w = desc.ins[1];
     const Operand& z = operand(4);
     const ConvStrides ws = conv_strides(w);
     const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_, U = P::k_unit;
+    if constexpr (std::is_same_v<P, FloatMath<float>>) {
+      const bool dense = (g_.kernel[2] == 1 || ws.s[2] == 1) && (g_.kernel[1] == 1 || ws.s[1] == g_.kernel[2]) &&
+                         (g_.kernel[0] == 1 || ws.s[0] == g_.kernel[1] * g_.kernel[2]) && (g_.Cg == 1 || ws.c == g_.taps());
+      if (w.dtype == DType::f32 && dense)
+        return pack_dense(w.as<float>() + (group * g_.Mg + first) * ws.n, ws.n, least(nr_, g_.Mg - first), to);
+    }
     for (int64_t j = 0; j < nr_; j++) {
       const bool inside = first + j < g_.Mg;
       const int64_t m = group * g_.Mg + first + j;
@@ -183,6 +196,21 @@ class DirectConv : public Kernel {
               slot = inside && c < g_.Cg ? P::load_weight(w, m * ws.n + c * ws.c + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2], wz) : S(0);
             }
       }
+    }
+  }
+
+  // A panel of `rows` output channels whose weights are [row][channel][tap].
+  void pack_dense(const float* w, int64_t row, int64_t rows, float* to) const {
+    constexpr int64_t kLines = 64;
+    const int64_t taps = g_.taps(), C = g_.Cg;
+    if (rows < nr_) std::memset(to, 0, static_cast<size_t>(panel_size_) * 4);
+    if (taps == 1) return transpose(w, row, rows, C, to, nr_);
+    alignas(64) float lines[kLines * 4 * W];  // panels are up to 4 vectors wide
+    for (int64_t from = 0; from < C * taps; from += kLines) {
+      const int64_t n = least(kLines, C * taps - from);
+      transpose(w + from, row, rows, n, lines, nr_);
+      for (int64_t i = 0; i < n; i++)
+        std::memcpy(to + ((from + i) % taps * C + (from + i) / taps) * nr_, lines + i * nr_, static_cast<size_t>(rows) * 4);
     }
   }
 
@@ -201,6 +229,8 @@ class DirectConv : public Kernel {
   }
 
   void task(int64_t t, char* scratch, const S* weights, const A* bias, bool direct) const {
+    S* panel = reinterpret_cast<S*>(scratch);
+    scratch += panel_bytes_;
     const int64_t p0 = t % panel_groups_ * panels_per_task_, p1 = least(panels_, p0 + panels_per_task_);
     t /= panel_groups_;
     const int64_t cb = ceil_div(g_.out[2], cols_), rb = ceil_div(g_.out[1], rows_);
@@ -249,7 +279,7 @@ class DirectConv : public Kernel {
       box.m = channel(p);
       box.chans = channel_end(q - 1) - box.m;
       const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch + stage_bytes_, box.cols * box.chans, box.chans};
-      panels(p, q, a, first_group, row_step, weights, bias, box, r);
+      panels(p, q, a, first_group, row_step, weights, panel, bias, box, r);
       if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + stage_bytes_ + block_bytes_);
       p = q;
     }
@@ -258,9 +288,10 @@ class DirectConv : public Kernel {
   int64_t channel(int64_t p) const { return p / panels_per_group_ * g_.Mg + p % panels_per_group_ * nr_; }
   int64_t channel_end(int64_t p) const { return p / panels_per_group_ * g_.Mg + least(g_.Mg, (p % panels_per_group_ + 1) * nr_); }
 
-  // Panels [p0, p1) of the block. Large weights: panels outer, the pixels' input stays in L2 and the next panel is prefetched. Weights that
-  // fit L2 beside the input: pixels outer, so that input and output are streamed once; the next pixels are prefetched.
-  void panels(int64_t p0, int64_t p1, const S* a, int64_t first_group, int64_t row_step, const S* weights, const A* bias,
+  // Panels [p0, p1) of the block; without packed weights each is packed into `panel` first. Large weights: panels outer, the pixels' input
+  // stays in L2 and the next panel is prefetched. Weights that fit L2 beside the input: pixels outer, so that input and output are streamed
+  // once; the next pixels are prefetched.
+  void panels(int64_t p0, int64_t p1, const S* a, int64_t first_group, int64_t row_step, const S* weights, S* panel, const A* bias,
               const ConvOutBox& box, const ConvResult& r) const {
     const ConvResult res = out_.residual(desc, box), late = out_.residual_of_activation(desc, box);
     typename P::Tile tile(TileShape{taps_.data(), &out_.linear(), lda_, nr_, out_.activates() ? nr_ : r.pixel, res.pixel, K_,
@@ -280,7 +311,7 @@ class DirectConv : public Kernel {
       const int64_t w = split.start(i), m = channel(p);
       TileCall<S, A> t;
       t.a = a + (p / panels_per_group_ - first_group) * group_step + h * row_step + w * lda_;
-      t.b = weights + p * panel_size_;
+      t.b = weights ? weights + p * panel_size_ : panel;
       t.c = reinterpret_cast<A*>(r.data) + (m - box.m) + h * r.row + w * r.pixel;
       t.bias = bias + p * nr_;
       t.residual = res.data ? reinterpret_cast<const A*>(res.data) + (m - box.m) + h * res.row + w * res.pixel : nullptr;
@@ -302,14 +333,15 @@ class DirectConv : public Kernel {
         }
       tile(t);
     };
-    if ((p1 - p0) * panel_size_ * item <= kResidentWeights) {
+    if (weights && (p1 - p0) * panel_size_ * item <= kResidentWeights) {
       for (int64_t h = 0; h < runs; h++)
         for (int64_t i = 0; i < split.blocks; i++)
           for (int64_t p = p0; p < p1; p++) one(p, h, i, dense && p == p0 ? a + h * row_step + split.start(i + 1) * lda_ : nullptr);
       return;
     }
     for (int64_t p = p0; p < p1; p++) {
-      const S* next = p + 1 < panels_ ? weights + (p + 1) * panel_size_ : nullptr;
+      if (!weights) pack_panel(p, panel);
+      const S* next = weights && p + 1 < panels_ ? weights + (p + 1) * panel_size_ : nullptr;
       int64_t prefetched = 0;
       for (int64_t h = 0; h < runs; h++)
         for (int64_t i = 0; i < split.blocks; i++) {
@@ -330,8 +362,8 @@ class DirectConv : public Kernel {
   int64_t pixel_ = 0, row_ = 0, plane_ = 0, lda_ = 0, K_ = 0;
   std::vector<int64_t> taps_;
   int64_t rows_ = 1, cols_ = 1, panels_per_task_ = 1, panel_groups_ = 1, tasks_ = 0, chunk_ = 1;
-  size_t stage_bytes_ = 0, block_bytes_ = 0;
-  std::shared_ptr<const void> packed_;
+  size_t panel_bytes_ = 0, stage_bytes_ = 0, block_bytes_ = 0;
+  std::shared_ptr<LazyPack> packed_;
 };
 
 }  // namespace

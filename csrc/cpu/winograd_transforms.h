@@ -25,17 +25,28 @@ struct Winograd<4> {
     o[4] = c - e;
     o[5] = product * d[1] - sum * d[3] + d[5];
   }
-  static PTRT_INLINE void output(const vf* m, vf* o) {
-    constexpr float p = P, q = Q, pp = PP, qq = QQ, ppp = PP * P, qqq = QQ * Q;
-    const vf a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], e = m[3] - m[4];
-    o[0] = m[0] + a + c;
-    o[1] = p * b + q * e;
-    o[2] = pp * a + qq * c;
-    o[3] = ppp * b + qqq * e + m[5];
-  }
+  // The factors that make the transform of a weight an interpolation (1 / (P P Q Q), GP and GQ) are applied here, to one sum per output
+  // tile, and not to the weights: their transform is then made of powers of P and Q alone.
   static constexpr double GP = 1 / (2 * PP * (PP - QQ)), GQ = 1 / (2 * QQ * (QQ - PP));
-  static constexpr double G[A][3] = {{1 / (PP * QQ), 0, 0}, {GP, GP * P, GP * PP},  {GP, -GP * P, GP * PP},
-                                     {GQ, GQ * Q, GQ * QQ}, {GQ, -GQ * Q, GQ * QQ}, {0, 0, 1}};
+  static PTRT_INLINE void output(const vf* m, vf* o) {
+    constexpr float g = 1 / (PP * QQ), p[4] = {GP, GP * P, GP * PP, GP * PP * P}, q[4] = {GQ, GQ * Q, GQ * QQ, GQ * QQ * Q};
+    const vf a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], e = m[3] - m[4];
+    o[0] = g * m[0] + p[0] * a + q[0] * c;
+    o[1] = p[1] * b + q[1] * e;
+    o[2] = p[2] * a + q[2] * c;
+    o[3] = p[3] * b + q[3] * e + m[5];
+  }
+  static PTRT_INLINE void weights(const vf* g, vf* o) {
+    constexpr float p = P, q = Q, pp = PP, qq = QQ;
+    const vf a = g[0] + pp * g[2], b = p * g[1], c = g[0] + qq * g[2], e = q * g[1];
+    o[0] = g[0];
+    o[1] = a + b;
+    o[2] = a - b;
+    o[3] = c + e;
+    o[4] = c - e;
+    o[5] = g[2];
+  }
+  static constexpr double G[A][3] = {{1, 0, 0}, {1, P, PP}, {1, -P, PP}, {1, Q, QQ}, {1, -Q, QQ}, {0, 0, 1}};
 };
 
 template <>
@@ -47,11 +58,19 @@ struct Winograd<2> {
     o[2] = d[2] - d[1];
     o[3] = d[1] - d[3];
   }
+  // (As above: the halves of the weights' transform are applied here.)
   static PTRT_INLINE void output(const vf* m, vf* o) {
-    o[0] = m[0] + m[1] + m[2];
-    o[1] = m[1] - m[2] - m[3];
+    o[0] = m[0] + 0.5f * (m[1] + m[2]);
+    o[1] = 0.5f * (m[1] - m[2]) - m[3];
   }
-  static constexpr double G[A][3] = {{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}};
+  static PTRT_INLINE void weights(const vf* g, vf* o) {
+    const vf a = g[0] + g[2];
+    o[0] = g[0];
+    o[1] = a + g[1];
+    o[2] = a - g[1];
+    o[3] = g[2];
+  }
+  static constexpr double G[A][3] = {{1, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 1}};
 };
 
 // One input tile: V[xi * step] = (B' d B)[xi], d read at p[y * row + x * pixel].

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -57,6 +58,51 @@ def test_first_use_from_the_file_gives_the_bits_of_packed_weights(tmp_path, exte
     for later in (*runs[1:], [packed.outputs["y"], packed.outputs["z"]]):
         for y, again in zip(runs[0], later):
             assert y.tobytes() == again.tobytes()
+
+
+def convolutions(path: Path) -> Path:
+    """Direct (stride 2, grouped, 1 x 1), Winograd F(4) and F(2): each with weights of 1.1 to 2.7 MB. M no multiple of a panel."""
+    rng = np.random.default_rng(4)
+    shapes = [(330, 96, 3, 3), (500, 330, 3, 3), (600, 500, 1, 1), (600, 300, 3, 3), (200, 600, 3, 3)]
+    options = [{"strides": [2, 2]}, {}, {"pads": [0, 0, 0, 0]}, {"group": 2, "strides": [2, 2]}, {}]
+    nodes, weights, x = [], [], "x"
+    for k, (shape, option) in enumerate(zip(shapes, options)):
+        w = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        weights.append(numpy_helper.from_array(w.astype(np.float32), f"w{k}"))
+        nodes.append(helper.make_node("Conv", [x, f"w{k}"], [f"y{k}"], **{"pads": [1, 1, 1, 1], **option}))
+        x = f"y{k}"
+    info = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 96, 27, 27])]
+    out = [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["n", 200, 7, 7])]
+    onnx.save_model(
+        helper.make_model(helper.make_graph(nodes, "g", info, out, weights), opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        path,
+    )
+    return path
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("n", [1, 5])
+def test_convolutions_from_the_file_give_the_bits_of_packed_weights(tmp_path, threads, n):
+    path = convolutions(tmp_path / "model.onnx")
+    x = np.random.default_rng(n).standard_normal((n, 96, 27, 27)).astype(np.float32)
+    session = rt.InferenceSession(path, threads=threads)
+    first = session.run(None, {"x": x})[0]
+    strategies = " ".join(launch.strategy for launch in session.plan_report().launches)
+    assert "winograd F(4,3)" in strategies and "direct" in strategies and ("winograd F(2,3)" in strategies or n > 1)
+    assert session.plan_report().packed_bytes < 1 << 20
+    packed = rt.InferenceSession(path, threads=3 - threads).bind(x=x)
+    packed.replay()
+    mapped = rt.InferenceSession(path, weights="mapped")
+    runs = [
+        session.run(None, {"x": x})[0],
+        session.run(None, {"x": x})[0],
+        packed.outputs["y4"],
+        *(mapped.run(None, {"x": x})[0] for _ in range(3)),
+    ]
+    assert session.plan_report().packed_bytes > 10 << 20 and mapped.plan_report().packed_bytes < 1 << 20
+    assert [y.tobytes() for y in runs] == [first.tobytes()] * 6
+    reference = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    np.testing.assert_allclose(first, reference, rtol=1e-3, atol=1e-4)
 
 
 def test_weights_are_packed_at_their_second_use(tmp_path):
