@@ -91,34 +91,54 @@ struct ThreadPool::Impl {
     std::condition_variable wake;
     std::atomic<bool> asleep{false};
   };
+  struct alignas(64) Range {
+    std::atomic<int64_t> next{0};  // to claim
+    int64_t end = 0;
+  };
 
   std::mutex job_mutex;                          // held by the caller whose job is running; guards `workers`
   std::vector<std::unique_ptr<Worker>> workers;  // worker k + 1 is workers[k]
   alignas(64) std::atomic<uint64_t> epoch{0};    // number of the newest job
   std::atomic<bool> open{false};                 // may workers enter the job?
-  int64_t n = 0;
-  int wanted = 1;  // workers of this job, the caller included
+  int wanted = 1;                                // workers of this job, the caller included
+  std::unique_ptr<Range[]> ranges;               // one per worker
+  int range_count = 0;
   void (*call)(void*, int64_t, int) = nullptr;
   void* self = nullptr;
-  alignas(64) std::atomic<int64_t> next{0};  // next task to claim
-  alignas(64) std::atomic<int> inside{0};    // workers that may still touch the job
+  alignas(64) std::atomic<int> inside{0};  // workers that may still touch the job
   alignas(64) std::mutex error_mutex;
   std::exception_ptr error;
   int64_t error_task = -1;
 
+  // A worker does the tasks of its own range, and then what is left of the others'. Neighbouring tasks share weights or rows of an image,
+  // and the same worker finds what it wrote in the last launch in its own cache.
   void work(int worker) {
-    for (;;) {
-      const int64_t t = next.fetch_add(1, std::memory_order_relaxed);
-      if (t >= n) return;
-      try {
-        call(self, t, worker);
-      } catch (...) {
-        std::lock_guard<std::mutex> lock(error_mutex);
-        if (error_task < 0 || t < error_task) {
-          error_task = t;
-          error = std::current_exception();
+    for (int k = 0; k < wanted; k++) {
+      Range& r = ranges[(worker + k) % wanted];
+      if (k && r.next.load(std::memory_order_relaxed) >= r.end) continue;
+      for (int64_t t; (t = r.next.fetch_add(1, std::memory_order_relaxed)) < r.end;) {
+        try {
+          call(self, t, worker);
+        } catch (...) {
+          std::lock_guard<std::mutex> lock(error_mutex);
+          if (error_task < 0 || t < error_task) {
+            error_task = t;
+            error = std::current_exception();
+          }
         }
       }
+    }
+  }
+
+  void divide(int64_t n) {
+    if (range_count < wanted) {
+      ranges.reset(new Range[static_cast<size_t>(wanted)]);
+      range_count = wanted;
+    }
+    const int64_t size = n / wanted, extra = n % wanted;
+    for (int64_t k = 0, at = 0; k < wanted; k++) {
+      ranges[k].next.store(at, std::memory_order_relaxed);
+      ranges[k].end = at += size + (k < extra);
     }
   }
 
@@ -208,12 +228,11 @@ void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), 
   }
   const int wanted = static_cast<int>(std::min<int64_t>(n, threads));
   p.start(wanted - 1);
-  p.n = n;
   p.wanted = wanted;
+  p.divide(n);
   p.call = call;
   p.self = self;
   p.error_task = -1;
-  p.next.store(0, std::memory_order_relaxed);
   p.open.store(true);
   p.epoch.fetch_add(1);
   for (int k = 0; k < wanted - 1 && k < static_cast<int>(p.workers.size()); k++) {
