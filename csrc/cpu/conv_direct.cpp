@@ -13,8 +13,9 @@ namespace {
 constexpr int64_t kStageBytes = 320 << 10;  // of the input block of a task: it stays in L2 while all weight panels pass over it
 constexpr int64_t kBlockBytes = 128 << 10;  // of the result block where results do not go straight to the output
 constexpr int64_t kResidentWeights = 128 << 10;
-constexpr int64_t kTasks = 16;      // enough for a balanced split over a few cores
-constexpr double kTaskFlops = 2e6;  // below this a task is not worth its dispatch
+constexpr int64_t kTasks = 16;        // enough for a balanced split over a few cores
+constexpr int64_t kStagedBytes = 64;  // in front of a worker's scratch: the block of input that is staged there, or -1
+constexpr double kTaskFlops = 2e6;    // below this a task is not worth its dispatch
 
 template <class P>
 class DirectConv : public Kernel {
@@ -38,7 +39,7 @@ class DirectConv : public Kernel {
   }
 
   size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
-  size_t thread_scratch_bytes() const override { return panel_bytes_ + stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
+  size_t thread_scratch_bytes() const override { return kStagedBytes + panel_bytes_ + stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
   std::string describe() const override {
     return std::string(P::lanes == g_.M && P::k_unit > 2 ? "dot, " : "") + std::string(in_place_ ? "pointwise" : "direct") + " " +
            std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nv_ * P::lanes) + " channels" +
@@ -56,6 +57,7 @@ class DirectConv : public Kernel {
       weights = to;
       ctx.parallel(panels_, [&](int64_t p, int) { pack_panel(p, to + p * panel_size_); });
     }
+    for (int w = 0; w < ctx.threads(); w++) *reinterpret_cast<int64_t*>(ctx.thread_scratch(w)) = -1;
     const bool direct = out_.direct(desc);
     ctx.parallel(tasks_, [&](int64_t t, int worker) { task(t, ctx.thread_scratch(worker), weights, bias, direct); });
     if (!weights) give_back(desc.ins[1]);
@@ -229,10 +231,12 @@ class DirectConv : public Kernel {
   }
 
   void task(int64_t t, char* scratch, const S* weights, const A* bias, bool direct) const {
-    S* panel = reinterpret_cast<S*>(scratch);
-    scratch += panel_bytes_;
+    auto* staged = reinterpret_cast<int64_t*>(scratch);
+    S* panel = reinterpret_cast<S*>(scratch + kStagedBytes);
+    scratch += kStagedBytes + panel_bytes_;
     const int64_t p0 = t % panel_groups_ * panels_per_task_, p1 = least(panels_, p0 + panels_per_task_);
     t /= panel_groups_;
+    const int64_t block = t;
     const int64_t cb = ceil_div(g_.out[2], cols_), rb = ceil_div(g_.out[1], rows_);
     ConvOutBox box;
     box.ow = t % cb * cols_;
@@ -268,7 +272,8 @@ class DirectConv : public Kernel {
       in.row = row_;
       in.pixel = pixel_;
       const int32_t x_zero = operand(3).present() ? conv_load_i32(operand(3), 0) : 0;
-      conv_stage(math_, desc.ins[0], x, xs_, g_.in, in, x_zero, scratch);
+      if (*staged != block) conv_stage(math_, desc.ins[0], x, xs_, g_.in, in, x_zero, scratch);
+      if (g_.G == 1) *staged = block;
       a = reinterpret_cast<const S*>(scratch);
       row_step = row_ * g_.stride[1];
     }
@@ -306,7 +311,8 @@ class DirectConv : public Kernel {
     const auto item = static_cast<int64_t>(sizeof(S));
     const int64_t group_step = in_place_ ? g_.Cg : group_pitch_;
     const int64_t tile_prefetch = K_ * static_cast<int64_t>(taps_.size()) * 64 / item;  // elements that one call prefetches
-    const bool dense = in_place_ && lda_ == g_.C;                                       // the next pixels are the next bytes
+    // The next pixels are the next bytes, and more of them than of weights.
+    const bool dense = in_place_ && lda_ == g_.C && box.rows * box.cols * g_.C >= panels_ * panel_size_;
     const auto one = [&](int64_t p, int64_t h, int64_t i, const S* next) {
       const int64_t w = split.start(i), m = channel(p);
       TileCall<S, A> t;
@@ -333,7 +339,7 @@ class DirectConv : public Kernel {
         }
       tile(t);
     };
-    if (weights && (p1 - p0) * panel_size_ * item <= kResidentWeights) {
+    if (weights && panel_groups_ == 1 && panels_ * panel_size_ * item <= kResidentWeights) {
       for (int64_t h = 0; h < runs; h++)
         for (int64_t i = 0; i < split.blocks; i++)
           for (int64_t p = p0; p < p1; p++) one(p, h, i, dense && p == p0 ? a + h * row_step + split.start(i + 1) * lda_ : nullptr);

@@ -6,7 +6,7 @@ namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
-constexpr int64_t kTasks = 12;      // enough for a balanced split over a few cores, if the blocks stay large enough for their weights
+constexpr int64_t kTasks = 6;       // per thread, for a balanced split, if the blocks stay large enough for their weights
 constexpr int64_t kManyBlocks = 8;  // from here on a block is a task
 
 int64_t all_tiles(const ConvGeometry& g) { return g.N * ceil_div(g.out[1], Winograd<4>::M) * ceil_div(g.out[2], Winograd<4>::M); }
@@ -17,10 +17,14 @@ int64_t least_tiles(const ConvGeometry& g) {
   return weights <= 1 << 20 ? 14 : weights <= 3 << 20 ? 28 : 56;
 }
 
+int64_t tiles_per_block(const ConvGeometry& g, int threads) {
+  const int64_t most_tiles = g.C <= 64 ? 28 : 56;
+  return threads == 1 ? most_tiles : most(least_tiles(g), least(all_tiles(g) / (kTasks * threads), most_tiles));
+}
+
 class WinogradBlocks final : public WinogradConv<4> {
  public:
-  WinogradBlocks(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
-      : WinogradConv(std::move(d), g, most(least_tiles(g), least(all_tiles(g) / kTasks, g.C <= 64 ? 28 : 56))) {
+  WinogradBlocks(LaunchDesc d, BindContext& bind, const ConvGeometry& g) : WinogradConv(std::move(d), g, tiles_per_block(g, bind.threads)) {
     chunk_ = chunk();
     out_bytes_ = out_bytes(chunk_);
     packed_ = bind.packs.get(desc.ins[1], pack_key(), weight_bytes(), [this](void* to) { pack(to); });
