@@ -139,8 +139,9 @@ constexpr int64_t kBlockBytes = 128 << 10;  // of results that do not go straigh
 // Input under the window of a strip of output columns stays in L1 from row to row. Images that L2 (nearly) holds are processed a few
 // channels at a time, in wide strips; of larger ones all channels of a pixel are read at once, as they lie in memory.
 constexpr int64_t kSmallImage = 3 << 20, kChunk = 64, kChunkStripBytes = 64 << 10, kStripBytes = 16 << 10;
-constexpr double kTaskFlops = 1e6;
-constexpr int64_t kTasks = 16;
+constexpr double kTaskFlops = 4e5;
+constexpr int64_t kFewPixels = 256;  // below this the convolution before divides its channels over the threads, not its pixels
+constexpr int64_t kTasks = 4;        // per thread
 
 class DepthwiseConv : public Kernel {
  public:
@@ -155,7 +156,9 @@ class DepthwiseConv : public Kernel {
     in_place_ = x.dtype == DType::f32 && (g.C == 1 || xs_.c == 1) && (segments_ || g.out[2] >= 6 * (g.kernel[2] - 1));
     channels_ = in_place_ && g.taps() <= 9 ? round_up(g.C, W) : least(kChannels, round_up(g.C, W));
     const double flops = 2.0 * g.N * g.pixels() * g.M * g.taps();
-    const int64_t want = flops >= kTasks * kTaskFlops ? kTasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
+    const int64_t most_tasks = bind.threads == 1 ? 1 : kTasks * bind.threads;
+    const int64_t want =
+        flops >= static_cast<double>(most_tasks) * kTaskFlops ? most_tasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
     const bool small = g.C * (g.in[1] * g.in[2] + g.out[1] * g.out[2]) * 4 <= kSmallImage;
     chunk_ = small ? kChunk : channels_;
     strip_bytes_ = small ? kChunkStripBytes : kStripBytes;
@@ -168,10 +171,11 @@ class DepthwiseConv : public Kernel {
     };
     while (rows_ > 1 && bytes(rows_, cols_) > kBlockBytes) rows_ = (rows_ + 1) / 2;
     while (cols_ > 32 && bytes(rows_, cols_) > kBlockBytes) cols_ = (cols_ + 1) / 2;
-    channel_blocks_ = ceil_div(g.C, channels_);
-    auto tasks = [&] { return g.N * channel_blocks_ * ceil_div(g.out[1], rows_) * ceil_div(g.out[2], cols_); };
+    auto tasks = [&] { return g.N * ceil_div(g.C, channels_) * ceil_div(g.out[1], rows_) * ceil_div(g.out[2], cols_); };
+    while (g.pixels() < kFewPixels && tasks() < want && channels_ > kChunk) channels_ = round_up(ceil_div(channels_, 2), W);
     while (tasks() < want && rows_ > 1) rows_ = (rows_ + 1) / 2;
     while (tasks() < want && cols_ > 64) cols_ = (cols_ + 1) / 2;
+    channel_blocks_ = ceil_div(g.C, channels_);
     tasks_ = tasks();
     row_ = extent(2, cols_) * channels_ + W;
     stage_bytes_ = in_place_ ? 0 : static_cast<size_t>(stage_floats(rows_, cols_)) * 4 + 64;
