@@ -278,8 +278,7 @@ class FloatGemm final : public Kernel {
     const RowSplit tiles(mc, kMaxRows[nv_]);
     const int64_t chunk = thin_ ? 1 : tiles.blocks;  // tiles that go through all panels together: all, or one where B stays in L1
     const T *A = g.A, *R = g.R, *bias = g.bias;
-    const int64_t lines =
-        std::max<int64_t>(1, nr_ * static_cast<int64_t>(sizeof(T)) / 64);  // of a panel per k: that many tiles prefetch it
+    g.next_step = prefetch_step(nr_ * static_cast<int64_t>(sizeof(T)), tiles.blocks);
     for (int64_t k0 = 0; k0 < std::max<int64_t>(1, s_.K); k0 += kc_) {
       g.K = std::min(kc_, s_.K - k0);
       g.last = k0 + kc_ >= s_.K;
@@ -314,7 +313,7 @@ class FloatGemm final : public Kernel {
           g.S = k0 ? t.P + m * t.ldp + p * nr_ : nullptr;
           g.lds = t.ldp;
           g.R = R ? R + m * g.ldr + p * nr_ : nullptr;
-          g.next = next && i < lines ? next + i * g.K * 64 : nullptr;
+          g.next = next ? next + i * g.K * g.next_step : nullptr;
           if (!B && p + 1 < pc) prefetch_source(source + (k0 * s_.bk + (p + 1) * nr_ * s_.bn) * b_item, b_item, g.K, i, tiles.blocks);
           (i < tiles.extra ? large : small)(g);
         }

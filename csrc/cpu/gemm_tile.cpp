@@ -14,7 +14,7 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
   begin<T, MR, NV>(g, acc);
   if (g.K * g.taps >= 8) prefetch_results<T, MR, NV>(g);
   const char* next = static_cast<const char*>(g.next ? g.next : g.B);
-  const int64_t lda = g.lda, lda3 = 3 * lda, ks = g.ks, ldb = g.ldb;
+  const int64_t lda = g.lda, lda3 = 3 * lda, ks = g.ks, ldb = g.ldb, step = g.next_step;
   for (int64_t t = 0; t < g.taps; t++) {
     // Rows are reached from three base pointers by lda * {0, 1, 2, 3, 4}: one pointer per row would spill general registers. The empty asm
     // hides that the pointers are related, or the compiler would turn them back into one pointer per row.
@@ -24,7 +24,7 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
       PTRT_UNROLL for (int j = 0; j < NV; j++) bv[j] = load(b + j * L);
       b += ldb;
       __builtin_prefetch(next, 0, 2);
-      next += 64;
+      next += step;
       PTRT_UNROLL for (int i = 0; i < MR; i++) {
         const T* p = i < 5 ? a0 : i < 10 ? a1 : a2;
         const int r = i % 5;

@@ -23,15 +23,16 @@ struct TileArgs {
   const T* S = nullptr;        // partial sums of earlier K blocks (may be C); null: start from zero
   const T* R = nullptr;        // residual, null if none; may be the memory of C when C is written only by `last`
   const T* bias = nullptr;     // one per column, null if none; only `n` elements are read
-  const void* next = nullptr;  // memory to prefetch, 64 bytes per k step; null: none
+  const void* next = nullptr;  // memory to prefetch, next_step (up to 64) bytes per k step; null: none
   int64_t lda = 0, ks = 1, ts = 0;
   int64_t K = 0, taps = 1;
   const int64_t* tap_at = nullptr;  // offset in A of every tap; null: t * ts
   int64_t ldb = 0, bts = 0;
   int64_t ldc = 0, lds = 0, ldr = 0;  // row strides
-  int64_t cj = 0;                     // distance between the column vectors of C and S: the lane count, except in blocked layouts
-  int n = 0;                          // valid columns; C, S, R and bias are not touched beyond (B always has all NV * lanes)
-  bool last = true;                   // false: store plain partial sums
+  int64_t next_step = 64;
+  int64_t cj = 0;    // distance between the column vectors of C and S: the lane count, except in blocked layouts
+  int n = 0;         // valid columns; C, S, R and bias are not touched beyond (B always has all NV * lanes)
+  bool last = true;  // false: store plain partial sums
   enum Flags : int { kScale = 1, kClampBefore = 2, kClampAfter = 4 };  // clamps: before or after the residual is added
   int flags = 0;
   T alpha = 1, lo = 0, hi = 0;  // value = alpha * sum + bias; NaN passes through clamps
@@ -66,6 +67,13 @@ inline int panel_vectors(int64_t n, int lanes) {
   if (v <= 1) return 1;
   if (kMaxRows[3] && (v == 3 || (v % 2 == 1 && v % 3 != 1))) return 3;
   return 2;
+}
+
+// TileArgs::next_step with which `tiles` calls that go through a panel together prefetch the next one: evenly, because a core that waits
+// for many lines at once stalls the loads of the panel at hand as well.
+inline int64_t prefetch_step(int64_t panel_row_bytes, int64_t tiles) {
+  const int64_t step = panel_row_bytes / (tiles < 1 ? 1 : tiles) / 16 * 16;
+  return step < 16 ? 16 : step > 64 ? 64 : step;
 }
 
 // M rows cut into blocks of at most `most` rows whose sizes differ by at most one (no small tail tile).
