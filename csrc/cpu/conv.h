@@ -105,11 +105,13 @@ class ConvOutput {
   const LinearEpilogue& linear() const { return activates() ? before_activation_ : linear_; }
   bool fused() const { return fused_; }
   bool activates() const { return linear_.activation != Activation::none; }
-  std::string activation_name() const;  // ", then silu", for describe(); empty without an activation
+  std::string activation_name() const { return PTRT_LEVEL::activation_name(linear_); }
   // `rows` pixels of `n` channels each, from memory to memory or in place; residual as residual_of_activation() gives it for the same
   // place.
   void activate(const float* from, int64_t from_pixel, float* to, int64_t pixel, int64_t rows, int64_t n, const float* residual,
-                int64_t residual_pixel) const;
+                int64_t residual_pixel) const {
+    apply_activation(linear_, from, from_pixel, to, pixel, rows, n, residual, residual_pixel);
+  }
   double bias_value(const LaunchDesc& desc, const Operand& b, int64_t m) const;  // b: the kernel's own bias or absent
   // What linear() adds, and what activate() adds; data is null if there is none.
   ConvResult residual(const LaunchDesc& desc, const ConvOutBox& box) const;

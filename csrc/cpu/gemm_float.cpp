@@ -70,7 +70,7 @@ class FloatGemm final : public Kernel {
     static const char* const forms[] = {"tiles, ", "few rows, ", "few rows along n, ", "few rows along k, "};
     return forms[static_cast<int>(form_)] + std::string("panels of ") + std::to_string(nr_) + ", a " + where(pack_a_) + ", b " +
            where(pack_b_) + ", tasks " + std::to_string(s_.batches) + "x" + std::to_string(grid_.row_groups) + "x" +
-           std::to_string(grid_.panel_groups) + (buffered_ ? ", buffered" : "");
+           std::to_string(grid_.panel_groups) + (buffered_ ? ", buffered" : "") + activation_name(linear_);
   }
 
   void run(const RunContext& ctx) override {
@@ -114,7 +114,7 @@ class FloatGemm final : public Kernel {
   }
 
   void choose_epilogue(const Operand& y) {
-    linear_ = linear_epilogue(desc, s_.nb + 1);
+    linear_ = linear_epilogue(desc, s_.nb + 1, s_.yn == 1 || s_.N == 1);
     if (linear_.ok && linear_.residual >= 0 && s_.N != 1 && epi(linear_.residual).strides[s_.nb + 1] != 1) linear_.ok = false;
     if (linear_.ok && y.shape[s_.nb + 1] != 1 && s_.yn != 1 && !desc.epilogue.empty()) linear_.ok = false;
     if (!linear_.ok && !desc.epilogue.empty()) program_.push_back(Epilogue(desc));
@@ -250,7 +250,8 @@ class FloatGemm final : public Kernel {
       }
       g.lo = static_cast<T>(linear_.lo);
       g.hi = static_cast<T>(linear_.hi);
-      g.flags = (linear_.clamp_before ? TileArgs<T>::kClampBefore : 0) | (linear_.clamp_after ? TileArgs<T>::kClampAfter : 0);
+      if (!activates())
+        g.flags = (linear_.clamp_before ? TileArgs<T>::kClampBefore : 0) | (linear_.clamp_after ? TileArgs<T>::kClampAfter : 0);
     }
     g.alpha = static_cast<T>(s_.alpha);
     if (g.alpha != 1) g.flags |= TileArgs<T>::kScale;
@@ -315,10 +316,31 @@ class FloatGemm final : public Kernel {
           g.R = R ? R + m * g.ldr + p * nr_ : nullptr;
           g.next = next ? next + i * g.K * g.next_step : nullptr;
           if (!B && p + 1 < pc) prefetch_source(source + (k0 * s_.bk + (p + 1) * nr_ * s_.bn) * b_item, b_item, g.K, i, tiles.blocks);
-          (i < tiles.extra ? large : small)(g);
+          run_tile(i < tiles.extra ? large : small, g, static_cast<int>(tiles.rows(i)));
         }
       }
     }
+  }
+
+  bool activates() const { return std::is_same_v<T, float> && linear_.activation != Activation::none; }
+
+  // With an activation, by way of a block in L1.
+  void run_tile(TileFn<T> tile, TileArgs<T>& g, int rows) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (g.last && activates()) {
+        alignas(64) float block[kMaxRows[1] * 4 * L];
+        TileArgs<T> to_block = g;
+        to_block.C = block;
+        to_block.ldc = nr_;
+        to_block.R = nullptr;
+        for (int i = 0; i < rows; i++)
+          for (int j = 0; j < g.n; j += L) __builtin_prefetch(g.C + i * g.ldc + j, 1, 3);
+        tile(to_block);
+        apply_activation(linear_, block, nr_, g.C, g.ldc, rows, g.n, g.R, g.ldr);
+        return;
+      }
+    }
+    tile(g);
   }
 
   // Part i of n of the lines of one panel's source, if it has a unit stride.
@@ -341,7 +363,7 @@ class FloatGemm final : public Kernel {
       g.S = t.P + p * nr_;
       g.R = R ? R + p * nr_ : nullptr;
       g.bias = bias ? bias + p * nr_ : nullptr;
-      tile(mr, static_cast<int>(ceil_div(g.n, L)))(g);
+      run_tile(tile(mr, static_cast<int>(ceil_div(g.n, L))), g, mr);
     }
   }
 

@@ -2,6 +2,8 @@
 // column] [+ residual] with one clamp (relu, relu6, clip) before or after the residual, or, for callers that ask, an activation before the
 // residual. Everything else goes through `Epilogue` (vm.h).
 #pragma once
+#include <string>
+
 #include "core/launch.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -20,6 +22,12 @@ struct LinearEpilogue {
   Activation activation = Activation::none;  // of alpha * acc + bias; there is no clamp_before then
   double act_a = 0, act_b = 0;
 };
+
+// The part of a linear epilogue with an activation that follows the bias: activation [+ residual] [clamp], for `rows` rows of `n` floats,
+// from memory to memory or in place. The sums should still be in L1. `residual` may be null.
+void apply_activation(const LinearEpilogue& e, const float* from, int64_t from_row, float* to, int64_t to_row, int64_t rows, int64_t n,
+                      const float* residual, int64_t residual_row);
+std::string activation_name(const LinearEpilogue& e);  // ", then silu", for describe(); empty without an activation
 
 // Recognises desc.epilogue. Only for acc, operands and output of one dtype, f32 or f64. Programs with an activation are not `ok` unless
 // `activations`, and only in f32.

@@ -72,8 +72,8 @@ inline int panel_vectors(int64_t n, int lanes) {
 // TileArgs::next_step with which `tiles` calls that go through a panel together prefetch the next one: evenly, because a core that waits
 // for many lines at once stalls the loads of the panel at hand as well.
 inline int64_t prefetch_step(int64_t panel_row_bytes, int64_t tiles) {
-  const int64_t step = panel_row_bytes / (tiles < 1 ? 1 : tiles) / 16 * 16;
-  return step < 16 ? 16 : step > 64 ? 64 : step;
+  const int64_t step = (panel_row_bytes + 16 * tiles - 1) / (16 * tiles) * 16;
+  return step > 64 ? 64 : step;
 }
 
 // M rows cut into blocks of at most `most` rows whose sizes differ by at most one (no small tail tile).

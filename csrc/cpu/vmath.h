@@ -158,22 +158,26 @@ PTRT_INLINE vf verf(vf x) {
   return select(a > 0.9f, large, small);
 }
 
-// x/2 * (1 + erf(x / sqrt 2)), without cancellation on the negative side.
+// x/2 * erfc(-x / sqrt 2). erfc(a / sqrt 2) is 2^(a r(a)) for 0 <= a, r a polynomial: no cancellation on the negative side.
 PTRT_INLINE vf vgelu_erf(vf x) {
-  vf z = x * 0.707106781186547524f;
-  vf a = vmin(splat(4.0f), vabs(z));
-  vf t = select(a < 4.0f, erfc_tail(a), vf{});
-  vf large = select(x < 0.0f, t, 2.0f - t);
-  vf small = z + z * erf_small(a * a) + 1.0f;
-  vf y = x * 0.5f * select(a > 0.9f, large, small);
-  return select(x == -__builtin_inff(), splat(-0.0f), select(x == x, y, x));
+  constexpr float kEnd = 5.66f, magic = 12582912.0f;  // results are 0 and x beyond
+  x = vmax(splat(-6.0f), x);
+  const vf a = vmin(splat(kEnd), vabs(x));
+  const vf r = horner(a, -1.15110743e+00f, -4.59186852e-01f, -5.25649749e-02f, 7.16588600e-03f, -2.16569155e-04f, -1.52976179e-04f,
+                      3.23696840e-05f, -2.24958649e-06f);
+  const vf z = a * r + magic, n = z - magic, f = a * r - n;
+  const vf e = scale2(horner(f, 1.0f, 6.931469776e-01f, 2.402224208e-01f, 5.550733747e-02f, 9.671512910e-03f, 1.326472689e-03f), n,
+                      (vi)z - (vi)splat(magic));
+  const vf t = select(a < kEnd, e, vf{});
+  const vf y = x * 0.5f * select(x < 0.0f, t, 2.0f - t);
+  return select(x == x, y, x);
 }
 
 // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) = x * sigmoid(2 * ...)
 PTRT_INLINE vf vgelu_tanh(vf x) {
   vf b = vmin(splat(20.0f), vmax(splat(-20.0f), x));
-  vf u = b * (b * b * 0.0713548162716f + 1.59576912160573f);
-  vf y = x * vsigmoid(u);
+  const vf u = b * (b * b * (0.0713548162716f * -1.44269504088896341f) + 1.59576912160573f * -1.44269504088896341f);
+  const vf y = x / (vexp2(vmin(splat(126.0f), u)) + 1.0f);
   return select(x < -20.0f, splat(-0.0f), y);
 }
 

@@ -180,6 +180,14 @@ OTHER: dict[str, Any] = {
     "gelu": lambda acc, c, r: E.gelu_erf(acc + c),
     "sigmoid times residual": lambda acc, c, r: r * E.sigmoid(acc + c),
 }
+ACTIVATIONS: dict[str, Any] = {  # in float32 and with unit strides by way of a block in L1
+    "gelu": OTHER["gelu"],
+    "gelu_tanh": lambda acc, c, r: E.gelu_tanh(acc + c),
+    "silu then residual": lambda acc, c, r: E.silu(acc + c) + r,
+    "scaled sigmoid": lambda acc, c, r: E.sigmoid(acc * 0.5 + c),
+    "tanh, residual, relu": lambda acc, c, r: E.relu(E.tanh(acc) + r),
+}
+OTHER.update(ACTIVATIONS)
 
 
 def reference_program(name: str, acc: Any, c: Any, r: Any) -> Any:
@@ -194,6 +202,10 @@ def reference_program(name: str, acc: Any, c: Any, r: Any) -> Any:
         "scale bias residual relu": lambda: np.maximum(0.5 * acc + c + r, 0),
         "gelu": lambda: 0.5 * (acc + c) * (1 + erf((acc + c) / np.sqrt(2))),
         "sigmoid times residual": lambda: r / (1 + np.exp(-(acc + c))),
+        "gelu_tanh": lambda: 0.5 * (acc + c) * (1 + np.tanh(np.sqrt(2 / np.pi) * ((acc + c) + 0.044715 * (acc + c) ** 3))),
+        "silu then residual": lambda: (acc + c) / (1 + np.exp(-(acc + c))) + r,
+        "scaled sigmoid": lambda: 1 / (1 + np.exp(-(acc / 2 + c))),
+        "tanh, residual, relu": lambda: np.maximum(np.tanh(acc) + r, 0),
     }[name]()
 
 
@@ -224,6 +236,14 @@ def test_epilogues_in_registers(name: str, in_place: bool) -> None:
     for m, n, k in [(1, 40, 9), (3, 33, 20), (20, 70, 30), (30, 50, 1300), (9, 1, 12)]:
         epilogue_case(name, LINEAR[name], m, n, k, np.float32, in_place, "rows", 1)
         epilogue_case(name, LINEAR[name], m, n, k, np.float64, in_place, "rows", 2)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name: str, in_place: bool) -> None:
+    for m, n, k in [(1, 40, 9), (3, 33, 20), (20, 70, 30), (30, 50, 1300), (9, 1, 12), (130, 100, 64)]:
+        epilogue_case(name, ACTIVATIONS[name], m, n, k, np.float32, in_place, "rows", 1)
+        epilogue_case(name, ACTIVATIONS[name], m, n, k, np.float32, in_place, "rows", 2)
 
 
 @pytest.mark.parametrize("in_place", [False, True])

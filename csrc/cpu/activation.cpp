@@ -1,7 +1,7 @@
-// Activations of convolutions, over blocks that were just stored.
+// Activations of convolutions and products, over blocks that were just stored.
 #include <type_traits>
 
-#include "cpu/conv.h"
+#include "cpu/linear_epilogue.h"
 #include "cpu/vmath.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -41,9 +41,9 @@ PTRT_INLINE vf apply(vf x, const Step& s) {
 }
 
 template <Activation K>
-PTRT_NOINLINE void block(const Step& s, const float* x, int64_t x_pixel, float* y, int64_t y_pixel, int64_t rows, int64_t n, const float* r,
-                         int64_t r_pixel) {
-  for (int64_t i = 0; i < rows; i++, x += x_pixel, y += y_pixel, r += r_pixel) {
+PTRT_NOINLINE void block(const Step& s, const float* x, int64_t x_row, float* y, int64_t y_row, int64_t rows, int64_t n, const float* r,
+                         int64_t r_row) {
+  for (int64_t i = 0; i < rows; i++, x += x_row, y += y_row, r += r_row) {
     int64_t j = 0;
     if (r)
       for (; j + W <= n; j += W) store(y + j, vmin(s.hi, vmax(s.lo, apply<K>(load(x + j), s) + load(r + j))));
@@ -58,22 +58,21 @@ PTRT_NOINLINE void block(const Step& s, const float* x, int64_t x_pixel, float* 
 
 }  // namespace
 
-std::string ConvOutput::activation_name() const {
+std::string activation_name(const LinearEpilogue& e) {
   static const char* const names[] = {"", "silu", "sigmoid", "tanh", "hard_sigmoid", "hard_swish", "leaky", "gelu_erf", "gelu_tanh"};
-  return activates() ? std::string(", then ") + names[static_cast<int>(linear_.activation)] : std::string();
+  return e.activation != Activation::none ? std::string(", then ") + names[static_cast<int>(e.activation)] : std::string();
 }
 
-void ConvOutput::activate(const float* from, int64_t from_pixel, float* to, int64_t pixel, int64_t rows, int64_t n, const float* residual,
-                          int64_t residual_pixel) const {
+void apply_activation(const LinearEpilogue& e, const float* from, int64_t from_row, float* to, int64_t to_row, int64_t rows, int64_t n,
+                      const float* residual, int64_t residual_row) {
   const float inf = __builtin_inff();
-  const bool clamp = linear_.clamp_after;
-  const Step s{splat(static_cast<float>(linear_.act_a)), splat(static_cast<float>(linear_.act_b)),
-               splat(clamp ? static_cast<float>(linear_.lo) : -inf), splat(clamp ? static_cast<float>(linear_.hi) : inf)};
-  if (pixel == n && from_pixel == n && !residual) n *= rows, rows = 1;
+  const Step s{splat(static_cast<float>(e.act_a)), splat(static_cast<float>(e.act_b)),
+               splat(e.clamp_after ? static_cast<float>(e.lo) : -inf), splat(e.clamp_after ? static_cast<float>(e.hi) : inf)};
+  if (to_row == n && from_row == n && !residual) n *= rows, rows = 1;
   const auto run = [&](auto kind) {
-    block<decltype(kind)::value>(s, from, from_pixel, to, pixel, rows, n, residual, residual ? residual_pixel : 0);
+    block<decltype(kind)::value>(s, from, from_row, to, to_row, rows, n, residual, residual ? residual_row : 0);
   };
-  switch (linear_.activation) {
+  switch (e.activation) {
 #define PTRT_CASE(name) \
   case Activation::name: run(std::integral_constant<Activation, Activation::name>()); break;
     PTRT_CASE(silu)
