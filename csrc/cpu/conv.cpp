@@ -24,6 +24,7 @@ std::unique_ptr<Kernel> make_conv(LaunchDesc desc, BindContext& bind) {
       throw KernelError("conv: bad w_zero");
   }
   if (depthwise_applies(desc, g)) return make_depthwise_conv(std::move(desc), bind, g);
+  if (tap_conv_applies(desc, g)) return make_tap_conv(std::move(desc), bind, g);
   if (winograd_applies(desc, g)) return make_winograd_conv(std::move(desc), bind, g);
   if (row_winograd_applies(desc, g)) return make_row_winograd_conv(std::move(desc), bind, g);
   return make_direct_conv(std::move(desc), bind, g);

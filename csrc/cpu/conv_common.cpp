@@ -197,6 +197,33 @@ ConvGeometry conv_geometry(const LaunchDesc& desc, bool transpose) {
   return g;
 }
 
+void conv_pack_panel(const Operand& w, const ConvGeometry& g, int64_t m0, int64_t rows, int64_t nr, float* to) {
+  const ConvStrides ws = conv_strides(w);
+  const int64_t taps = g.taps(), C = g.Cg;
+  if (rows < nr) std::memset(to, 0, static_cast<size_t>(taps * C * nr) * 4);
+  const bool dense = (g.kernel[2] == 1 || ws.s[2] == 1) && (g.kernel[1] == 1 || ws.s[1] == g.kernel[2]) &&
+                     (g.kernel[0] == 1 || ws.s[0] == g.kernel[1] * g.kernel[2]) && (C == 1 || ws.c == taps);
+  if (w.dtype != DType::f32 || !dense) {
+    for (int64_t kd = 0, tap = 0; kd < g.kernel[0]; kd++)
+      for (int64_t kh = 0; kh < g.kernel[1]; kh++)
+        for (int64_t kw = 0; kw < g.kernel[2]; kw++, tap++)
+          for (int64_t c = 0; c < C; c++)
+            for (int64_t j = 0; j < rows; j++)
+              to[(tap * C + c) * nr + j] = conv_load_f32(w, (m0 + j) * ws.n + c * ws.c + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2]);
+    return;
+  }
+  const float* from = w.as<float>() + m0 * ws.n;  // [row][channel][tap]
+  if (taps == 1) return transpose(from, ws.n, rows, C, to, nr);
+  constexpr int64_t kLines = 64;
+  alignas(64) float lines[kLines * 4 * W];  // panels are up to 4 vectors wide
+  for (int64_t at = 0; at < C * taps; at += kLines) {
+    const int64_t n = least(kLines, C * taps - at);
+    transpose(from + at, ws.n, rows, n, lines, nr);
+    for (int64_t i = 0; i < n; i++)
+      std::memcpy(to + ((at + i) % taps * C + (at + i) / taps) * nr, lines + i * nr, static_cast<size_t>(rows) * 4);
+  }
+}
+
 std::string conv_pack_key(const char* kind, const Operand& w, const ConvGeometry& g) {
   std::string key = std::string(kind) + ":" + std::to_string(static_cast<int>(w.dtype)) + ":G" + std::to_string(g.G);
   for (int k = 0; k < w.ndim; k++) key += ":" + std::to_string(w.shape[k]) + "/" + std::to_string(w.strides[k]);

@@ -4,7 +4,6 @@
 #include <type_traits>
 
 #include "cpu/conv_tile.h"
-#include "cpu/transpose.h"
 
 namespace ptrt::PTRT_LEVEL {
 
@@ -178,12 +177,8 @@ class DirectConv : public Kernel {
     const Operand& z = operand(4);
     const ConvStrides ws = conv_strides(w);
     const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_, U = P::k_unit;
-    if constexpr (std::is_same_v<P, FloatMath<float>>) {
-      const bool dense = (g_.kernel[2] == 1 || ws.s[2] == 1) && (g_.kernel[1] == 1 || ws.s[1] == g_.kernel[2]) &&
-                         (g_.kernel[0] == 1 || ws.s[0] == g_.kernel[1] * g_.kernel[2]) && (g_.Cg == 1 || ws.c == g_.taps());
-      if (w.dtype == DType::f32 && dense)
-        return pack_dense(w.as<float>() + (group * g_.Mg + first) * ws.n, ws.n, least(nr_, g_.Mg - first), to);
-    }
+    if constexpr (std::is_same_v<P, FloatMath<float>>)
+      return conv_pack_panel(w, g_, group * g_.Mg + first, least(nr_, g_.Mg - first), nr_, to);
     for (int64_t j = 0; j < nr_; j++) {
       const bool inside = first + j < g_.Mg;
       const int64_t m = group * g_.Mg + first + j;
@@ -198,21 +193,6 @@ class DirectConv : public Kernel {
               slot = inside && c < g_.Cg ? P::load_weight(w, m * ws.n + c * ws.c + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2], wz) : S(0);
             }
       }
-    }
-  }
-
-  // A panel of `rows` output channels whose weights are [row][channel][tap].
-  void pack_dense(const float* w, int64_t row, int64_t rows, float* to) const {
-    constexpr int64_t kLines = 64;
-    const int64_t taps = g_.taps(), C = g_.Cg;
-    if (rows < nr_) std::memset(to, 0, static_cast<size_t>(panel_size_) * 4);
-    if (taps == 1) return transpose(w, row, rows, C, to, nr_);
-    alignas(64) float lines[kLines * 4 * W];  // panels are up to 4 vectors wide
-    for (int64_t from = 0; from < C * taps; from += kLines) {
-      const int64_t n = least(kLines, C * taps - from);
-      transpose(w + from, row, rows, n, lines, nr_);
-      for (int64_t i = 0; i < n; i++)
-        std::memcpy(to + ((from + i) % taps * C + (from + i) / taps) * nr_, lines + i * nr_, static_cast<size_t>(rows) * 4);
     }
   }
 

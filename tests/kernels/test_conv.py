@@ -257,6 +257,30 @@ def test_winograd_along_one_axis_on_random_shapes() -> None:
     assert fired > 15
 
 
+def test_windows_that_mostly_lie_in_the_padding_go_tap_by_tap() -> None:
+    rng, fired = np.random.default_rng(21), 0
+    atrous = [((2, 40, 14, 14), (70, 40, 3, 3), d) for d in (12, 13, 36)] + [((1, 16, 5, 300), (20, 16, 3, 3), 5)]
+    for xs, ws, d in atrous:
+        for ly in ("last", "first", "any"):
+            says: list[str] = []
+            check(rng, xs, ws, [1, 1], [d, d], [d] * 4, ly=ly, describe=says)
+            assert all(s.startswith("tap by tap") for s in says), says
+    for _ in range(60):
+        n = int(rng.integers(1, 4))
+        size = [int(v) for v in rng.integers(2, 40 if n < 3 else 9, n)]
+        kernel, strides = ([int(v) for v in rng.integers(1, 4, n)] for _ in range(2))
+        dilations = [int(rng.integers(1, 2 * s)) for s in size]
+        pads = [int(rng.integers(0, 1 + d * (k - 1))) for k, d in zip(kernel * 2, dilations * 2)]
+        for k in range(n):
+            pads[n + k] += max(0, (kernel[k] - 1) * dilations[k] + 1 - size[k] - pads[k] - pads[n + k])
+        says = []
+        c, m = (int(v) for v in rng.integers(16, 50, 2))
+        check(rng, (int(rng.integers(1, 3)), c, *size), (m, c, *kernel), strides, dilations, pads, describe=says, bias=bool(rng.integers(2)),
+              tolerance=WINOGRAD_TOLERANCE)  # fmt: skip
+        fired += says[0].startswith("tap by tap")
+    assert fired > 15
+
+
 def test_winograd_takes_16_bit_types_and_can_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     rng, says = np.random.default_rng(8), []  # type: ignore[var-annotated]
     for dtype in (np.float16, ml_dtypes.bfloat16):
@@ -298,6 +322,7 @@ PATHS = [  # one case for every path
     ((1, 34, 15, 20), (34, 1, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 34),
     ((1, 32, 18, 15), (50, 32, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
     ((2, 32, 7, 7), (40, 32, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
+    ((1, 40, 9, 11), (34, 40, 3, 3), [1, 1], [8, 9], [8, 9, 8, 9], 1),
     ((1, 12, 50), (42, 6, 5), [1], [1], [2, 2], 2),
     ((1, 64, 9, 11), (2, 64, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
     ((1, 4, 3, 6, 7), (10, 4, 3, 2, 3), [1, 1, 1], [1, 1, 1], [1, 0, 1, 1, 1, 1], 1),
@@ -334,7 +359,7 @@ FIRES = {"silu": "silu", "silu residual": "silu", "x sigmoid(x)": "silu", "sigmo
 
 
 @pytest.mark.parametrize("name", EPILOGUES)
-@pytest.mark.parametrize("case", PATHS[:5])
+@pytest.mark.parametrize("case", PATHS[:6])
 def test_activations_are_applied_while_results_are_in_cache(case: Any, name: str) -> None:
     rng = np.random.default_rng(12)
     xs, ws, strides, dilations, pads, group = case
