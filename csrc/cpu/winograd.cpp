@@ -18,16 +18,24 @@ constexpr int64_t kCacheBytes = 2 << 20;  // larger weights come from memory at 
 template <int F>
 double steps(const ConvGeometry& g, double transform) {
   constexpr int A = Winograd<F>::A, M = Winograd<F>::M;
-  const double read = g.C * g.M * A * A * 4 > kCacheBytes ? 16 : 2;  // a vector
+  const double read = g.Cg * g.M * A * A * 4 > kCacheBytes ? 16 : 2;  // a vector
   const double tiles = static_cast<double>(g.N * ceil_div(g.out[1], M) * ceil_div(g.out[2], M));
   const double products = (tiles < 4 ? 4 : tiles) * A * A;
   return (products > read * A * A ? products : read * A * A) +
-         tiles * transform * (1.0 / static_cast<double>(g.C) + 1.0 / static_cast<double>(g.M));
+         tiles * transform * (1.0 / static_cast<double>(g.Cg) + 1.0 / static_cast<double>(g.Mg));
 }
 
 double steps4(const ConvGeometry& g) { return steps<4>(g, 160); }
 double steps2(const ConvGeometry& g) { return steps<2>(g, 48); }
 double direct_steps(const ConvGeometry& g) { return static_cast<double>(9 * most(g.N * g.pixels(), 16)); }
+
+// V and P of all groups pass the caches, and products over few channels cost as much to start as to compute: worth it for wide groups and
+// images that are not small.
+bool groups_apply(const ConvGeometry& g) {
+  constexpr int64_t kChannels = 32, kTiles = 36;
+  return g.Cg % 16 == 0 && g.Mg % W == 0 && g.Cg >= kChannels && g.Mg >= kChannels &&
+         g.N * ceil_div(g.out[1], Winograd<4>::M) * ceil_div(g.out[2], Winograd<4>::M) >= kTiles;
+}
 
 }  // namespace
 
@@ -37,9 +45,10 @@ bool winograd_enabled() {
 }
 
 bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g) {
-  return winograd_enabled() && desc.ins[1].is_const() && conv_math(desc.ins[0].dtype) == ConvMath::f32 && g.G == 1 && g.C >= 16 &&
-         g.M >= 16 && g.kernel[0] == 1 && g.kernel[1] == 3 && g.kernel[2] == 3 && g.in[0] == 1 && g.out[0] == 1 && g.pad[0] == 0 &&
-         g.stride[1] == 1 && g.stride[2] == 1 && g.dilation[1] == 1 && g.dilation[2] == 1 && least(steps4(g), steps2(g)) < direct_steps(g);
+  return winograd_enabled() && desc.ins[1].is_const() && conv_math(desc.ins[0].dtype) == ConvMath::f32 && (g.G == 1 || groups_apply(g)) &&
+         g.Cg >= 16 && g.Mg >= 16 && g.kernel[0] == 1 && g.kernel[1] == 3 && g.kernel[2] == 3 && g.in[0] == 1 && g.out[0] == 1 &&
+         g.pad[0] == 0 && g.stride[1] == 1 && g.stride[2] == 1 && g.dilation[1] == 1 && g.dilation[2] == 1 &&
+         least(steps4(g), steps2(g)) < direct_steps(g);
 }
 
 std::unique_ptr<Kernel> make_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {

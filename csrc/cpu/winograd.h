@@ -1,7 +1,7 @@
 // What the two ways of running a 3x3 Winograd convolution share: rectangles of output tiles, the input transform and the output transform
 // with its epilogue, and the products between them. Memory order:
 //   V [tile][channel / 16][position][16]: a tile's transform writes one sequential stream; the product reads it as C/16 taps of 16
-//   U [position][panel][channel][NR], the transformed weights
+//   U [position][panel][channel of the group][NR], the transformed weights
 //   P [tile][channel / W][position][W]
 #pragma once
 #include <string>
@@ -70,10 +70,12 @@ class WinogradConv : public Kernel {
   WinogradConv(LaunchDesc d, const ConvGeometry& g, int64_t target)
       : Kernel(std::move(d)), g_(g), out_(desc, g, ConvMath::f32, true), xs_(conv_strides(desc.ins[0])) {
     in_place_ = desc.ins[0].dtype == DType::f32 && xs_.c == 1;
-    nv_ = panel_vectors(g.M, W);
+    nv_ = panel_vectors(g.Mg, W);
     nr_ = nv_ * W;
-    panels_ = ceil_div(g.M, nr_);
+    panels_per_group_ = ceil_div(g.Mg, nr_);
+    panels_ = panels_per_group_ * g.G;
     Cp_ = round_up(g.C, kLane);
+    Kp_ = g.G == 1 ? Cp_ : g.Cg;
     Mp_ = round_up(g.M, W);
     v_pitch_ = A2 * Cp_ + kSkew;
     p_pitch_ = A2 * Mp_ + kSkew;
@@ -122,11 +124,15 @@ class WinogradConv : public Kernel {
       bias[m] = m < g_.M ? static_cast<float>(out_.bias_value(desc, desc.ins.size() > 2 ? desc.ins[2] : absent, m)) : 0.0f;
   }
 
-  // The weights of input channels [c0, c1) of panel p, as [channel][tap][NR].
+  // The first output channel of panel p, and its group's end.
+  int64_t channel(int64_t p) const { return p / panels_per_group_ * g_.Mg + p % panels_per_group_ * nr_; }
+  int64_t group_end(int64_t p) const { return (p / panels_per_group_ + 1) * g_.Mg; }
+
+  // The weights of input channels [c0, c1) (of its group) for panel p, as [channel][tap][NR].
   void gather(int64_t p, int64_t c0, int64_t c1, float* to) const {
     const Operand& w = desc.ins[1];
     const ConvStrides ws = conv_strides(w);
-    const int64_t m0 = p * nr_, m1 = least(nr_, g_.M - m0), channels = least(c1, g_.C) - c0;
+    const int64_t m0 = channel(p), m1 = least(nr_, group_end(p) - m0), channels = least(c1, g_.Cg) - c0;
     if (m1 < nr_ || channels < c1 - c0) std::memset(to, 0, static_cast<size_t>((c1 - c0) * kTaps * nr_) * 4);
     if (channels <= 0) return;
     if (w.dtype == DType::f32 && ws.s[2] == 1 && ws.s[1] == 3 && ws.c == kTaps) {
@@ -149,15 +155,15 @@ class WinogradConv : public Kernel {
   std::string pack_key() const {
     return conv_pack_key("winograd", desc.ins[1], g_) + ":F" + std::to_string(F) + ":NR" + std::to_string(nr_);
   }
-  size_t weight_bytes() const { return static_cast<size_t>(A2 * panels_ * Cp_ * nr_) * 4; }
+  size_t weight_bytes() const { return static_cast<size_t>(A2 * panels_ * Kp_ * nr_) * 4; }
   void pack(void* to) const {
     constexpr int64_t kChannels = 16;
     alignas(64) float taps[kChannels * kTaps * 3 * W];
-    const int64_t position = panels_ * Cp_ * nr_;
+    const int64_t position = panels_ * Kp_ * nr_;
     for (int64_t p = 0; p < panels_; p++)
-      for (int64_t c = 0; c < Cp_; c += kChannels) {
+      for (int64_t c = 0; c < Kp_; c += kChannels) {
         gather(p, c, c + kChannels, taps);
-        float* u = static_cast<float*>(to) + (p * Cp_ + c) * nr_;
+        float* u = static_cast<float*>(to) + (p * Kp_ + c) * nr_;
         for (int y = 0; y < A; y++) transform_weights(taps, kChannels, y, u + y * A * position, position);
       }
   }
@@ -183,12 +189,13 @@ class WinogradConv : public Kernel {
   // P of `count` tiles and all channels at position xi.
   void multiply(int64_t count, int64_t xi, const Work& w, const float* U) const {
     for (int64_t p = 0; p < panels_; p++) {
-      const float* B = U + (xi * panels_ + p) * Cp_ * nr_;
-      product(count, xi, p, 0, Cp_, w, B, B + Cp_ * nr_);
+      const float* B = U + (xi * panels_ + p) * Kp_ * nr_;
+      product(count, xi, p, 0, Kp_, w, B, B + Kp_ * nr_);
     }
   }
 
-  // P of panel p at position xi, from the weights B of channels [c0, c1) and, if c0 > 0, the partial sums in P; `next` is prefetched.
+  // P of panel p at position xi, from the weights B of channels [c0, c1) of its group and, if c0 > 0, the partial sums in P; `next` is
+  // prefetched.
   void product(int64_t count, int64_t xi, int64_t p, int64_t c0, int64_t c1, const Work& w, const float* B, const float* next) const {
     const RowSplit split(count, kMaxRows[nv_]);
     TileArgs<float> a;
@@ -202,10 +209,11 @@ class WinogradConv : public Kernel {
     a.ldc = a.lds = p_pitch_;
     a.cj = A2 * W;
     a.last = false;
-    a.n = static_cast<int>(least(nr_, Mp_ - p * nr_));
+    const int64_t m0 = channel(p), first = p / panels_per_group_ * g_.Cg / kLane;
+    a.n = static_cast<int>(round_up(least(nr_, group_end(p) - m0), W));
     for (int64_t i = 0; i < split.blocks; i++) {
-      a.A = w.v + xi * kLane + c0 / kLane * a.ts + split.start(i) * v_pitch_;
-      a.C = w.p + xi * W + split.start(i) * p_pitch_ + p * nv_ * A2 * W;
+      a.A = w.v + xi * kLane + (first + c0 / kLane) * a.ts + split.start(i) * v_pitch_;
+      a.C = w.p + xi * W + split.start(i) * p_pitch_ + m0 / W * (A2 * W);
       a.S = c0 ? a.C : nullptr;
       a.next = next && i < nv_ ? next + i * (c1 - c0) * 16 : nullptr;
       tile_f32(static_cast<int>(split.rows(i)), a.n / W)(a);
@@ -318,7 +326,7 @@ class WinogradConv : public Kernel {
   ConvStrides xs_;
   bool in_place_ = false;
   int nv_ = 1;
-  int64_t nr_ = 0, panels_ = 0, Cp_ = 0, Mp_ = 0, v_pitch_ = 0, p_pitch_ = 0, th_ = 0, tw_ = 0;
+  int64_t nr_ = 0, panels_per_group_ = 0, panels_ = 0, Cp_ = 0, Kp_ = 0, Mp_ = 0, v_pitch_ = 0, p_pitch_ = 0, th_ = 0, tw_ = 0;
   int64_t block_images_ = 1, block_rows_ = 0, block_cols_ = 0, row_blocks_ = 0, col_blocks_ = 0, blocks_ = 0;
 
  private:

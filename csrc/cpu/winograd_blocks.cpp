@@ -13,7 +13,7 @@ int64_t all_tiles(const ConvGeometry& g) { return g.N * ceil_div(g.out[1], Winog
 
 // The fewest tiles that hide the reading of the weights, from L2 or from further away.
 int64_t least_tiles(const ConvGeometry& g) {
-  const int64_t weights = g.C * g.M * Winograd<4>::A * Winograd<4>::A * 4;
+  const int64_t weights = g.Cg * g.M * Winograd<4>::A * Winograd<4>::A * 4;
   return weights <= 1 << 20 ? 14 : weights <= 3 << 20 ? 28 : 56;
 }
 

@@ -17,8 +17,8 @@ constexpr int64_t kStretch = 32;  // channels transformed on the way at a time
 template <int F>
 class WinogradPositions final : public WinogradConv<F> {
   typedef WinogradConv<F> Base;
-  using Base::A, Base::A2, Base::blocks_, Base::Cp_, Base::desc, Base::g_, Base::kLane, Base::kSkew, Base::kTaps, Base::Mp_, Base::nr_,
-      Base::nv_, Base::out_, Base::p_pitch_, Base::panels_, Base::v_pitch_;
+  using Base::A, Base::A2, Base::blocks_, Base::Cp_, Base::desc, Base::g_, Base::kLane, Base::kSkew, Base::kTaps, Base::Kp_, Base::Mp_,
+      Base::nr_, Base::nv_, Base::out_, Base::p_pitch_, Base::panels_, Base::v_pitch_;
 
  public:
   WinogradPositions(LaunchDesc d, BindContext& bind, const ConvGeometry& g) : Base(std::move(d), g, kTiles) {
@@ -60,8 +60,8 @@ class WinogradPositions final : public WinogradConv<F> {
  private:
   void multiply_on_the_way(int64_t count, int64_t p, const typename Base::Work& w, char* scratch) const {
     auto *U = reinterpret_cast<float*>(scratch), *taps = reinterpret_cast<float*>(scratch + u_bytes_);
-    for (int64_t c0 = 0; c0 < Cp_; c0 += kStretch) {
-      const int64_t c1 = least(Cp_, c0 + kStretch);
+    for (int64_t c0 = 0; c0 < Kp_; c0 += kStretch) {
+      const int64_t c1 = least(Kp_, c0 + kStretch);
       this->gather(p, c0, c1, taps);
       for (int y = 0; y < A; y++) {
         this->transform_weights(taps, c1 - c0, y, U, u_pitch_);

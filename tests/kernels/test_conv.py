@@ -221,6 +221,16 @@ def test_winograd(n: int, c: int, m: int, h: int, w: int, pads: list[int], f: in
 
 @pytest.mark.parametrize("lx,ly", [("last", "last"), ("first", "first"), ("any", "any")])
 @pytest.mark.parametrize(
+    "n,c,m,h,w,group", [(1, 96, 96, 28, 28, 2), (2, 96, 256, 13, 50, 2), (1, 144, 144, 57, 30, 3), (5, 64, 64, 20, 9, 2)]
+)
+def test_winograd_of_groups(n: int, c: int, m: int, h: int, w: int, group: int, lx: str, ly: str) -> None:
+    rng, says = np.random.default_rng(17), []  # type: ignore[var-annotated]
+    check(rng, (n, c, h, w), (m, c // group, 3, 3), pads=[1] * 4, group=group, lx=lx, ly=ly, describe=says, tolerance=WINOGRAD_TOLERANCE)
+    assert all(s.startswith("winograd F(4,3)") for s in says)
+
+
+@pytest.mark.parametrize("lx,ly", [("last", "last"), ("first", "first"), ("any", "any")])
+@pytest.mark.parametrize(
     "xs,ws,strides,dilations,pads,axis",
     [
         ((2, 16, 100), (16, 16, 3), [1], [1], [1, 1], 2), ((1, 24, 200), (37, 24, 4), [1], [1], [3, 0], 2),
