@@ -128,20 +128,22 @@ class TapConv final : public Kernel {
 
   void add(const float* x, int64_t pixel, int64_t pixels, const float* weights, float* sums) const {
     const RowSplit split(pixels, kMaxRows[nv_]);
+    alignas(64) float part[kMaxRows[1] * 4 * W];  // of one tap: shorter chains of additions round less
     TileArgs<float> a;
     a.lda = pixel;
     a.K = g_.C;
     a.B = weights;
-    a.ldb = a.ldc = a.lds = nr_;
+    a.ldb = a.ldc = nr_;
     a.cj = W;
     a.n = static_cast<int>(nr_);
     a.last = false;
+    a.C = part;
     for (int64_t i = 0; i < split.blocks; i++) {
       a.A = x + split.start(i) * pixel;
-      a.C = sums + split.start(i) * nr_;
-      a.S = a.C;
       a.next = i < nv_ ? reinterpret_cast<const char*>(weights + g_.C * nr_) + i * g_.C * 64 : nullptr;
       tile_f32(static_cast<int>(split.rows(i)), nv_)(a);
+      float* to = sums + split.start(i) * nr_;
+      for (int64_t j = 0; j < split.rows(i) * nr_; j += W) store(to + j, load(to + j) + load(part + j));
     }
   }
 
