@@ -14,6 +14,9 @@
 
 #include "core/types.h"
 
+// What runs once per plan, in files that are compiled for speed: for size, and out of the way.
+#define PTRT_COLD __attribute__((cold))
+
 namespace ptrt {
 
 struct KernelError : std::runtime_error {  // data-dependent failure (an index out of range, ...) or an unsupported combination at bind

@@ -56,7 +56,7 @@ class Attention final : public Kernel {
   }
 
   size_t thread_scratch_bytes() const override { return static_cast<size_t>(scratch_); }
-  std::string describe() const override {
+  PTRT_COLD std::string describe() const override {
     return stream_ ? "streaming" : "tiles of " + std::to_string(kTile) + " queries, blocks of " + std::to_string(block_keys_) + " keys";
   }
 

@@ -145,7 +145,7 @@ constexpr int64_t kTasks = 4;        // per thread
 
 class DepthwiseConv : public Kernel {
  public:
-  DepthwiseConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
+  PTRT_COLD DepthwiseConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
       : Kernel(std::move(d)),
         g_(g),
         integer_(conv_math(desc.ins[0].dtype) == ConvMath::i8),
@@ -187,7 +187,7 @@ class DepthwiseConv : public Kernel {
 
   size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
   size_t thread_scratch_bytes() const override { return stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
-  std::string describe() const override {
+  PTRT_COLD std::string describe() const override {
     return "depthwise " + std::to_string(rows_) + "x" + std::to_string(cols_) + (in_place_ ? ", in place" : ", staged") +
            out_.activation_name();
   }
@@ -221,7 +221,7 @@ class DepthwiseConv : public Kernel {
   size_t bias_bytes() const { return static_cast<size_t>(round_up(round_up(g_.M, W) * 4, 64)); }
   size_t weight_bytes() const { return static_cast<size_t>(round_up(g_.M, W) * g_.taps()) * 4 + 64; }
 
-  std::string pack_key() const {
+  PTRT_COLD std::string pack_key() const {
     std::string key = conv_pack_key("conv_depthwise", desc.ins[1], g_) + ":W" + std::to_string(W);
     if (const Operand& z = operand(4); z.present()) {
       key += ":Z";

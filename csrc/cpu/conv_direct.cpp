@@ -22,7 +22,7 @@ class DirectConv : public Kernel {
   typedef typename P::A A;
 
  public:
-  DirectConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
+  PTRT_COLD DirectConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
       : Kernel(std::move(d)),
         g_(g),
         math_(conv_math(desc.ins[0].dtype)),
@@ -39,10 +39,9 @@ class DirectConv : public Kernel {
 
   size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
   size_t thread_scratch_bytes() const override { return kStagedBytes + panel_bytes_ + stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
-  std::string describe() const override {
-    return std::string(P::lanes == g_.M && P::k_unit > 2 ? "dot, " : "") + std::string(in_place_ ? "pointwise" : "direct") + " " +
-           std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nv_ * P::lanes) + " channels" +
-           out_.activation_name();
+  PTRT_COLD std::string describe() const override {
+    return std::string(std::is_same_v<P, DotMath> ? "dot, " : "") + std::string(in_place_ ? "pointwise" : "direct") + " " +
+           std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nr_) + " channels" + out_.activation_name();
   }
 
   void run(const RunContext& ctx) override {
@@ -68,16 +67,16 @@ class DirectConv : public Kernel {
     return k < desc.ins.size() ? desc.ins[k] : absent;
   }
 
-  void plan_panels() {
+  PTRT_COLD void plan_panels() {
     nv_ = P::vectors(g_.Mg);
-    nr_ = nv_ * P::lanes;
+    nr_ = nv_ * P::lanes(g_.Mg);
     panels_per_group_ = ceil_div(g_.Mg, nr_);
     panels_ = panels_per_group_ * g_.G;
     group_pitch_ = round_up(g_.Cg, P::k_unit);
     panel_size_ = g_.taps() * group_pitch_ * nr_;
   }
 
-  void plan_input() {
+  PTRT_COLD void plan_input() {
     const Operand& x = desc.ins[0];
     const bool plain = x.dtype == DType::f32 || x.dtype == DType::f64;
     bool point = plain && g_.taps() == 1 && (g_.C == 1 || xs_.c == 1) && g_.Cg % P::k_unit == 0;
@@ -112,7 +111,7 @@ class DirectConv : public Kernel {
     return static_cast<int64_t>(n);
   }
 
-  void plan_blocks() {
+  PTRT_COLD void plan_blocks() {
     const double flops = 2.0 * g_.N * g_.pixels() * g_.M * g_.Cg * g_.taps();
     const int64_t want = flops >= kTasks * kTaskFlops ? kTasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
     const int64_t OH = g_.out[1], OW = g_.out[2];
@@ -157,7 +156,7 @@ class DirectConv : public Kernel {
   size_t bias_bytes() const { return static_cast<size_t>(round_up(panels_ * nr_ * static_cast<int64_t>(sizeof(A)), 64)); }
   size_t weight_bytes() const { return static_cast<size_t>(panels_ * panel_size_) * sizeof(S) + 64; }
 
-  std::string pack_key() const {
+  PTRT_COLD std::string pack_key() const {
     std::string key = conv_pack_key("conv", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":U" + std::to_string(P::k_unit) + ":S" +
                       std::to_string(sizeof(S));
     if (const Operand& z = operand(4); z.present()) {
@@ -293,7 +292,7 @@ class DirectConv : public Kernel {
     const int64_t tile_prefetch = K_ * static_cast<int64_t>(taps_.size()) * 64 / item;  // elements that one call prefetches
     // The next pixels are the next bytes, and more of them than of weights.
     const bool dense = in_place_ && lda_ == g_.C && box.rows * box.cols * g_.C >= panels_ * panel_size_;
-    const auto one = [&](int64_t p, int64_t h, int64_t i, const S* next) {
+    const auto one = [&](int64_t p, int64_t h, int64_t i, const S* next) __attribute__((noinline)) {
       const int64_t w = split.start(i), m = channel(p);
       TileCall<S, A> t;
       t.a = a + (p / panels_per_group_ - first_group) * group_step + h * row_step + w * lda_;
@@ -362,13 +361,9 @@ std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, con
   }
   // Steps per pixel: of a register tile one vector wide, and of dot products with their final sums.
   const int64_t tile = g.Cg * g.taps(), dot = g.M * (round_up(g.Cg, W) / W * g.taps() + 6);
-  switch (g.G == 1 && tile > dot + dot / 2 ? g.M : 0) {
-    case 1: return std::make_unique<DirectConv<DotMath<1>>>(std::move(desc), bind, g);
-    case 2: return std::make_unique<DirectConv<DotMath<2>>>(std::move(desc), bind, g);
-    case 3: return std::make_unique<DirectConv<DotMath<3>>>(std::move(desc), bind, g);
-    case 4: return std::make_unique<DirectConv<DotMath<4>>>(std::move(desc), bind, g);
-    default: return std::make_unique<DirectConv<FloatMath<float>>>(std::move(desc), bind, g);
-  }
+  constexpr int64_t kMostOutputs = 4;
+  if (g.G == 1 && g.M <= kMostOutputs && tile > dot + dot / 2) return std::make_unique<DirectConv<DotMath>>(std::move(desc), bind, g);
+  return std::make_unique<DirectConv<FloatMath<float>>>(std::move(desc), bind, g);
 }
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -32,9 +32,10 @@ template <class T>
 struct FloatMath {
   typedef T S;
   typedef T A;
-  static constexpr int lanes = Lanes<T>::n, k_unit = 1;
+  static constexpr int L = Lanes<T>::n, k_unit = 1;
+  static int lanes(int64_t) { return L; }
   static int max_rows(int nv) { return kMaxRows[nv]; }
-  static int vectors(int64_t n) { return sizeof(T) == 4 ? panel_vectors(n, lanes) : n <= lanes ? 1 : 2; }  // as wide as tile.h builds them
+  static int vectors(int64_t n) { return sizeof(T) == 4 ? panel_vectors(n, L) : n <= L ? 1 : 2; }  // as wide as tile.h builds them
   static TileFn<T> fn(int rows, int nv) {
     if constexpr (sizeof(T) == 4) return tile_f32(rows, nv);
     else return tile_f64(rows, nv);
@@ -55,7 +56,7 @@ struct FloatMath {
       g_.ldb = t.ldb;
       g_.bts = t.K * t.ldb;
       g_.ldc = t.ldc;
-      g_.cj = lanes;
+      g_.cj = L;
     }
     void operator()(const TileCall<S, A>& t) {
       g_.A = t.a;
@@ -65,8 +66,7 @@ struct FloatMath {
       g_.R = t.residual;
       g_.next = t.next;
       g_.n = t.n;
-      const TileFn<T> tile =
-          fn(t.rows, t.n >= nv_ * lanes ? nv_ : (t.n + lanes - 1) / lanes);  // last channels: as few vectors as hold them
+      const TileFn<T> tile = fn(t.rows, t.n >= nv_ * L ? nv_ : (t.n + L - 1) / L);  // last channels: as few vectors as hold them
       if (g_.K * g_.taps >= 2 * kLongestSum) in_parts(tile, t.rows);
       else tile(g_);
     }
@@ -75,8 +75,8 @@ struct FloatMath {
     // One chain of additions loses a bit for every fourfold length: sums of a few thousand products are added up from shorter ones.
     static constexpr int64_t kLongestSum = 2048;
     PTRT_NOINLINE void in_parts(TileFn<T> tile, int rows) const {
-      alignas(64) T part[kMaxRows[1] * 4 * lanes], total[kMaxRows[1] * 4 * lanes];
-      const int64_t pitch = nv_ * lanes, size = rows * pitch;
+      alignas(64) T part[kMaxRows[1] * 4 * L], total[kMaxRows[1] * 4 * L];
+      const int64_t pitch = nv_ * L, size = rows * pitch;
       std::memset(total, 0, static_cast<size_t>(size) * sizeof(T));
       TileArgs<T> a = g_;
       a.C = part;
@@ -95,7 +95,7 @@ struct FloatMath {
           a.K = step < g_.K - k ? step : g_.K - k;
           tile(a);
           if (a.next) a.next = static_cast<const char*>(a.next) + a.taps * a.K * a.next_step;
-          for (int64_t i = 0; i < size; i += lanes) store(total + i, load(total + i) + load(part + i));
+          for (int64_t i = 0; i < size; i += L) store(total + i, load(total + i) + load(part + i));
         }
       a = g_;
       a.taps = 0;
@@ -114,11 +114,11 @@ struct FloatMath {
 
 // For layers with one to four output channels, where a register tile would leave most lanes idle: lanes run along the window's channels (in
 // multiples of W, padded with zeros) and every output is a dot product. Weights: [block of W][output][W].
-template <int NM>
 struct DotMath {
   typedef float S;
   typedef float A;
-  static constexpr int lanes = NM, k_unit = W;
+  static constexpr int k_unit = W;
+  static int lanes(int64_t outputs) { return static_cast<int>(outputs); }
   static int max_rows(int) { return 4; }
   static int vectors(int64_t) { return 1; }
 
@@ -134,11 +134,11 @@ struct DotMath {
       }
     }
     void operator()(const TileCall<S, A>& c) const {
-      switch (c.rows) {
-        case 1: rows<1>(c); break;
-        case 2: rows<2>(c); break;
-        case 3: rows<3>(c); break;
-        default: rows<4>(c);
+      switch (t_.ldb) {
+        case 1: dispatch<1>(c); break;
+        case 2: dispatch<2>(c); break;
+        case 3: dispatch<3>(c); break;
+        default: dispatch<4>(c);
       }
     }
 
@@ -147,7 +147,16 @@ struct DotMath {
       v = lo_[k] > v ? lo_[k] : v;
       return hi_[k] < v ? hi_[k] : v;
     }
-    template <int R>
+    template <int NM>
+    void dispatch(const TileCall<S, A>& c) const {
+      switch (c.rows) {
+        case 1: rows<1, NM>(c); break;
+        case 2: rows<2, NM>(c); break;
+        case 3: rows<3, NM>(c); break;
+        default: rows<4, NM>(c);
+      }
+    }
+    template <int R, int NM>
     PTRT_NOINLINE void rows(const TileCall<S, A>& c) const {
       vf acc[R][NM];
       PTRT_UNROLL for (int i = 0; i < R; i++) PTRT_UNROLL for (int m = 0; m < NM; m++) acc[i][m] = vf{};
@@ -179,7 +188,8 @@ struct DotMath {
 struct IntMath {
   typedef int16_t S;
   typedef int32_t A;
-  static constexpr int lanes = W, k_unit = 2;
+  static constexpr int k_unit = 2;
+  static int lanes(int64_t) { return W; }
   static int max_rows(int) { return kMaxRows16; }
   static int vectors(int64_t n) { return n <= W ? 1 : 2; }
   template <int NV, int... I>

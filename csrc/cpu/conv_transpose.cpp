@@ -61,7 +61,7 @@ class TransposedConv : public Kernel {
         xs_(conv_strides(desc.ins[0])),
         axes_{axis(0), axis(1), axis(2)} {
     nv_ = P::vectors(g.Mg);
-    nr_ = nv_ * P::lanes;
+    nr_ = nv_ * P::lanes(g.Mg);
     panels_per_group_ = ceil_div(g.Mg, nr_);
     panels_ = panels_per_group_ * g.G;
     panel_size_ = g.taps() * g.Cg * nr_;

@@ -41,7 +41,7 @@ class FloatGemm final : public Kernel {
   static constexpr int L = Lanes<T>::n;
 
  public:
-  FloatGemm(LaunchDesc d, const GemmShape& shape, BindContext& bind) : Kernel(std::move(d)), s_(shape) {
+  PTRT_COLD FloatGemm(LaunchDesc d, const GemmShape& shape, BindContext& bind) : Kernel(std::move(d)), s_(shape) {
     const Operand &a = in(s_.ia), &b = in(s_.ib), &y = desc.outs[0];
     choose_epilogue(y);
     if (s_.batches == 0 || s_.M == 0 || s_.N == 0) return;
@@ -65,7 +65,7 @@ class FloatGemm final : public Kernel {
 
   size_t shared_scratch_bytes() const override { return shared_bytes_; }
   size_t thread_scratch_bytes() const override { return thread_bytes_; }
-  std::string describe() const override {
+  PTRT_COLD std::string describe() const override {
     const auto where = [](Pack p) { return p == Pack::kNone ? "in place" : p == Pack::kConst ? "prepacked" : "packed"; };
     static const char* const forms[] = {"tiles, ", "few rows, ", "few rows along n, ", "few rows along k, "};
     return forms[static_cast<int>(form_)] + std::string("panels of ") + std::to_string(nr_) + ", a " + where(pack_a_) + ", b " +
@@ -113,7 +113,7 @@ class FloatGemm final : public Kernel {
     return static_cast<const char*>(o.data) + element * static_cast<int64_t>(itemsize(o.dtype));
   }
 
-  void choose_epilogue(const Operand& y) {
+  PTRT_COLD void choose_epilogue(const Operand& y) {
     linear_ = linear_epilogue(desc, s_.nb + 1, s_.yn == 1 || s_.N == 1);
     if (linear_.ok && linear_.residual >= 0 && s_.N != 1 && epi(linear_.residual).strides[s_.nb + 1] != 1) linear_.ok = false;
     if (linear_.ok && y.shape[s_.nb + 1] != 1 && s_.yn != 1 && !desc.epilogue.empty()) linear_.ok = false;
@@ -123,7 +123,7 @@ class FloatGemm final : public Kernel {
   }
   static constexpr DType dtype_of() { return std::is_same_v<T, float> ? DType::f32 : DType::f64; }
 
-  void choose_form(const Operand& a, const Operand& b) {
+  PTRT_COLD void choose_form(const Operand& a, const Operand& b) {
     if (s_.M > kFewRows) return;
     form_ = Form::kFewTiles;
     if (a.dtype != dtype_of()) return;
@@ -132,7 +132,7 @@ class FloatGemm final : public Kernel {
   }
   bool in_place() const { return form_ == Form::kAxpy || form_ == Form::kDot; }
 
-  void choose_packing(const Operand& a, const Operand& b, BindContext& bind) {
+  PTRT_COLD void choose_packing(const Operand& a, const Operand& b, BindContext& bind) {
     const bool whole = grid_.row_groups == 1 && grid_.panel_groups == 1;  // a task is a whole batch
     a_batches_ = BatchPack(s_, s_.as);
     b_batches_ = BatchPack(s_, s_.bs);
@@ -179,7 +179,7 @@ class FloatGemm final : public Kernel {
     if (s_.bk == 1 && s_.bn >= s_.K) give_back(in(s_.ib), from + n0 * s_.bn, from + (std::min(n1, s_.N) - 1) * s_.bn + s_.K);
   }
 
-  void layout_scratch() {
+  PTRT_COLD void layout_scratch() {
     const auto take = [](size_t& total, size_t bytes) {
       const size_t offset = total;
       total += align64(bytes);

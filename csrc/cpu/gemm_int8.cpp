@@ -110,7 +110,7 @@ class Int8Gemm final : public Kernel {
 
   size_t shared_scratch_bytes() const override { return shared_bytes_; }
   size_t thread_scratch_bytes() const override { return thread_bytes_; }
-  std::string describe() const override {
+  PTRT_COLD std::string describe() const override {
     return std::string("8-bit, units of ") + std::to_string(kUnit) + ", b " + (packed_ ? "prepacked" : "packed") + ", tasks " +
            std::to_string(s_.batches) + "x" + std::to_string(grid_.row_groups) + "x" + std::to_string(grid_.panel_groups);
   }

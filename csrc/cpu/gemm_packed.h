@@ -23,7 +23,7 @@ class PackedGemm : public Kernel {
   PackedGemm(LaunchDesc d, const GemmShape& shape);
   size_t shared_scratch_bytes() const override { return shared_bytes_; }
   size_t thread_scratch_bytes() const override { return thread_bytes_; }
-  std::string describe() const override;
+  PTRT_COLD std::string describe() const override;
   void run(const RunContext& ctx) override;
 
  protected:

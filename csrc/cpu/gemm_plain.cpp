@@ -55,7 +55,7 @@ class PlainGemm final : public Kernel {
     acc_ = desc.epilogue.empty() ? desc.outs[0].dtype : desc.acc_dtype;
   }
   size_t thread_scratch_bytes() const override { return program_.empty() ? 0 : row_bytes() + program_[0].scratch_bytes(); }
-  std::string describe() const override { return "plain loops"; }
+  PTRT_COLD std::string describe() const override { return "plain loops"; }
 
   void run(const RunContext& ctx) override {
     ctx.parallel(s_.batches * s_.M, [&](int64_t t, int worker) { row(t / s_.M, t % s_.M, ctx.thread_scratch(worker)); });

@@ -129,7 +129,7 @@ class Normalize final : public Kernel {
            2 * factor_bytes() + (cached_ ? align64(static_cast<size_t>(set_) * sizeof(C)) : 0);
   }
 
-  std::string describe() const override { return rows_ ? "rows" : lanes_ ? "lanes" : "pieces"; }
+  PTRT_COLD std::string describe() const override { return rows_ ? "rows" : lanes_ ? "lanes" : "pieces"; }
 
   void run(const RunContext& ctx) override {
     const int64_t units = outer_.total * blocks_;

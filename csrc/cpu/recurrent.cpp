@@ -55,7 +55,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
   static constexpr int L = Lanes<S>::n;
 
  public:
-  Recurrent(LaunchDesc d, BindContext& bind) : Kernel(std::move(d)) {
+  PTRT_COLD Recurrent(LaunchDesc d, BindContext& bind) : Kernel(std::move(d)) {
     parse(desc, L);
     for (int64_t k = 0; k < dirs; k++) cfg_[k] = config<S>(desc, k);
     plan();
@@ -69,7 +69,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
 
   size_t shared_scratch_bytes() const override { return static_cast<size_t>(shared_); }
   size_t thread_scratch_bytes() const override { return static_cast<size_t>(per_thread_); }
-  std::string describe() const override {
+  PTRT_COLD std::string describe() const override {
     return std::string(quant ? "int8 " : "") +
            (cell == kLstm  ? "lstm"
             : cell == kGru ? "gru"
@@ -113,7 +113,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
   }
 
  private:
-  void plan() {
+  PTRT_COLD void plan() {
     rows_ = RowSplit(N, quant ? (N > 0 ? N : 1) : kGroupRows);  // a quantised step needs the range of the whole batch
     block_rows_ = 4 * kMaxRows[2];
     const int64_t per_step = checked_mul(checked_mul(N, cols), sizeof(S));

@@ -165,7 +165,7 @@ class Softmax final : public Kernel {
            align64(static_cast<size_t>(std::max<int64_t>(n_, 1)) * kVecBytes);
   }
 
-  std::string describe() const override { return lanes_ ? "lanes" : "rows"; }
+  PTRT_COLD std::string describe() const override { return lanes_ ? "lanes" : "rows"; }
 
   void run(const RunContext& ctx) override {
     const int64_t units = outer_.total * blocks_;

@@ -39,6 +39,9 @@ bool groups_apply(const ConvGeometry& g) {
 
 }  // namespace
 
+template class WinogradConv<2>;
+template class WinogradConv<4>;
+
 bool winograd_enabled() {
   const char* setting = std::getenv("PTRT_WINOGRAD");
   return !setting || std::strcmp(setting, "0") != 0;

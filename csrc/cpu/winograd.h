@@ -19,14 +19,14 @@ std::unique_ptr<Kernel> make_winograd_blocks(LaunchDesc desc, BindContext& bind,
 template <int F>
 std::unique_ptr<Kernel> make_winograd_positions(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 
-namespace {
-
 // A rectangle of output tiles of `images` batch entries; with several, it is the whole image.
 struct WinogradTiles {
   int64_t n, images, ty, tx, rows, cols;
   int64_t per_image() const { return rows * cols; }
   int64_t count() const { return images * rows * cols; }
 };
+
+namespace {
 
 // Row y of the transformed weights of `channels` channels and NV vectors of output channels: u[x * pitch + c * NV * W + j] = (G g
 // G')[y][x], with the taps of g as [channel][tap][NV * W].
@@ -57,6 +57,8 @@ PTRT_NOINLINE void winograd_weights(const float* taps, int64_t channels, int y, 
     }
 }
 
+}  // namespace
+
 template <int F>
 class WinogradConv : public Kernel {
  protected:
@@ -67,7 +69,7 @@ class WinogradConv : public Kernel {
   static constexpr int64_t kOutBytes = 128 << 10;  // of results that do not go straight to the output
 
   // target: tiles that a block should have.
-  WinogradConv(LaunchDesc d, const ConvGeometry& g, int64_t target)
+  PTRT_COLD WinogradConv(LaunchDesc d, const ConvGeometry& g, int64_t target)
       : Kernel(std::move(d)), g_(g), out_(desc, g, ConvMath::f32, true), xs_(conv_strides(desc.ins[0])) {
     in_place_ = desc.ins[0].dtype == DType::f32 && xs_.c == 1;
     nv_ = panel_vectors(g.Mg, W);
@@ -104,7 +106,7 @@ class WinogradConv : public Kernel {
   size_t out_bytes(int64_t chans) const {
     return static_cast<size_t>(round_up(static_cast<int64_t>(out_.block_bytes(pixels(), chans)), 64));
   }
-  std::string describe() const override {
+  PTRT_COLD std::string describe() const override {
     return "winograd F(" + std::to_string(F) + ",3), blocks of " +
            (block_images_ > 1 ? std::to_string(block_images_) + "x" : std::string()) + std::to_string(block_rows_) + "x" +
            std::to_string(block_cols_) + " tiles" + out_.activation_name();
@@ -152,7 +154,7 @@ class WinogradConv : public Kernel {
     else winograd_weights<F, 3>(taps, channels, y, u, pitch);
   }
 
-  std::string pack_key() const {
+  PTRT_COLD std::string pack_key() const {
     return conv_pack_key("winograd", desc.ins[1], g_) + ":F" + std::to_string(F) + ":NR" + std::to_string(nr_);
   }
   size_t weight_bytes() const { return static_cast<size_t>(A2 * panels_ * Kp_ * nr_) * 4; }
@@ -334,5 +336,8 @@ class WinogradConv : public Kernel {
   int64_t stage_row_ = 0, stage_image_ = 0;
 };
 
-}  // namespace
+// Instantiated in winograd.cpp only: it is most of the code.
+extern template class WinogradConv<2>;
+extern template class WinogradConv<4>;
+
 }  // namespace ptrt::PTRT_LEVEL

@@ -24,7 +24,8 @@ int64_t tiles_per_block(const ConvGeometry& g, int threads) {
 
 class WinogradBlocks final : public WinogradConv<4> {
  public:
-  WinogradBlocks(LaunchDesc d, BindContext& bind, const ConvGeometry& g) : WinogradConv(std::move(d), g, tiles_per_block(g, bind.threads)) {
+  PTRT_COLD WinogradBlocks(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
+      : WinogradConv(std::move(d), g, tiles_per_block(g, bind.threads)) {
     chunk_ = chunk();
     out_bytes_ = out_bytes(chunk_);
     packed_ = bind.packs.get(desc.ins[1], pack_key(), weight_bytes(), [this](void* to) { pack(to); });

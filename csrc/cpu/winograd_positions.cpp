@@ -21,7 +21,7 @@ class WinogradPositions final : public WinogradConv<F> {
       Base::nr_, Base::nv_, Base::out_, Base::p_pitch_, Base::panels_, Base::v_pitch_;
 
  public:
-  WinogradPositions(LaunchDesc d, BindContext& bind, const ConvGeometry& g) : Base(std::move(d), g, kTiles) {
+  PTRT_COLD WinogradPositions(LaunchDesc d, BindContext& bind, const ConvGeometry& g) : Base(std::move(d), g, kTiles) {
     out_step_ = least(this->chunk(), most(W, round_up(Mp_ / 8, W)));
     out_bytes_ = this->out_bytes(out_step_);
     packed_ = bind.packs.lazily(desc.ins[1], this->pack_key(), this->weight_bytes(), [this](void* to) { this->pack(to); });

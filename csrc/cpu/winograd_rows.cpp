@@ -51,7 +51,7 @@ Line line_of(const ConvGeometry& g) {
 
 class RowWinogradConv : public Kernel {
  public:
-  RowWinogradConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
+  PTRT_COLD RowWinogradConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
       : Kernel(std::move(d)), g_(g), line_(line_of(g)), out_(desc, g, ConvMath::f32, true), xs_(conv_strides(desc.ins[0])) {
     in_place_ = desc.ins[0].dtype == DType::f32 && xs_.c == 1;
     step_ = g.dilation[line_.along];
@@ -77,7 +77,7 @@ class RowWinogradConv : public Kernel {
   size_t input_bytes() const { return v_bytes_ + stage_bytes_; }
   size_t shared_scratch_bytes() const override { return bias_bytes() + (many() ? 0 : input_bytes()); }
   size_t thread_scratch_bytes() const override { return (many() ? input_bytes() : 0) + p_bytes_ + out_bytes_ + out_.scratch_bytes(); }
-  std::string describe() const override {
+  PTRT_COLD std::string describe() const override {
     return "winograd F(" + std::to_string(line_.results) + "," + std::to_string(line_.taps) + ") along axis " +
            std::to_string(line_.along + g_.spatial - 1) + ", blocks of " + std::to_string(block_rows_) + "x" +
            std::to_string(block_steps_ * step_) + " tiles" + out_.activation_name();
@@ -114,7 +114,7 @@ class RowWinogradConv : public Kernel {
   }
   int64_t along_extent(int64_t steps) const { return step_ * (line_.results * (steps - 1) + kA); }
 
-  void plan_blocks() {
+  PTRT_COLD void plan_blocks() {
     const int64_t rows = g_.out[line_.cross], taps = g_.kernel[line_.cross];
     const int64_t target = most(kLeastTiles, least(kMostTiles, kInputBytes / (kA * 4 * Cp_)));
     block_rows_ = taps > 1 ? least(rows, 4) : 1;
