@@ -190,6 +190,20 @@ class Launch:
             return [t for t in self.ins if t is not None] + self.epi_ins
         return [t for t in self.ins[1:] if t is not None] + self.pro_ins + self.epi_ins
 
+    def elementwise_reads(self) -> list[Tensor]:
+        """Operands of which an element is read just before output 0 is written there: they may lie in the same memory."""
+        if self.kernel == "map":
+            return [t for t in self.ins if t is not None]
+        if self.kernel == "scatter" and not self.prologue:
+            return [t for t in self.ins[:1] if t is not None]
+        return self.epi_ins
+
+    def other_reads(self) -> list[Tensor]:
+        """Operands that may be read anywhere at any time. A tensor may be among both."""
+        first = len(self.ins) if self.kernel == "map" else 1 if self.kernel == "scatter" or self.prologue else 0
+        others = [t for t in self.ins[first:] if t is not None] + (self.pro_ins if self.prologue else [])
+        return others + self.epi_ins if self.kernel in ("map", "scatter") else others
+
     def writes(self) -> list[Tensor]:
         return [t for t in self.outs if t is not None]
 

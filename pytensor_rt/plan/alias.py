@@ -23,15 +23,6 @@ def lifetimes(launches: list[Launch]) -> Lifetimes:
     return {b: (s, dies[b]) for b, s in born.items()}
 
 
-def candidates(launch: Launch) -> list[Tensor]:
-    """Operands that may share memory with output 0."""
-    if launch.kernel == "map":
-        return [t for t in launch.ins if t is not None]
-    if launch.kernel == "scatter":
-        return [t for t in launch.ins[:1] if t is not None]
-    return launch.epi_ins
-
-
 def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
     """{buffer: the buffer whose memory it takes over}, transitively resolved."""
     life = lifetimes(launches)
@@ -54,7 +45,7 @@ def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
         if o is None or o.buffer.kind != ARENA or n_writers[o.buffer] != 1:
             continue
         y = o.buffer
-        elementwise = candidates(launch)
+        elementwise = launch.elementwise_reads()
         for t in elementwise:
             x = t.buffer
             if (
@@ -68,7 +59,9 @@ def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
             r = find(x)
             if x.nbytes < y.nbytes or r.nbytes < y.nbytes or dies[x] != i or dies[r] != i:
                 continue
-            if any(_conflicts(u, t, x, r, find, elementwise) for u in launch.reads()):
+            if any(find(u.buffer) is r for u in launch.other_reads()):
+                continue
+            if any(find(u.buffer) is r and not _same_place(u, t) for u in elementwise):
                 continue
             root[y] = r
             dies[r] = max(dies[r], dies[y])
@@ -77,9 +70,5 @@ def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
     return {b: find(b) for b in root}
 
 
-def _conflicts(u: Tensor, t: Tensor, x: Buffer, r: Buffer, find: object, elementwise: list[Tensor]) -> bool:
-    """Does this launch read the memory in any other way than element by element, where it writes?"""
-    if u.buffer.kind != ARENA or find(u.buffer) is not r:  # type: ignore[operator]
-        return False
-    same = u.buffer is x and u.strides == t.strides and u.offset == t.offset
-    return not (same and any(u is e for e in elementwise))
+def _same_place(u: Tensor, t: Tensor) -> bool:
+    return u.buffer is t.buffer and u.strides == t.strides and u.offset == t.offset

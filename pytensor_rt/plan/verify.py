@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..lowering.tensor import ARENA, HOST, OUTPUT, Buffer, Launch, Tensor
+from ..lowering.tensor import ARENA, HOST, OUTPUT, Buffer, Tensor
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -75,8 +75,9 @@ def verify(plan: Plan) -> None:
                 continue
             saved = r.copy()
             r[...] = _WRITING
-            for q in launch.reads():
-                if not _may_share(launch, q, t, plan) and (w := region(q)) is not None and (w == _WRITING).any():
+            alone = launch.other_reads() + [q for q in launch.elementwise_reads() if not _may_share(q, t, plan)]
+            for q in alone:
+                if (w := region(q)) is not None and (w == _WRITING).any():
                     raise VerificationError(f"launch {i} ({launch.kernel}) writes {t} over its own operand {q}")
             r[...] = saved
         for t in launch.writes():
@@ -89,10 +90,9 @@ def verify(plan: Plan) -> None:
                 read(f"output {name!r}", t)
 
 
-def _may_share(launch: Launch, q: Tensor, out: Tensor, plan: Plan) -> bool:
-    """May operand q be the memory of output `out`: is it read element by element, just where the output is written?"""
-    elementwise = launch.ins if launch.kernel == "map" else launch.ins[:1] if launch.kernel == "scatter" else launch.epi_ins
-    if not any(q is e for e in elementwise) or q.buffer.kind != out.buffer.kind or q.dtype.itemsize != out.dtype.itemsize:
+def _may_share(q: Tensor, out: Tensor, plan: Plan) -> bool:
+    """May operand q, which is read element by element, be the memory of output `out`: does it lie just where the output is written?"""
+    if q.buffer.kind != out.buffer.kind or q.dtype.itemsize != out.dtype.itemsize:
         return False
     if q.buffer is not out.buffer and (q.buffer.kind != ARENA or plan.offsets[q.buffer] != plan.offsets[out.buffer]):
         return False
