@@ -113,6 +113,8 @@ class ConvOutput {
     apply_activation(linear_, from, from_pixel, to, pixel, rows, n, residual, residual_pixel);
   }
   double bias_value(const LaunchDesc& desc, const Operand& b, int64_t m) const;  // b: the kernel's own bias or absent
+  // bias_value() of every output channel, then zeros up to `padded`.
+  void fill_bias(const LaunchDesc& desc, int64_t padded, float* bias) const;
   // What linear() adds, and what activate() adds; data is null if there is none.
   ConvResult residual(const LaunchDesc& desc, const ConvOutBox& box) const;
   ConvResult residual_of_activation(const LaunchDesc& desc, const ConvOutBox& box) const;
@@ -129,6 +131,10 @@ class ConvOutput {
   size_t acc_size_;
   bool channels_last_, same_type_, fused_;
 };
+
+// The output box of block number `block`: blocks of rows x cols outputs, columns innermost, then rows, depth and batch entries. m and chans
+// are left to the caller.
+ConvOutBox conv_block(const ConvGeometry& g, int64_t block, int64_t rows, int64_t cols);
 
 // Each takes a validated launch.
 std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);

@@ -197,6 +197,20 @@ ConvGeometry conv_geometry(const LaunchDesc& desc, bool transpose) {
   return g;
 }
 
+ConvOutBox conv_block(const ConvGeometry& g, int64_t block, int64_t rows, int64_t cols) {
+  const int64_t row_blocks = ceil_div(g.out[1], rows), col_blocks = ceil_div(g.out[2], cols);
+  ConvOutBox box{};
+  box.ow = block % col_blocks * cols;
+  block /= col_blocks;
+  box.oh = block % row_blocks * rows;
+  block /= row_blocks;
+  box.od = block % g.out[0];
+  box.n = block / g.out[0];
+  box.rows = least(rows, g.out[1] - box.oh);
+  box.cols = least(cols, g.out[2] - box.ow);
+  return box;
+}
+
 void conv_pack_panel(const Operand& w, const ConvGeometry& g, int64_t m0, int64_t rows, int64_t nr, float* to) {
   const ConvStrides ws = conv_strides(w);
   const int64_t taps = g.taps(), C = g.Cg;
@@ -291,6 +305,12 @@ double ConvOutput::bias_value(const LaunchDesc& desc, const Operand& b, int64_t 
     v += conv_load_f64(e, m * e.strides[1]);
   }
   return v;
+}
+
+void ConvOutput::fill_bias(const LaunchDesc& desc, int64_t padded, float* bias) const {
+  static const Operand absent;
+  const Operand& b = desc.ins.size() > 2 ? desc.ins[2] : absent;
+  for (int64_t m = 0; m < padded; m++) bias[m] = m < g_.M ? static_cast<float>(bias_value(desc, b, m)) : 0.0f;
 }
 
 ConvResult ConvOutput::residual(const LaunchDesc& desc, const ConvOutBox& b) const {

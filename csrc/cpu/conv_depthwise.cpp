@@ -248,17 +248,8 @@ class DepthwiseConv : public Kernel {
 
   void task(int64_t t, char* scratch, const float* weights, const float* bias, bool direct) const {
     const int64_t c0 = t % channel_blocks_ * channels_;
-    t /= channel_blocks_;
-    const int64_t cb = ceil_div(g_.out[2], cols_), rb = ceil_div(g_.out[1], rows_);
-    ConvOutBox box;
-    box.ow = t % cb * cols_;
-    t /= cb;
-    box.oh = t % rb * rows_;
-    box.n = t / rb;
-    box.od = 0;
+    ConvOutBox box = conv_block(g_, t / channel_blocks_, rows_, cols_);
     box.m = c0;
-    box.rows = least(rows_, g_.out[1] - box.oh);
-    box.cols = least(cols_, g_.out[2] - box.ow);
     box.chans = least(channels_, g_.C - c0);
     const Operand& x = desc.ins[0];
     const char* data = x.as<char>() + box.n * xs_.n * static_cast<int64_t>(itemsize(x.dtype));

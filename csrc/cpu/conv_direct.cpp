@@ -214,18 +214,8 @@ class DirectConv : public Kernel {
     S* panel = reinterpret_cast<S*>(scratch + kStagedBytes);
     scratch += kStagedBytes + panel_bytes_;
     const int64_t p0 = t % panel_groups_ * panels_per_task_, p1 = least(panels_, p0 + panels_per_task_);
-    t /= panel_groups_;
-    const int64_t block = t;
-    const int64_t cb = ceil_div(g_.out[2], cols_), rb = ceil_div(g_.out[1], rows_);
-    ConvOutBox box;
-    box.ow = t % cb * cols_;
-    t /= cb;
-    box.oh = t % rb * rows_;
-    t /= rb;
-    box.od = t % g_.out[0];
-    box.n = t / g_.out[0];
-    box.rows = least(rows_, g_.out[1] - box.oh);
-    box.cols = least(cols_, g_.out[2] - box.ow);
+    const int64_t block = t / panel_groups_;
+    ConvOutBox box = conv_block(g_, block, rows_, cols_);
     const int64_t first_group = p0 / panels_per_group_, last_group = (p1 - 1) / panels_per_group_;
 
     const char* x = desc.ins[0].as<char>() + box.n * xs_.n * static_cast<int64_t>(itemsize(desc.ins[0].dtype));

@@ -33,9 +33,7 @@ class TapConv final : public Kernel {
     panels_ = ceil_div(g.M, nr_);
     cols_ = least(g.out[2], kPixels);
     rows_ = least(g.out[1], most(1, kPixels / cols_));
-    row_blocks_ = ceil_div(g.out[1], rows_);
-    col_blocks_ = ceil_div(g.out[2], cols_);
-    const int64_t blocks = g.N * g.out[0] * row_blocks_ * col_blocks_;
+    const int64_t blocks = g.N * g.out[0] * ceil_div(g.out[1], rows_) * ceil_div(g.out[2], cols_);
     panel_groups_ = bind.threads == 1 ? 1 : least(panels_, ceil_div(kTasks * bind.threads, blocks));
     panels_per_task_ = ceil_div(panels_, panel_groups_);
     panel_groups_ = ceil_div(panels_, panels_per_task_);
@@ -55,10 +53,8 @@ class TapConv final : public Kernel {
   }
 
   void run(const RunContext& ctx) override {
-    static const Operand absent;
     auto* bias = reinterpret_cast<float*>(ctx.shared_scratch);
-    for (int64_t m = 0; m < panels_ * nr_; m++)
-      bias[m] = m < g_.M ? static_cast<float>(out_.bias_value(desc, desc.ins.size() > 2 ? desc.ins[2] : absent, m)) : 0.0f;
+    out_.fill_bias(desc, panels_ * nr_, bias);
     const auto* weights = static_cast<const float*>(packed_->use(desc.ins[1], ctx.threads(), [this](void* to) { pack(to); }));
     const bool direct = out_.direct(desc);
     ctx.parallel(tasks_, [&](int64_t t, int worker) { task(t, ctx.thread_scratch(worker), weights, bias, direct); });
@@ -76,16 +72,7 @@ class TapConv final : public Kernel {
     auto *panel = reinterpret_cast<float*>(scratch), *sums = reinterpret_cast<float*>(scratch + panel_bytes_);
     char* result = scratch + panel_bytes_ + sums_bytes_;
     const int64_t p0 = t % panel_groups_ * panels_per_task_, p1 = least(panels_, p0 + panels_per_task_);
-    t /= panel_groups_;
-    ConvOutBox box;
-    box.ow = t % col_blocks_ * cols_;
-    t /= col_blocks_;
-    box.oh = t % row_blocks_ * rows_;
-    t /= row_blocks_;
-    box.od = t % g_.out[0];
-    box.n = t / g_.out[0];
-    box.rows = least(rows_, g_.out[1] - box.oh);
-    box.cols = least(cols_, g_.out[2] - box.ow);
+    ConvOutBox box = conv_block(g_, t / panel_groups_, rows_, cols_);
     for (int64_t p = p0; p < p1; p++) {
       if (!weights) pack_panel(p, panel);
       std::memset(sums, 0, static_cast<size_t>(box.rows * box.cols * nr_) * 4);
@@ -169,7 +156,7 @@ class TapConv final : public Kernel {
   ConvOutput out_;
   ConvStrides xs_;
   int nv_ = 1;
-  int64_t nr_ = 0, panels_ = 0, rows_ = 0, cols_ = 0, row_blocks_ = 0, col_blocks_ = 0, panel_groups_ = 0, panels_per_task_ = 0, tasks_ = 0;
+  int64_t nr_ = 0, panels_ = 0, rows_ = 0, cols_ = 0, panel_groups_ = 0, panels_per_task_ = 0, tasks_ = 0;
   size_t panel_bytes_ = 0, sums_bytes_ = 0, out_bytes_ = 0;
   std::shared_ptr<LazyPack> packed_;
 };

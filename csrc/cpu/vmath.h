@@ -57,13 +57,18 @@ PTRT_INLINE vf vexp(vf x) {
   return scale2(p, n, i);
 }
 
+// 2^(n + r) for |r| <= 1/2, z = n + 1.5 * 2^23.
+PTRT_INLINE vf exp2_reduced(vf r, vf n, vf z) {
+  return scale2(horner(r, 1.0f, 6.931469776e-01f, 2.402224208e-01f, 5.550733747e-02f, 9.671512910e-03f, 1.326472689e-03f), n,
+                (vi)z - (vi)splat(12582912.0f));
+}
+
 // 2^x for x <= 127 (exactly 1 at 0; -inf gives 0, NaN stays NaN), in half of vexp's operations.
 PTRT_INLINE vf vexp2(vf x) {
   const float magic = 12582912.0f;
   x = vmax(splat(-160.0f), x);
   const vf z = x + magic, n = z - magic, r = x - n;
-  return scale2(horner(r, 1.0f, 6.931469776e-01f, 2.402224208e-01f, 5.550733747e-02f, 9.671512910e-03f, 1.326472689e-03f), n,
-                (vi)z - (vi)splat(magic));
+  return exp2_reduced(r, n, z);
 }
 
 // e^r - 1 for |r| <= ln 2 / 2.
@@ -166,9 +171,7 @@ PTRT_INLINE vf vgelu_erf(vf x) {
   const vf r = horner(a, -1.15110743e+00f, -4.59186852e-01f, -5.25649749e-02f, 7.16588600e-03f, -2.16569155e-04f, -1.52976179e-04f,
                       3.23696840e-05f, -2.24958649e-06f);
   const vf z = a * r + magic, n = z - magic, f = a * r - n;
-  const vf e = scale2(horner(f, 1.0f, 6.931469776e-01f, 2.402224208e-01f, 5.550733747e-02f, 9.671512910e-03f, 1.326472689e-03f), n,
-                      (vi)z - (vi)splat(magic));
-  const vf t = select(a < kEnd, e, vf{});
+  const vf t = select(a < kEnd, exp2_reduced(f, n, z), vf{});
   const vf y = x * 0.5f * select(x < 0.0f, t, 2.0f - t);
   return select(x == x, y, x);
 }

@@ -55,9 +55,9 @@ bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g) {
 }
 
 std::unique_ptr<Kernel> make_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {
-  if (steps4(g) > steps2(g)) return make_winograd_positions<2>(std::move(desc), bind, g);
+  if (steps4(g) > steps2(g)) return make_winograd_positions(2, std::move(desc), bind, g);
   if (winograd_has_many_blocks(g)) return make_winograd_blocks(std::move(desc), bind, g);
-  return make_winograd_positions<4>(std::move(desc), bind, g);
+  return make_winograd_positions(4, std::move(desc), bind, g);
 }
 
 }  // namespace ptrt::PTRT_LEVEL

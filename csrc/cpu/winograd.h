@@ -16,8 +16,7 @@ namespace ptrt::PTRT_LEVEL {
 // Two ways to run: a block of output tiles is a task (F(4)), or the steps of a block are divided.
 bool winograd_has_many_blocks(const ConvGeometry& g);
 std::unique_ptr<Kernel> make_winograd_blocks(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
-template <int F>
-std::unique_ptr<Kernel> make_winograd_positions(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
+std::unique_ptr<Kernel> make_winograd_positions(int f, LaunchDesc desc, BindContext& bind, const ConvGeometry& g);  // F(2) or F(4)
 
 // A rectangle of output tiles of `images` batch entries; with several, it is the whole image.
 struct WinogradTiles {
@@ -120,11 +119,7 @@ class WinogradConv : public Kernel {
     return {reinterpret_cast<float*>(at), reinterpret_cast<float*>(at + v_bytes_), reinterpret_cast<float*>(at + v_bytes_ + p_bytes_)};
   }
 
-  void prepare_bias(float* bias) const {
-    static const Operand absent;
-    for (int64_t m = 0; m < panels_ * nr_; m++)
-      bias[m] = m < g_.M ? static_cast<float>(out_.bias_value(desc, desc.ins.size() > 2 ? desc.ins[2] : absent, m)) : 0.0f;
-  }
+  void prepare_bias(float* bias) const { out_.fill_bias(desc, panels_ * nr_, bias); }
 
   // The first output channel of panel p, and its group's end.
   int64_t channel(int64_t p) const { return p / panels_per_group_ * g_.Mg + p % panels_per_group_ * nr_; }

@@ -18,7 +18,7 @@ template <int F>
 class WinogradPositions final : public WinogradConv<F> {
   typedef WinogradConv<F> Base;
   using Base::A, Base::A2, Base::blocks_, Base::Cp_, Base::desc, Base::g_, Base::kLane, Base::kSkew, Base::kTaps, Base::Kp_, Base::Mp_,
-      Base::nr_, Base::nv_, Base::out_, Base::p_pitch_, Base::panels_, Base::v_pitch_;
+      Base::nr_, Base::out_, Base::panels_;
 
  public:
   PTRT_COLD WinogradPositions(LaunchDesc d, BindContext& bind, const ConvGeometry& g) : Base(std::move(d), g, kTiles) {
@@ -77,11 +77,9 @@ class WinogradPositions final : public WinogradConv<F> {
 
 }  // namespace
 
-template <int F>
-std::unique_ptr<Kernel> make_winograd_positions(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {
-  return std::make_unique<WinogradPositions<F>>(std::move(desc), bind, g);
+std::unique_ptr<Kernel> make_winograd_positions(int f, LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {
+  if (f == 2) return std::make_unique<WinogradPositions<2>>(std::move(desc), bind, g);
+  return std::make_unique<WinogradPositions<4>>(std::move(desc), bind, g);
 }
-template std::unique_ptr<Kernel> make_winograd_positions<2>(LaunchDesc, BindContext&, const ConvGeometry&);
-template std::unique_ptr<Kernel> make_winograd_positions<4>(LaunchDesc, BindContext&, const ConvGeometry&);
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -85,9 +85,7 @@ class RowWinogradConv : public Kernel {
 
   void run(const RunContext& ctx) override {
     auto* bias = reinterpret_cast<float*>(ctx.shared_scratch);
-    static const Operand absent;
-    for (int64_t m = 0; m < panels_ * nr_; m++)
-      bias[m] = m < g_.M ? static_cast<float>(out_.bias_value(desc, desc.ins.size() > 2 ? desc.ins[2] : absent, m)) : 0.0f;
+    out_.fill_bias(desc, panels_ * nr_, bias);
     const bool direct = out_.direct(desc);
     if (many()) {
       ctx.parallel(blocks_, [&](int64_t b, int worker) {
