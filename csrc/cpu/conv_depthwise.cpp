@@ -23,13 +23,6 @@ struct Tile {
   const LinearEpilogue* linear;
 };
 
-// Keeps a loaded vector in its register: otherwise the compiler folds the load into every use of it.
-#if defined(__x86_64__)
-#define PTRT_KEEP(v) asm volatile("" : "+v"(v))
-#else
-#define PTRT_KEEP(v) asm volatile("" : "+w"(v))
-#endif
-
 // One window row of NW pixels: the row's weights stay in registers, every input vector is loaded once and goes to all pixels that see it.
 // BORDER: columns outside [first, end) do not exist.
 template <int NW, int KW, int S, bool TAIL, bool BORDER>

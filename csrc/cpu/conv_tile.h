@@ -1,6 +1,5 @@
 // One register-tile call, whatever the arithmetic: what the direct and the transposed convolution are written against.
 #pragma once
-#include <cstring>
 #include <utility>
 
 #include "cpu/conv.h"
@@ -66,44 +65,10 @@ struct FloatMath {
       g_.R = t.residual;
       g_.next = t.next;
       g_.n = t.n;
-      const TileFn<T> tile = fn(t.rows, t.n >= nv_ * L ? nv_ : (t.n + L - 1) / L);  // last channels: as few vectors as hold them
-      if (g_.K * g_.taps >= 2 * kLongestSum) in_parts(tile, t.rows);
-      else tile(g_);
+      fn(t.rows, t.n >= nv_ * L ? nv_ : (t.n + L - 1) / L)(g_);  // last channels: as few vectors as hold them
     }
 
    private:
-    // One chain of additions loses a bit for every fourfold length: sums of a few thousand products are added up from shorter ones.
-    static constexpr int64_t kLongestSum = 2048;
-    PTRT_NOINLINE void in_parts(TileFn<T> tile, int rows) const {
-      alignas(64) T part[kMaxRows[1] * 4 * L], total[kMaxRows[1] * 4 * L];
-      const int64_t pitch = nv_ * L, size = rows * pitch;
-      std::memset(total, 0, static_cast<size_t>(size) * sizeof(T));
-      TileArgs<T> a = g_;
-      a.C = part;
-      a.ldc = a.lds = pitch;
-      a.R = nullptr;
-      a.last = false;
-      a.n = static_cast<int>(pitch);
-      const int64_t pieces = (g_.K + kLongestSum - 1) / kLongestSum, step = (g_.K + pieces - 1) / pieces;
-      const int64_t together = pieces > 1 ? 1 : kLongestSum / g_.K;  // taps
-      for (int64_t t = 0; t < g_.taps; t += together)
-        for (int64_t k = 0; k < g_.K; k += step) {
-          a.taps = together < g_.taps - t ? together : g_.taps - t;
-          a.tap_at = g_.tap_at + t;
-          a.A = g_.A + k * g_.ks;
-          a.B = g_.B + t * g_.bts + k * g_.ldb;
-          a.K = step < g_.K - k ? step : g_.K - k;
-          tile(a);
-          if (a.next) a.next = static_cast<const char*>(a.next) + a.taps * a.K * a.next_step;
-          for (int64_t i = 0; i < size; i += L) store(total + i, load(total + i) + load(part + i));
-        }
-      a = g_;
-      a.taps = 0;
-      a.S = total;
-      a.lds = pitch;
-      tile(a);
-    }
-
     TileArgs<T> g_;
     int nv_;
   };

@@ -23,7 +23,7 @@ template <int MR>
 PTRT_NOINLINE void pair_tile(const TileArgs<float>& g) {
   constexpr int NV = PackedGemm::kVectors;
   vf acc[MR][NV];
-  begin<float, MR, NV>(g, acc);
+  clear(acc);
   if (g.K >= 32) prefetch_results<float, MR, NV>(g);
   const char* next = static_cast<const char*>(g.next ? g.next : g.B);
   const int64_t lda = g.lda, lda3 = 3 * lda;
@@ -53,10 +53,8 @@ PTRT_NOINLINE void pair_tile(const TileArgs<float>& g) {
 template <int MR, int SETS>
 PTRT_NOINLINE void small_pair_tile(const TileArgs<float>& g) {
   constexpr int NV = PackedGemm::kVectors, kAhead = 4096 / 4;
-  vf acc[SETS][MR][NV], start[MR][NV];
-  begin<float, MR, NV>(g, start);
-  PTRT_UNROLL for (int u = 0; u < SETS; u++) PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++)
-      acc[u][i][j] = vf{};
+  vf acc[SETS][MR][NV];
+  PTRT_UNROLL for (int u = 0; u < SETS; u++) clear(acc[u]);
   const float *a = g.A, *b = g.B;
   const int64_t lda = g.lda;
   int64_t k = 0;
@@ -78,8 +76,7 @@ PTRT_NOINLINE void small_pair_tile(const TileArgs<float>& g) {
   }
   for (; k < g.K; k++) step(acc[0]);
   add_sets(acc);
-  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) start[i][j] += acc[0][i][j];
-  finish<float, MR, NV>(g, start);
+  finish<float, MR, NV>(g, acc[0]);
 }
 
 template <int... I>

@@ -1,8 +1,8 @@
 // Floating-point gemm on register tiles: B in panels (packed at bind when it is constant, otherwise at run time), A read where it lies
 // unless its layout hurts, K blocks, and the epilogue applied in registers (linear_epilogue.h) or to blocks that are still in cache (vm.h).
 //
-// Bits: an element is one chain of multiply-adds over k in order, whatever the tile, the K blocks or the split into tasks are (only the
-// paths for few rows differ, and they depend on the shape alone). That is why the task grid may follow the number of threads.
+// Bits: an element is the sum of chains of multiply-adds over k in order; where one ends (K blocks, chain_length) depends on the shape
+// alone, never on the tile or the split into tasks. That is why the task grid may follow the number of threads.
 #include <algorithm>
 #include <type_traits>
 

@@ -1,8 +1,8 @@
 // Floating-point gemm with a constant B that is kept in panels of a narrower format: the frame that all formats share. A format says how a
 // panel is stored, what A becomes before the tiles read it, and which tiles multiply them.
 //
-// Bits: an element is one chain over k in order whatever the tile, the K blocks or the split into tasks are (a format may differ for few
-// rows, which depends on the shape alone), so the task grid may follow the number of threads.
+// Bits: the order of an element's sum depends on the shape alone, never on the tile or the split into tasks, so the task grid may follow
+// the number of threads.
 #pragma once
 #include <memory>
 #include <string>

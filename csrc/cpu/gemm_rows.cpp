@@ -10,7 +10,7 @@ namespace {
 template <class T>
 using V = typename Lanes<T>::V;
 
-// C += KU steps of k. The sum of an element is one chain of multiply-adds over k, as in the tiles.
+// C += the sum of KU steps of k. (A chain through all of k would round more.)
 template <class T, int MR, int KU, bool FIRST>
 void axpy_step(int64_t n, const T* A, int64_t lda, int64_t ks, const T* B, int64_t ldb, T* C, int64_t ldc) {
   constexpr int L = Lanes<T>::n;
@@ -19,19 +19,19 @@ void axpy_step(int64_t n, const T* A, int64_t lda, int64_t ks, const T* B, int64
   int64_t j = 0;
   for (; j + L <= n; j += L) {
     V<T> c[MR];
-    PTRT_UNROLL for (int i = 0; i < MR; i++) c[i] = FIRST ? V<T>{} : load(C + i * ldc + j);
+    PTRT_UNROLL for (int i = 0; i < MR; i++) c[i] = V<T>{};
     PTRT_UNROLL for (int u = 0; u < KU; u++) {
       const V<T> b = load(B + u * ldb + j);
       PTRT_UNROLL for (int i = 0; i < MR; i++) c[i] += a[i][u] * b;
     }
-    PTRT_UNROLL for (int i = 0; i < MR; i++) store(C + i * ldc + j, c[i]);
+    PTRT_UNROLL for (int i = 0; i < MR; i++) store(C + i * ldc + j, FIRST ? c[i] : load(C + i * ldc + j) + c[i]);
   }
   if (j == n) return;
   const int rest = static_cast<int>(n - j);
   for (int i = 0; i < MR; i++) {
-    V<T> c = FIRST ? V<T>{} : load_n(C + i * ldc + j, rest);
+    V<T> c = {};
     for (int u = 0; u < KU; u++) c += splat(A[i * lda + u * ks]) * load_n(B + u * ldb + j, rest);
-    store_n(C + i * ldc + j, c, rest);
+    store_n(C + i * ldc + j, FIRST ? c : load_n(C + i * ldc + j, rest) + c, rest);
   }
 }
 

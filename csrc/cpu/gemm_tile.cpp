@@ -7,36 +7,70 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
+// What the sums have so far, while the accumulators hold their next chain of products only.
+template <class T, int MR, int NV>
+struct Sums {
+  static constexpr int L = Lanes<T>::n;
+  alignas(64) T at[MR][NV][L];
+  bool started = false;
+  // Takes what the accumulators hold and leaves zeros.
+  PTRT_INLINE void take(V<T> (&acc)[MR][NV]) {
+    if (started) add_to(acc);
+    started = true;
+    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) store(at[i][j], acc[i][j]);
+    clear(acc);
+  }
+  PTRT_INLINE void add_to(V<T> (&acc)[MR][NV]) const {
+    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] += load(at[i][j]);
+  }
+};
+
 template <class T, int MR, int NV>
 PTRT_NOINLINE void tile(const TileArgs<T>& g) {
   constexpr int L = Lanes<T>::n;
   V<T> acc[MR][NV];
-  begin<T, MR, NV>(g, acc);
+  clear(acc);
+  Sums<T, MR, NV> sums;
   if (g.K * g.taps >= 8) prefetch_results<T, MR, NV>(g);
   const char* next = static_cast<const char*>(g.next ? g.next : g.B);
   const int64_t lda = g.lda, lda3 = 3 * lda, ks = g.ks, ldb = g.ldb, step = g.next_step;
+  const int64_t length = chain_length(g.K * g.taps);
+  int64_t chain = length;
   for (int64_t t = 0; t < g.taps; t++) {
     // Rows are reached from three base pointers by lda * {0, 1, 2, 3, 4}: one pointer per row would spill general registers. The empty asm
     // hides that the pointers are related, or the compiler would turn them back into one pointer per row.
     const T *a0 = g.A + (g.tap_at ? g.tap_at[t] : t * g.ts), *a1 = a0 + 5 * lda, *a2 = a0 + 10 * lda, *b = g.B + t * g.bts;
-    for (int64_t k = 0; k < g.K; k++) {
-      V<T> bv[NV];
-      PTRT_UNROLL for (int j = 0; j < NV; j++) bv[j] = load(b + j * L);
-      b += ldb;
-      __builtin_prefetch(next, 0, 2);
-      next += step;
-      PTRT_UNROLL for (int i = 0; i < MR; i++) {
-        const T* p = i < 5 ? a0 : i < 10 ? a1 : a2;
-        const int r = i % 5;
-        const V<T> a = splat(r == 0 ? p[0] : r == 1 ? p[lda] : r == 2 ? p[2 * lda] : r == 3 ? p[lda3] : p[4 * lda]);
-        PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] += a * bv[j];
+    for (int64_t left = g.K; left > 0;) {
+      if (chain == 0) {
+        sums.take(acc);
+        chain = length;
       }
-      a0 += ks;
-      a1 += ks;
-      a2 += ks;
-      asm volatile("" : "+r"(a0), "+r"(a1), "+r"(a2));
+      const int64_t run = left < chain ? left : chain;
+      left -= run;
+      chain -= run;
+      for (int64_t k = 0; k < run; k++) {
+        V<T> bv[NV];
+        PTRT_UNROLL for (int j = 0; j < NV; j++) bv[j] = load(b + j * L);
+        b += ldb;
+        __builtin_prefetch(next, 0, 2);
+        next += step;
+        PTRT_UNROLL for (int i = 0; i < MR; i++) {
+          const T* p = i < 5 ? a0 : i < 10 ? a1 : a2;
+          const int r = i % 5;
+          const V<T> a = splat(r == 0 ? p[0] : r == 1 ? p[lda] : r == 2 ? p[2 * lda] : r == 3 ? p[lda3] : p[4 * lda]);
+          PTRT_UNROLL for (int j = 0; j < NV; j++) {
+            PTRT_KEEP(bv[j]);
+            acc[i][j] += a * bv[j];
+          }
+        }
+        a0 += ks;
+        a1 += ks;
+        a2 += ks;
+        asm volatile("" : "+r"(a0), "+r"(a1), "+r"(a2));
+      }
     }
   }
+  if (sums.started) sums.add_to(acc);
   finish<T, MR, NV>(g, acc);
 }
 
@@ -45,8 +79,7 @@ PTRT_NOINLINE void small_tile(const TileArgs<T>& g) {
   constexpr int L = Lanes<T>::n;
   constexpr int kAhead = 4096 / sizeof(T);
   V<T> acc[SETS][MR][NV];
-  PTRT_UNROLL for (int u = 0; u < SETS; u++) PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++)
-      acc[u][i][j] = V<T>{};
+  PTRT_UNROLL for (int u = 0; u < SETS; u++) clear(acc[u]);
   const T *a = g.A, *b = g.B;
   const int64_t lda = g.lda, ks = g.ks, ldb = g.ldb;
   int64_t k = 0;

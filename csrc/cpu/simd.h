@@ -19,6 +19,12 @@
 #define PTRT_INLINE __attribute__((always_inline)) inline
 #define PTRT_UNROLL _Pragma("GCC unroll 16")
 #define PTRT_NOINLINE __attribute__((noinline))
+// Keeps a loaded vector in its register: otherwise the compiler may fold the load into every use of it, or use a copy on the stack.
+#if defined(__x86_64__)
+#define PTRT_KEEP(v) asm volatile("" : "+v"(v))
+#else
+#define PTRT_KEEP(v) asm volatile("" : "+w"(v))
+#endif
 
 namespace ptrt::PTRT_LEVEL {
 namespace {

@@ -20,7 +20,7 @@ struct TileArgs {
   const T* A = nullptr;
   const T* B = nullptr;
   T* C = nullptr;
-  const T* S = nullptr;        // partial sums of earlier K blocks (may be C); null: start from zero
+  const T* S = nullptr;        // partial sums of earlier K blocks (may be C); null: none
   const T* R = nullptr;        // residual, null if none; may be the memory of C when C is written only by `last`
   const T* bias = nullptr;     // one per column, null if none; only `n` elements are read
   const void* next = nullptr;  // memory to prefetch, next_step (up to 64) bytes per k step; null: none
@@ -37,6 +37,15 @@ struct TileArgs {
   int flags = 0;
   T alpha = 1, lo = 0, hi = 0;  // value = alpha * sum + bias; NaN passes through clamps
 };
+
+// The longest chain of additions. The rounding error of a chain grows with its length, so sums of more products are added up from even
+// chains: a function of the number of products alone. Products that come in several calls (S) are several chains; calls that each bring one
+// chain_length of them give the bits of a single call.
+constexpr int64_t kChain = 256;
+inline int64_t chain_length(int64_t products) {
+  const int64_t chains = (products + kChain - 1) / kChain;
+  return chains > 1 ? ((products + chains - 1) / chains + 15) / 16 * 16 : kChain;
+}
 
 template <class T>
 using TileFn = void (*)(const TileArgs<T>&);

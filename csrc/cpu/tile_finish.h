@@ -1,4 +1,4 @@
-// How a register tile begins and ends: partial sums in, epilogue and results out. Shared by the tiles of every arithmetic (gemm_tile.cpp,
+// How a register tile begins and ends: zeros, partial sums, epilogue and results. Shared by the tiles of every arithmetic (gemm_tile.cpp,
 // gemm_bf16.cpp, ...). Tiles that lack columns of their last vector only use a mask for it, where the level has masks. Other partial tiles
 // (fewer than NV * lanes columns) go through a stack buffer and one shared, not unrolled epilogue, which keeps every instance small.
 #pragma once
@@ -55,10 +55,25 @@ struct LastVector {
 #endif
 };
 
-// Applies the epilogue to whole accumulators and stores them.
+// Adds the partial sums S.
+template <class T, int MR, int NV>
+PTRT_INLINE void add_partial(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
+  constexpr int L = Lanes<T>::n;
+  if (g.n >= NV * L) {
+    const T* s = g.S;
+    PTRT_UNROLL for (int i = 0; i < MR; i++, s += g.lds) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] += load(s + j * g.cj);
+    return;
+  }
+  T buffer[MR * NV * L];
+  load_partial(g, buffer, MR, NV);
+  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] += load(buffer + (i * NV + j) * L);
+}
+
+// Adds the partial sums, applies the epilogue to whole accumulators and stores them.
 template <class T, int MR, int NV>
 PTRT_INLINE void finish(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
   constexpr int L = Lanes<T>::n;
+  if (g.S) add_partial<T, MR, NV>(g, acc);
   if (LastVector<T>::kMasks ? g.n <= (NV - 1) * L : g.n < NV * L) {
     T buffer[MR * NV * L];
     PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) store(buffer + (i * NV + j) * L, acc[i][j]);
@@ -116,20 +131,9 @@ PTRT_INLINE void add_sets(VEC (&acc)[SETS][MR][NV]) {
   }
 }
 
-// The accumulators that a tile starts from: zeros, or the partial sums S.
-template <class T, int MR, int NV>
-PTRT_INLINE void begin(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
-  constexpr int L = Lanes<T>::n;
-  if (!g.S) {
-    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = V<T>{};
-  } else if (g.n >= NV * L) {
-    const T* s = g.S;
-    PTRT_UNROLL for (int i = 0; i < MR; i++, s += g.lds) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = load(s + j * g.cj);
-  } else {
-    T buffer[MR * NV * L];
-    load_partial(g, buffer, MR, NV);
-    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = load(buffer + (i * NV + j) * L);
-  }
+template <class VEC, int MR, int NV>
+PTRT_INLINE void clear(VEC (&acc)[MR][NV]) {
+  PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = VEC{};
 }
 
 // Starts the misses of the output and the residual: they complete under the k loop.

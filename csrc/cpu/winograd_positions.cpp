@@ -12,7 +12,6 @@ namespace ptrt::PTRT_LEVEL {
 namespace {
 
 constexpr int64_t kTiles = 56;
-constexpr int64_t kStretch = 32;  // channels transformed on the way at a time
 
 template <int F>
 class WinogradPositions final : public WinogradConv<F> {
@@ -26,9 +25,10 @@ class WinogradPositions final : public WinogradConv<F> {
     out_bytes_ = this->out_bytes(out_step_);
     packed_ = bind.packs.lazily(desc.ins[1], this->pack_key(), this->weight_bytes(), [this](void* to) { this->pack(to); });
     if (!packed_->packed()) {
-      u_pitch_ = kStretch * nr_ + kSkew;
+      stretch_ = least(Kp_, chain_length(Kp_));
+      u_pitch_ = stretch_ * nr_ + kSkew;
       u_bytes_ = static_cast<size_t>(round_up(A * u_pitch_ * 4, 64));
-      taps_bytes_ = static_cast<size_t>(kStretch * kTaps * nr_ * 4);
+      taps_bytes_ = static_cast<size_t>(stretch_ * kTaps * nr_ * 4);
     }
   }
 
@@ -60,8 +60,8 @@ class WinogradPositions final : public WinogradConv<F> {
  private:
   void multiply_on_the_way(int64_t count, int64_t p, const typename Base::Work& w, char* scratch) const {
     auto *U = reinterpret_cast<float*>(scratch), *taps = reinterpret_cast<float*>(scratch + u_bytes_);
-    for (int64_t c0 = 0; c0 < Kp_; c0 += kStretch) {
-      const int64_t c1 = least(Kp_, c0 + kStretch);
+    for (int64_t c0 = 0; c0 < Kp_; c0 += stretch_) {
+      const int64_t c1 = least(Kp_, c0 + stretch_);
       this->gather(p, c0, c1, taps);
       for (int y = 0; y < A; y++) {
         this->transform_weights(taps, c1 - c0, y, U, u_pitch_);
@@ -70,6 +70,7 @@ class WinogradPositions final : public WinogradConv<F> {
     }
   }
 
+  int64_t stretch_ = 0;  // channels transformed on the way at a time: a chain of additions
   int64_t u_pitch_ = 0, out_step_ = 0;
   size_t u_bytes_ = 0, taps_bytes_ = 0, out_bytes_ = 0;
   std::shared_ptr<LazyPack> packed_;
