@@ -41,6 +41,7 @@ PASSES: tuple[Callable[[Rewriter], bool] | tuple[str, tuple[str, ...]], ...] = (
     ("norms", ("Sqrt",)),
     ("activations", ("Erf", "Tanh", "Clip", "HardSigmoid")),
     ("attention", ("Softmax",)),
+    ("concat", ("Concat",)),
     dead_code.run,
 )
 MAX_ROUNDS = 8  # every pass shrinks the graph; the bound is for safety

@@ -339,3 +339,33 @@ def test_passes_are_called_for_the_ops_they_start_from() -> None:
             asked.clear()
             assert not import_module(f"pytensor_rt.passes.{entry[0]}").run(Spy(model.graph, model))
             assert asked and set(asked) <= set(entry[1])
+
+
+CONCATS = {
+    "prefix": ("u = Concat <axis = 2> (a, b) y = Concat <axis = 2> (a, b, c) z = Relu(u)", ("u", "c")),
+    "suffix": ("u = Concat <axis = 2> (b, c) y = Concat <axis = 2> (a, b, c) z = Relu(u)", ("a", "u")),
+    "both ends": ("u = Concat <axis = 2> (b, c) y = Concat <axis = 2> (b, c, a, b, c) z = Relu(u)", ("u", "a", "u")),
+    "an output": ("z = Concat <axis = 2> (a, b) y = Concat <axis = 2> (a, b, c)", ("z", "c")),
+    "another axis": ("u = Concat <axis = 1> (a, b) y = Concat <axis = 2> (a, b, c) z = Relu(u)", ("a", "b", "c")),
+    "another order": ("u = Concat <axis = 2> (b, a) y = Concat <axis = 2> (a, b, c) z = Relu(u)", ("a", "b", "c")),
+    "later": ("y = Concat <axis = 2> (a, b, c) u = Concat <axis = 2> (a, b) z = Relu(u)", ("a", "b", "c")),
+}
+
+
+@pytest.mark.parametrize("case", CONCATS)
+def test_concatenations_of_concatenations(case: str) -> None:
+    body, inputs = CONCATS[case]
+    model, _ = rewritten(parse("a = Neg(x) b = Abs(x) c = Exp(x) " + body, outputs="float y, float z"))
+    (node,) = (n for n in model.graph.nodes if n.outputs == ("y",))
+    assert node.inputs == inputs
+
+
+def test_a_dense_block_is_a_chain_of_concatenations() -> None:
+    """Every layer reads all features before it; each concatenation adds one tensor to the last."""
+    lines = ["f0 = Relu(x)"]
+    for i in range(1, 6):
+        features = ", ".join(f"f{k}" for k in range(i))
+        lines.append(f"c{i} = Concat <axis = 1> ({features}) m{i} = ReduceMean <axes = [1]> (c{i}) f{i} = Relu(m{i})")
+    model, _ = rewritten(parse(" ".join(lines) + " y = Concat <axis = 1> (f0, f1, f2, f3, f4, f5)", opset=13))
+    chain = [n.inputs for n in model.graph.nodes if n.op_type == "Concat"]
+    assert chain == [("f0", "f1"), *((f"c{i}", f"f{i}") for i in range(2, 6))]

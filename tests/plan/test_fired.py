@@ -95,6 +95,18 @@ def test_split_concat_block() -> None:
     assert all(launch.outs[0].buffer is wide.buffer for launch in (plan.launches[0], plan.launches[2])), "both producers write inside it"
 
 
+def test_dense_block() -> None:
+    net = Net(x=(1, 16, 10, 10))
+    features = [net.conv("x", 16, 16)]
+    for i in range(4):
+        y = net("Relu", net("Concat", *features, axis=1)) if i else features[0]
+        features.append(net.conv(y, 16 + 16 * i, 16, 3))
+    _runner, plan = plan_of(net, net.conv(net("Relu", net("Concat", *features, axis=1)), 80, 8))
+    assert plan.counts() == {"conv": 6, "map": 4}, "only the activations are computed apart"
+    assert plan.stats.get("copy", 0) == 0, "all features live in the last concatenation"
+    assert len({launch.ins[0].buffer for launch in plan.launches if launch.kernel == "map"}) == 1
+
+
 def test_transformer_layer() -> None:
     s, d, h = 12, 32, 4
     net = Net(x=(1, s, d), mask=(1, 1, 1, s))
