@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/linear_epilogue.h"
+#include "cpu/quant_epilogue.h"
 #include "cpu/simd.h"
 #include "cpu/vm.h"
 
@@ -68,6 +69,9 @@ struct ConvBox {
 // not written, except those of group padding. dst is float, double or int16_t according to `math`.
 void conv_stage(ConvMath math, const Operand& x, const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& box,
                 int32_t x_zero, void* dst);
+// The same for 8-bit elements that stay bytes: int8 plus 128, and `fill` where there is no input.
+void conv_stage_bytes(const Operand& x, const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& box, uint8_t fill,
+                      uint8_t* dst);
 
 // Scalar access for packing: element `offset` of an operand, converted.
 float conv_load_f32(const Operand& o, int64_t offset);
@@ -87,7 +91,7 @@ struct ConvOutBox {
 // The output side of a convolution: direct stores where the output is channels-last in the sums' own type, a scratch block otherwise.
 class ConvOutput {
  public:
-  // activations: the kernel calls activate() on everything it computes, if activates().
+  // activations: the kernel calls activate() on everything it computes, if activates(), and requantise(), if requantises().
   ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath math, bool activations);
   bool channels_last() const { return channels_last_; }
   // May sums be written into the output itself in this run?
@@ -105,12 +109,25 @@ class ConvOutput {
   const LinearEpilogue& linear() const { return activates() ? before_activation_ : linear_; }
   bool fused() const { return fused_; }
   bool activates() const { return linear_.activation != Activation::none; }
-  std::string activation_name() const { return PTRT_LEVEL::activation_name(linear_); }
+  std::string activation_name() const { return quant_.ok ? quant_epilogue_name(quant_) : PTRT_LEVEL::activation_name(linear_); }
   // `rows` pixels of `n` channels each, from memory to memory or in place; residual as residual_of_activation() gives it for the same
   // place.
   void activate(const float* from, int64_t from_pixel, float* to, int64_t pixel, int64_t rows, int64_t n, const float* residual,
                 int64_t residual_pixel) const {
     apply_activation(linear_, from, from_pixel, to, pixel, rows, n, residual, residual_pixel);
+  }
+  // int32 sums with an epilogue that requantise() knows. at() and residual() are then counted in elements of the output and of the
+  // residual.
+  bool requantises() const { return quant_.ok; }
+  size_t quant_bytes() const { return quant_.ok ? quant_columns_bytes(g_.M) : 0; }
+  QuantColumns quant_columns(const LaunchDesc& desc, void* memory) const { return gather_quant_columns(quant_, desc, 1, g_.M, memory); }
+  bool requantises_floats(const LaunchDesc& desc) const { return quant_.ok && quant_takes_floats(quant_, desc); }
+  // `rows` pixels of `n` channels from m on: sums (int32 or float) to outputs at element `at` of r, with the residual at element
+  // `residual_at` of res.
+  template <class T>
+  void requantise(const LaunchDesc& desc, const QuantColumns& c, int64_t m, const T* from, int64_t from_pixel, const ConvResult& r,
+                  int64_t at, int64_t rows, int64_t n, const ConvResult& res, int64_t residual_at) const {
+    requantise(desc, c, m, from, T(0.5f) > T(0), from_pixel, r, at, rows, n, res, residual_at);
   }
   double bias_value(const LaunchDesc& desc, const Operand& b, int64_t m) const;  // b: the kernel's own bias or absent
   // bias_value() of every output channel, then zeros up to `padded`.
@@ -122,13 +139,16 @@ class ConvOutput {
  private:
   void store(const LaunchDesc& desc, const ConvOutBox& box, const ConvResult& r) const;
   ConvResult residual_at(const LaunchDesc& desc, const ConvOutBox& box) const;
+  void requantise(const LaunchDesc& desc, const QuantColumns& c, int64_t m, const void* from, bool floats, int64_t from_pixel,
+                  const ConvResult& r, int64_t at, int64_t rows, int64_t n, const ConvResult& res, int64_t residual_at) const;
   Epilogue epilogue_;
   LinearEpilogue linear_, before_activation_;
+  QuantEpilogue quant_;
   ConvStrides rs_;  // of the residual
   ConvGeometry g_;
   ConvMath math_;
   ConvStrides ys_;
-  size_t acc_size_;
+  size_t acc_size_, out_size_;  // bytes of a sum, and of what at() points to
   bool channels_last_, same_type_, fused_;
 };
 

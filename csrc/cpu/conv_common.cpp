@@ -1,6 +1,7 @@
 // Geometry, staging and output handling shared by the convolution kernels.
 #include <type_traits>
 
+#include "cpu/bytes.h"
 #include "cpu/conv.h"
 #include "cpu/transpose.h"
 
@@ -63,7 +64,7 @@ struct AsI8 {
 template <class Conv, class To>
 void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n, const ConvBox& b, int32_t zero, To* dst) {
   const bool packed = b.group == b.group_pitch;
-  if (packed && sizeof(To) == sizeof(typename Conv::From) && (sc == 1 || b.cn == 1)) {
+  if (packed && std::is_same_v<To, typename Conv::From> && (sc == 1 || b.cn == 1)) {
     if (sw == b.cn && b.pixel == b.cn) {
       std::memcpy(dst, src, static_cast<size_t>(n * b.cn) * sizeof(To));
     } else if (b.cn == 1) {
@@ -74,6 +75,16 @@ void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n
     return;
   }
   if (packed && (sc == 1 || b.cn == 1)) {
+    if constexpr (std::is_same_v<To, float> && sizeof(typename Conv::From) == 1)
+      if (b.cn >= W) {
+        const vf z = splat(static_cast<float>(zero));
+        for (int64_t w = 0; w < n; w++)
+          for (int64_t c = 0; c < b.cn; c += W) {  // the last vector overlaps the one before
+            const int64_t k = c + W <= b.cn ? c : b.cn - W;
+            store(dst + w * b.pixel + k, to_float(widened<typename Conv::From>(src + w * sw + k)) - z);
+          }
+        return;
+      }
     for (int64_t w = 0; w < n; w++)
       for (int64_t c = 0; c < b.cn; c++) dst[w * b.pixel + c] = static_cast<To>(Conv::get(src[w * sw + c], zero));
     return;
@@ -104,18 +115,19 @@ void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n
   }
 }
 
+// Every byte becomes `fill`.
 template <class To>
-void zero_pixels(To* dst, int64_t n, const ConvBox& b) {
+void fill_pixels(To* dst, int64_t n, const ConvBox& b, int fill) {
   const int64_t width = b.group == b.group_pitch ? b.cn : (b.cn + b.group - 1) / b.group * b.group_pitch;
   if (width == b.pixel) {
-    std::memset(dst, 0, static_cast<size_t>(n * width) * sizeof(To));
+    std::memset(dst, fill, static_cast<size_t>(n * width) * sizeof(To));
     return;
   }
-  for (int64_t w = 0; w < n; w++) std::memset(dst + w * b.pixel, 0, static_cast<size_t>(width) * sizeof(To));
+  for (int64_t w = 0; w < n; w++) std::memset(dst + w * b.pixel, fill, static_cast<size_t>(width) * sizeof(To));
 }
 
 template <class Conv, class To>
-void stage_box(const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& b, int32_t zero, To* dst) {
+void stage_box(const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& b, int32_t zero, To* dst, int fill = 0) {
   const auto* x = reinterpret_cast<const typename Conv::From*>(data) + b.c0 * xs.c;
   const int64_t left = b.begin[2] < 0 ? (-b.begin[2] < b.size[2] ? -b.begin[2] : b.size[2]) : 0;
   int64_t end = in[2] - b.begin[2];  // first column past the input
@@ -127,13 +139,13 @@ void stage_box(const char* data, const ConvStrides& xs, const int64_t* in, const
       To* row = dst + d * b.plane + h * b.row;
       const int64_t ih = b.begin[1] + h;
       if (id < 0 || id >= in[0] || ih < 0 || ih >= in[1] || end == left) {
-        zero_pixels(row, b.size[2], b);
+        fill_pixels(row, b.size[2], b, fill);
         continue;
       }
-      zero_pixels(row, left, b);
+      fill_pixels(row, left, b, fill);
       stage_row<Conv, To>(x + id * xs.s[0] + ih * xs.s[1] + (b.begin[2] + left) * xs.s[2], xs.s[2], xs.c, end - left, b, zero,
                           row + left * b.pixel);
-      zero_pixels(row + end * b.pixel, b.size[2] - end, b);
+      fill_pixels(row + end * b.pixel, b.size[2] - end, b, fill);
     }
   }
 }
@@ -272,6 +284,12 @@ void conv_stage(ConvMath math, const Operand& x, const char* data, const ConvStr
   else stage_box<AsI8>(data, xs, in, box, x_zero, static_cast<int16_t*>(dst));
 }
 
+void conv_stage_bytes(const Operand& x, const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& box, uint8_t fill,
+                      uint8_t* dst) {
+  if (x.dtype == DType::u8) stage_box<AsU8>(data, xs, in, box, 0, dst, fill);
+  else stage_box<AsI8>(data, xs, in, box, -128, dst, fill);
+}
+
 ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath math, bool activations)
     : epilogue_(desc), g_(g), math_(math) {
   const Operand& y = desc.outs[0];
@@ -292,6 +310,13 @@ ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath m
       fused_ = g.M == 1 || rs_.c == 1;
     }
   }
+  if (!fused_ && math == ConvMath::i8 && activations && channels_last_) {
+    quant_ = quant_epilogue(desc, 1);
+    if (quant_.residual >= 0) rs_ = conv_strides(desc.epi_ins[static_cast<size_t>(quant_.residual)]);
+    quant_.ok = quant_.ok && (quant_.residual < 0 || g.M == 1 || rs_.c == 1);
+    fused_ = quant_.ok;
+  }
+  out_size_ = quant_.ok ? itemsize(y.dtype) : acc_size_;
   if (!fused_) linear_ = LinearEpilogue();
   before_activation_.ok = true;
   before_activation_.alpha = linear_.alpha;
@@ -320,19 +345,30 @@ ConvResult ConvOutput::residual_of_activation(const LaunchDesc& desc, const Conv
   return activates() ? residual_at(desc, b) : ConvResult{nullptr, 0, 0};
 }
 ConvResult ConvOutput::residual_at(const LaunchDesc& desc, const ConvOutBox& b) const {
-  if (linear_.residual < 0) return {nullptr, 0, 0};
+  const int k = quant_.ok ? quant_.residual : linear_.residual;
+  if (k < 0) return {nullptr, 0, 0};
+  const Operand& from = desc.epi_ins[static_cast<size_t>(k)];
   const int64_t o = b.n * rs_.n + b.m * rs_.c + b.od * rs_.s[0] + b.oh * rs_.s[1] + b.ow * rs_.s[2];
-  return {desc.epi_ins[static_cast<size_t>(linear_.residual)].as<char>() + o * static_cast<int64_t>(acc_size_), rs_.s[1], rs_.s[2]};
+  return {from.as<char>() + o * static_cast<int64_t>(itemsize(from.dtype)), rs_.s[1], rs_.s[2]};
+}
+
+void ConvOutput::requantise(const LaunchDesc& desc, const QuantColumns& c, int64_t m, const void* from, bool floats, int64_t from_pixel,
+                            const ConvResult& r, int64_t at, int64_t rows, int64_t n, const ConvResult& res, int64_t residual_at) const {
+  const DType type = quant_.residual >= 0 ? desc.epi_ins[static_cast<size_t>(quant_.residual)].dtype : DType::none;
+  const void* residual = res.data ? res.data + residual_at * static_cast<int64_t>(itemsize(type)) : nullptr;
+  apply_quant(quant_, QuantColumns{c.scale + m, c.shift + m, c.bias + m}, from, floats, from_pixel,
+              r.data + at * static_cast<int64_t>(out_size_), r.pixel, rows, n, residual, type, res.pixel);
 }
 
 bool ConvOutput::direct(const LaunchDesc& desc) const {
   // (What activate() reads beside its own values must not have been overwritten by them.)
+  if (quant_.ok) return true;
   return channels_last_ && same_type_ && ((fused_ && !activates()) || !Epilogue::in_place(desc));
 }
 
 ConvResult ConvOutput::at(const LaunchDesc& desc, const ConvOutBox& b) const {
   const int64_t o = b.n * ys_.n + b.m * ys_.c + b.od * ys_.s[0] + b.oh * ys_.s[1] + b.ow * ys_.s[2];
-  return {desc.outs[0].as<char>() + o * static_cast<int64_t>(acc_size_), ys_.s[1], ys_.s[2]};
+  return {desc.outs[0].as<char>() + o * static_cast<int64_t>(out_size_), ys_.s[1], ys_.s[2]};
 }
 
 size_t ConvOutput::scratch_bytes() const { return fused_ ? 0 : epilogue_.scratch_bytes() + 64; }

@@ -18,20 +18,20 @@ struct Tile {
   int64_t kh, kw;                               // clipped window
   int64_t weight_row, weight_block;             // steps in the weights: between window rows, between blocks of W channels
   int64_t out_pixel, residual_pixel, channels;
-  int64_t first, end;  // columns of the input segment under the tile that exist; the others are zero (only for KW > 0)
+  int64_t first, end;  // columns of the input segment under the tile that exist; the others are zero (only for KW != 0)
   int64_t next_out;    // to the output row below, whose lines (and the input's) are prefetched; 0: do not
   const LinearEpilogue* linear;
 };
 
-// One window row of NW pixels: the row's weights stay in registers, every input vector is loaded once and goes to all pixels that see it.
-// BORDER: columns outside [first, end) do not exist.
+// KW columns of a window row of NW pixels: their weights stay in registers, every input vector is loaded once and goes to all pixels that
+// see it. BORDER: columns outside [first, end) do not exist.
 template <int NW, int KW, int S, bool TAIL, bool BORDER>
-PTRT_INLINE void window_row(const Tile& t, const float* p, const float* w, int n, vf* acc) {
+PTRT_INLINE void window_row(const Tile& t, const float* p, const float* w, int n, int64_t first, int64_t end, vf* acc) {
   vf wv[KW];
   PTRT_UNROLL for (int k = 0; k < KW; k++) wv[k] = load(w + k * W);
   static_assert((NW - 1) * S + KW <= 32);  // or the accumulators would be indexed at run time
   _Pragma("GCC unroll 32") for (int j = 0; j < (NW - 1) * S + KW; j++, p += t.col) {
-    if (BORDER && (j < t.first || j >= t.end)) continue;
+    if (BORDER && (j < first || j >= end)) continue;
     vf x = TAIL ? load_n(p, n) : load(p);
     PTRT_KEEP(x);
     PTRT_UNROLL for (int i = 0; i < NW; i++) {
@@ -41,17 +41,26 @@ PTRT_INLINE void window_row(const Tile& t, const float* p, const float* w, int n
   }
 }
 
-// KW > 0: the whole window row of that width, undilated, at stride S. KW = 0: any window.
+// KW > 0: the whole window row of that width, undilated, at stride S. KW < 0: the same of any width, a few columns at a time. KW = 0: any
+// window.
 template <int NW, int KW, int S, class Out, bool TAIL>
 PTRT_INLINE void channel_block(const Tile& t, const VectorEpilogue& e, int64_t c, const float* weights, int n) {
   vf acc[NW];
   PTRT_UNROLL for (int i = 0; i < NW; i++) acc[i] = vf{};
-  const bool border = KW > 0 && (t.first > 0 || t.end < (NW - 1) * S + KW);
+  constexpr int kColumns = 3;  // at a time
+  const bool border = KW != 0 && (t.first > 0 || t.end < (NW - 1) * S + (KW > 0 ? KW : t.kw));
   for (int64_t y = 0; y < t.kh; y++) {
     const float *p = t.in + c + y * t.row, *w = weights + y * t.weight_row;
     if constexpr (KW > 0) {
-      if (border) window_row<NW, KW, S, TAIL, true>(t, p, w, n, acc);
-      else window_row<NW, KW, S, TAIL, false>(t, p, w, n, acc);
+      if (border) window_row<NW, KW, S, TAIL, true>(t, p, w, n, t.first, t.end, acc);
+      else window_row<NW, KW, S, TAIL, false>(t, p, w, n, t.first, t.end, acc);
+    } else if constexpr (KW < 0) {
+      int64_t x = 0;
+      for (; x + kColumns <= t.kw; x += kColumns, p += kColumns * t.col, w += kColumns * W) {
+        if (border) window_row<NW, kColumns, S, TAIL, true>(t, p, w, n, t.first - x, t.end - x, acc);
+        else window_row<NW, kColumns, S, TAIL, false>(t, p, w, n, t.first - x, t.end - x, acc);
+      }
+      for (; x < t.kw; x++, p += t.col, w += W) window_row<NW, 1, S, TAIL, true>(t, p, w, n, t.first - x, t.end - x, acc);
     } else {
       for (int64_t x = 0; x < t.kw; x++, p += t.col, w += W) {
         const vf wv = load(w);
@@ -61,7 +70,7 @@ PTRT_INLINE void channel_block(const Tile& t, const VectorEpilogue& e, int64_t c
   }
   const vf bias = load(t.bias + c);
   Out* out = static_cast<Out*>(t.out) + c;
-  if (KW > 0 && t.next_out) {
+  if (KW != 0 && t.next_out) {
     for (int y = 0; y < S; y++) {
       const float* below = t.in + c + (t.kh + y) * t.row;
       PTRT_UNROLL for (int i = 0; i < NW * S; i++) __builtin_prefetch(below + i * t.col, 0, 3);
@@ -116,12 +125,13 @@ const TileFn* tiles(bool integer) {
 }
 // Tiles of 1 .. kPixels pixels for whole windows of kw columns.
 bool has_tiles(int64_t kw, int64_t stride, int64_t dilation) {
-  return dilation == 1 && (stride == 1 ? kw == 3 || kw == 5 || kw == 7 : stride == 2 && (kw == 3 || kw == 5));
+  return dilation == 1 && (stride == 1 ? kw > 1 : stride == 2 && (kw == 3 || kw == 5));
 }
 const TileFn* pick_tiles(int64_t kw, int64_t stride, int64_t dilation, bool integer) {
   if (dilation == 1 && stride == 1 && kw == 3) return tiles<3, 1>(integer);
   if (dilation == 1 && stride == 1 && kw == 5) return tiles<5, 1>(integer);
   if (dilation == 1 && stride == 1 && kw == 7) return tiles<7, 1>(integer);
+  if (dilation == 1 && stride == 1 && kw > 1) return tiles<-1, 1>(integer);
   if (dilation == 1 && stride == 2 && kw == 3) return tiles<3, 2>(integer);
   if (dilation == 1 && stride == 2 && kw == 5) return tiles<5, 2>(integer);
   return tiles<0, 1>(integer);
@@ -142,10 +152,11 @@ class DepthwiseConv : public Kernel {
       : Kernel(std::move(d)),
         g_(g),
         integer_(conv_math(desc.ins[0].dtype) == ConvMath::i8),
-        out_(desc, g, conv_math(desc.ins[0].dtype), !integer_),
+        out_(desc, g, conv_math(desc.ins[0].dtype), true),
+        floats_(out_.requantises_floats(desc)),
         xs_(conv_strides(desc.ins[0])) {
     const Operand& x = desc.ins[0];
-    segments_ = !integer_ && has_tiles(g.kernel[2], g.stride[2], g.dilation[2]);
+    segments_ = (!integer_ || floats_) && has_tiles(g.kernel[2], g.stride[2], g.dilation[2]);
     in_place_ = x.dtype == DType::f32 && (g.C == 1 || xs_.c == 1) && (segments_ || g.out[2] >= 6 * (g.kernel[2] - 1));
     channels_ = in_place_ && g.taps() <= 9 ? round_up(g.C, W) : least(kChannels, round_up(g.C, W));
     const double flops = 2.0 * g.N * g.pixels() * g.M * g.taps();
@@ -178,7 +189,7 @@ class DepthwiseConv : public Kernel {
       packed_ = bind.packs.get(desc.ins[1], pack_key(), weight_bytes(), [this](void* to) { pack(static_cast<float*>(to)); });
   }
 
-  size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
+  size_t shared_scratch_bytes() const override { return bias_bytes() + out_.quant_bytes() + (packed_ ? 0 : weight_bytes()); }
   size_t thread_scratch_bytes() const override { return stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
   PTRT_COLD std::string describe() const override {
     return "depthwise " + std::to_string(rows_) + "x" + std::to_string(cols_) + (in_place_ ? ", in place" : ", staged") +
@@ -192,12 +203,14 @@ class DepthwiseConv : public Kernel {
     }
     const auto* weights = static_cast<const float*>(packed_.get());
     if (!weights) {
-      auto* to = reinterpret_cast<float*>(ctx.shared_scratch + bias_bytes());
+      auto* to = reinterpret_cast<float*>(ctx.shared_scratch + bias_bytes() + out_.quant_bytes());
       pack(to);
       weights = to;
     }
+    QuantColumns columns{};
+    if (out_.requantises()) columns = out_.quant_columns(desc, ctx.shared_scratch + bias_bytes());
     const bool direct = out_.direct(desc);
-    ctx.parallel(tasks_, [&](int64_t t, int worker) { task(t, ctx.thread_scratch(worker), weights, bias, direct); });
+    ctx.parallel(tasks_, [&](int64_t t, int worker) { task(t, ctx.thread_scratch(worker), weights, bias, columns, direct); });
   }
 
  private:
@@ -239,7 +252,7 @@ class DepthwiseConv : public Kernel {
     }
   }
 
-  void task(int64_t t, char* scratch, const float* weights, const float* bias, bool direct) const {
+  void task(int64_t t, char* scratch, const float* weights, const float* bias, const QuantColumns& columns, bool direct) const {
     const int64_t c0 = t % channel_blocks_ * channels_;
     ConvOutBox box = conv_block(g_, t / channel_blocks_, rows_, cols_);
     box.m = c0;
@@ -288,7 +301,8 @@ class DepthwiseConv : public Kernel {
     const int64_t left = least(box.cols, w0 < 0 ? ceil_div(-w0, s) : 0);
     const int64_t room = width - w0 - (g_.kernel[2] - 1) * d;
     const int64_t right = most(left, least(box.cols, room > 0 ? ceil_div(room, s) : 0));
-    const TileFn *whole = pick_tiles(g_.kernel[2], s, d, integer_), *clipped = tiles<0, 1>(integer_);
+    const bool integers = integer_ && !floats_;
+    const TileFn *whole = pick_tiles(g_.kernel[2], s, d, integers), *clipped = tiles<0, 1>(integers);
     const int64_t strip = most(kPixels, strip_bytes_ / (g_.kernel[1] * s * least(chunk_, box.chans) * 4) / kPixels * kPixels);
     for (int64_t cc = 0; cc < box.chans; cc += chunk_) {
       tile.channels = least(chunk_, box.chans - cc);
@@ -307,6 +321,21 @@ class DepthwiseConv : public Kernel {
             tile.end = width + tile.first;
             tile.in = in + cc + (ih + kh0 * g_.dilation[1]) * row + (w0 + w * s + kw0 * d) * pixel;
             tile.weights = weights + (c0 + cc) * g_.taps() + (kh0 * g_.kernel[2] + kw0) * W;
+            if (out_.requantises()) {  // by way of a block in L1
+              alignas(64) float block[kPixels * kChannels];
+              tile.out = block;
+              tile.out_pixel = kChannels;
+              tile.residual = nullptr;
+              fns[n](tile);
+              const int64_t at = cc + h * r.row + w * r.pixel, residual_at = cc + h * res.row + w * res.pixel;
+              if (floats_) {
+                out_.requantise(desc, columns, c0 + cc, block, kChannels, r, at, n, tile.channels, res, residual_at);
+              } else {
+                const auto* sums = reinterpret_cast<const int32_t*>(block);
+                out_.requantise(desc, columns, c0 + cc, sums, kChannels, r, at, n, tile.channels, res, residual_at);
+              }
+              return;
+            }
             tile.out = r.data + (cc + h * r.row + w * r.pixel) * 4;
             tile.residual = res.data ? reinterpret_cast<const float*>(res.data) + cc + h * res.row + w * res.pixel : nullptr;
             fns[n](tile);
@@ -332,7 +361,7 @@ class DepthwiseConv : public Kernel {
         }
       }
     }
-    if (integer_) add_integer_bias(box, r);
+    if (integer_ && !out_.requantises()) add_integer_bias(box, r);
     if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + stage_bytes_ + block_bytes_);
   }
 
@@ -349,6 +378,7 @@ class DepthwiseConv : public Kernel {
   ConvGeometry g_;
   bool integer_;
   ConvOutput out_;
+  bool floats_;  // 8-bit inputs whose sums stay floats up to requantise()
   ConvStrides xs_;
   bool in_place_ = false, segments_ = false;
   int64_t chunk_ = 0, strip_bytes_ = 0, channels_ = 0, channel_blocks_ = 0, rows_ = 0, cols_ = 0, tasks_ = 0, row_ = 0;

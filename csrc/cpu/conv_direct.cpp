@@ -1,6 +1,8 @@
 // Convolution as an implicit GEMM: one register tile covers some pixels of an output row times a panel of output channels, and sums over
 // taps of contiguous channels. The input block of a task is staged once as a channels-last copy with its zero halo (which also converts
-// dtypes and strides and keeps the pitch off multiples of 4096 bytes); pointwise convolutions of channels-last floats read x in place.
+// dtypes and strides and keeps the pitch off multiples of 4096 bytes); pointwise convolutions of channels-last floats, and of channels-last
+// bytes where bytes are multiplied, read x in place.
+#include <algorithm>
 #include <type_traits>
 
 #include "cpu/conv_tile.h"
@@ -20,24 +22,29 @@ template <class P>
 class DirectConv : public Kernel {
   typedef typename P::S S;
   typedef typename P::A A;
+  static constexpr bool kBytes = std::is_same_v<S, uint8_t>;
 
  public:
   PTRT_COLD DirectConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
       : Kernel(std::move(d)),
         g_(g),
         math_(conv_math(desc.ins[0].dtype)),
-        out_(desc, g, math_, std::is_same_v<A, float>),
+        out_(desc, g, math_, !std::is_same_v<A, double>),
         xs_(conv_strides(desc.ins[0])) {
     plan_panels();
     plan_input();
     plan_blocks();
     const Operand& w = desc.ins[1];
     const bool zero_const = !operand(4).present() || operand(4).is_const();
-    if (w.is_const() && zero_const) packed_ = bind.packs.lazily(w, pack_key(), weight_bytes(), [this](void* to) { pack(to); });
+    if (kBytes && w.is_const()) bytes_ = bind.packs.get(w, pack_key(), weight_bytes(), [this](void* to) { pack(to); });
+    else if (w.is_const() && zero_const) packed_ = bind.packs.lazily(w, pack_key(), weight_bytes(), [this](void* to) { pack(to); });
     if (packed_ && !packed_->packed()) panel_bytes_ = static_cast<size_t>(round_up(panel_size_ * static_cast<int64_t>(sizeof(S)), 64));
   }
 
-  size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
+  size_t shared_scratch_bytes() const override {
+    return bias_bytes() + out_.quant_bytes() +
+           (packed_ || bytes_ ? 0 : static_cast<size_t>(round_up(static_cast<int64_t>(weight_bytes()), 64)));
+  }
   size_t thread_scratch_bytes() const override { return kStagedBytes + panel_bytes_ + stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
   PTRT_COLD std::string describe() const override {
     return std::string(std::is_same_v<P, DotMath> ? "dot, " : "") + std::string(in_place_ ? "pointwise" : "direct") + " " +
@@ -46,18 +53,21 @@ class DirectConv : public Kernel {
 
   void run(const RunContext& ctx) override {
     A* bias = reinterpret_cast<A*>(ctx.shared_scratch);
-    prepare_bias(bias);
-    const S* weights = nullptr;  // stays null at a first use: panels are packed as they are needed
-    if (packed_) {
+    QuantColumns columns{};
+    if (out_.requantises()) columns = out_.quant_columns(desc, ctx.shared_scratch + bias_bytes());
+    const auto* weights = static_cast<const S*>(bytes_.get());  // stays null at a first use: panels are packed as they are needed
+    if (bytes_) {
+    } else if (packed_) {
       weights = static_cast<const S*>(packed_->use(desc.ins[1], ctx.threads(), [this](void* to) { pack(to); }));
     } else {
-      S* to = reinterpret_cast<S*>(ctx.shared_scratch + bias_bytes());
+      S* to = reinterpret_cast<S*>(ctx.shared_scratch + bias_bytes() + out_.quant_bytes());
       weights = to;
-      ctx.parallel(panels_, [&](int64_t p, int) { pack_panel(p, to + p * panel_size_); });
+      ctx.parallel(panels_, [&](int64_t p, int) { pack_panel(p, to + p * panel_size_, sums_of(to)); });
     }
+    prepare_bias(bias, weights);
     for (int w = 0; w < ctx.threads(); w++) *reinterpret_cast<int64_t*>(ctx.thread_scratch(w)) = -1;
     const bool direct = out_.direct(desc);
-    ctx.parallel(tasks_, [&](int64_t t, int worker) { task(t, ctx.thread_scratch(worker), weights, bias, direct); });
+    ctx.parallel(tasks_, [&](int64_t t, int worker) { task(t, ctx.thread_scratch(worker), weights, bias, columns, direct); });
     if (!weights) give_back(desc.ins[1]);
   }
 
@@ -73,12 +83,11 @@ class DirectConv : public Kernel {
     panels_per_group_ = ceil_div(g_.Mg, nr_);
     panels_ = panels_per_group_ * g_.G;
     group_pitch_ = round_up(g_.Cg, P::k_unit);
-    panel_size_ = g_.taps() * group_pitch_ * nr_;
   }
 
   PTRT_COLD void plan_input() {
     const Operand& x = desc.ins[0];
-    const bool plain = x.dtype == DType::f32 || x.dtype == DType::f64;
+    const bool plain = kBytes ? x.dtype == DType::u8 : x.dtype == DType::f32 || x.dtype == DType::f64;
     bool point = plain && g_.taps() == 1 && (g_.C == 1 || xs_.c == 1) && g_.Cg % P::k_unit == 0;
     for (int k = 0; k < 3; k++) point = point && g_.pad[k] == 0 && (g_.out[k] - 1) * g_.stride[k] < g_.in[k];
     in_place_ = point && (xs_.s[2] * g_.stride[2] * static_cast<int64_t>(sizeof(S)) % 4096 != 0 || g_.out[2] == 1 || g_.M <= nr_);
@@ -87,17 +96,24 @@ class DirectConv : public Kernel {
       lda_ = pixel_ * g_.stride[2];
       taps_ = {0};
       K_ = g_.Cg;
+      panel_size_ = K_ * nr_;
       return;
     }
-    pixel_ = g_.G * group_pitch_;
     bool merged = g_.G == 1 && g_.dilation[2] == 1;  // a window row is one run of contiguous elements
+    if (kBytes && merged) group_pitch_ = g_.Cg;      // units may straddle pixels
+    pixel_ = g_.G * group_pitch_;
     if (pixel_ * g_.stride[2] * static_cast<int64_t>(sizeof(S)) % 4096 == 0) {
       pixel_ += 64 / static_cast<int64_t>(sizeof(S));
       merged = merged && g_.kernel[2] == 1;
+      if (kBytes && !merged) {
+        group_pitch_ = round_up(g_.Cg, P::k_unit);
+        pixel_ = g_.G * group_pitch_ + 64;
+      }
     }
     lda_ = pixel_ * g_.stride[2];
     merged_ = merged;
-    K_ = merged ? g_.kernel[2] * group_pitch_ : group_pitch_;
+    K_ = round_up(merged ? g_.kernel[2] * group_pitch_ : group_pitch_, P::k_unit);
+    panel_size_ = g_.kernel[0] * g_.kernel[1] * (merged ? 1 : g_.kernel[2]) * K_ * nr_;
   }
 
   // Extent of the input that n outputs along axis k need.
@@ -154,7 +170,10 @@ class DirectConv : public Kernel {
   }
 
   size_t bias_bytes() const { return static_cast<size_t>(round_up(panels_ * nr_ * static_cast<int64_t>(sizeof(A)), 64)); }
-  size_t weight_bytes() const { return static_cast<size_t>(panels_ * panel_size_) * sizeof(S) + 64; }
+  size_t weight_bytes() const { return static_cast<size_t>(panels_ * panel_size_) * sizeof(S) + (kBytes ? sums_bytes() : 0) + 64; }
+  // Bytes: behind the panels lies the sum of every output channel's weights.
+  size_t sums_bytes() const { return static_cast<size_t>(panels_ * nr_) * 4; }
+  int32_t* sums_of(S* weights) const { return reinterpret_cast<int32_t*>(weights + panels_ * panel_size_); }
 
   PTRT_COLD std::string pack_key() const {
     std::string key = conv_pack_key("conv", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":U" + std::to_string(P::k_unit) + ":S" +
@@ -167,36 +186,50 @@ class DirectConv : public Kernel {
   }
 
   void pack(void* to) const {
-    for (int64_t p = 0; p < panels_; p++) pack_panel(p, static_cast<S*>(to) + p * panel_size_);
+    auto* first = static_cast<S*>(to);
+    for (int64_t p = 0; p < panels_; p++) pack_panel(p, first + p * panel_size_, sums_of(first));
   }
 
-  // [tap][channel / U][NR][U], U = k_unit
-  void pack_panel(int64_t p, S* to) const {
+  // [run of contiguous input elements][element / U][NR][U], U = k_unit; `sums` of all panels, for bytes only
+  void pack_panel(int64_t p, S* to, int32_t* sums) const {
     const Operand& w = desc.ins[1];
     const Operand& z = operand(4);
     const ConvStrides ws = conv_strides(w);
     const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_, U = P::k_unit;
     if constexpr (std::is_same_v<P, FloatMath<float>>)
       return conv_pack_panel(w, g_, group * g_.Mg + first, least(nr_, g_.Mg - first), nr_, to);
+    if (K_ != group_pitch_ || group_pitch_ != g_.Cg || first + nr_ > g_.Mg) std::fill(to, to + panel_size_, S(0));
     for (int64_t j = 0; j < nr_; j++) {
-      const bool inside = first + j < g_.Mg;
-      const int64_t m = group * g_.Mg + first + j;
-      const int32_t wz = inside && z.present() ? conv_load_i32(z, z.ndim ? m * z.strides[0] : 0) : 0;
-      for (int64_t c = 0; c < group_pitch_; c++) {
-        int64_t tap = 0;
+      int32_t sum = 0;
+      if (first + j < g_.Mg) {
+        const int64_t m = group * g_.Mg + first + j;
+        const int32_t wz = z.present() ? conv_load_i32(z, z.ndim ? m * z.strides[0] : 0) : 0;
+        int64_t run = 0;
         for (int64_t kd = 0; kd < g_.kernel[0]; kd++)
           for (int64_t kh = 0; kh < g_.kernel[1]; kh++)
-            for (int64_t kw = 0; kw < g_.kernel[2]; kw++, tap++) {
-              const int64_t k = tap * group_pitch_ + c;
-              S& slot = to[(k / U * nr_ + j) * U + k % U];
-              slot = inside && c < g_.Cg ? P::load_weight(w, m * ws.n + c * ws.c + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2], wz) : S(0);
+            for (int64_t kw = 0; kw < g_.kernel[2]; kw++) {
+              const int64_t from = m * ws.n + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2], at = run * K_ + (merged_ ? kw * group_pitch_ : 0);
+              for (int64_t c = 0; c < g_.Cg; c++) {
+                const int64_t k = at + c;
+                const S weight = P::load_weight(w, from + c * ws.c, wz);
+                to[(k / U * nr_ + j) * U + k % U] = weight;
+                if (kBytes) sum += static_cast<int8_t>(weight);
+              }
+              if (!merged_ || kw + 1 == g_.kernel[2]) run++;
             }
       }
+      if (kBytes) sums[p * nr_ + j] = sum;
     }
   }
 
-  void prepare_bias(A* bias) const {
+  // Bytes: a sum of products with x instead of x - zero point is too large by the zero point times the sum of the weights.
+  int32_t stored_zero() const {
+    return (operand(3).present() ? conv_load_i32(operand(3), 0) : 0) + (kBytes && desc.ins[0].dtype == DType::i8 ? 128 : 0);
+  }
+
+  void prepare_bias(A* bias, const S* weights) const {
     const Operand& b = operand(2);
+    const int32_t zero = kBytes ? stored_zero() : 0;
     for (int64_t p = 0; p < panels_; p++) {
       const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_;
       for (int64_t j = 0; j < nr_; j++) {
@@ -205,11 +238,12 @@ class DirectConv : public Kernel {
         if (first + j >= g_.Mg) slot = A(0);
         else if (math_ == ConvMath::i8) slot = b.present() ? static_cast<A>(conv_load_i32(b, m * b.strides[0])) : A(0);
         else slot = static_cast<A>(out_.bias_value(desc, b, m));
+        if constexpr (kBytes) slot -= zero * sums_of(const_cast<S*>(weights))[p * nr_ + j];
       }
     }
   }
 
-  void task(int64_t t, char* scratch, const S* weights, const A* bias, bool direct) const {
+  void task(int64_t t, char* scratch, const S* weights, const A* bias, const QuantColumns& columns, bool direct) const {
     auto* staged = reinterpret_cast<int64_t*>(scratch);
     S* panel = reinterpret_cast<S*>(scratch + kStagedBytes);
     scratch += kStagedBytes + panel_bytes_;
@@ -240,8 +274,12 @@ class DirectConv : public Kernel {
       in.plane = plane_;
       in.row = row_;
       in.pixel = pixel_;
-      const int32_t x_zero = operand(3).present() ? conv_load_i32(operand(3), 0) : 0;
-      if (*staged != block) conv_stage(math_, desc.ins[0], x, xs_, g_.in, in, x_zero, scratch);
+      if (*staged == block) {
+      } else if constexpr (kBytes) {
+        conv_stage_bytes(desc.ins[0], x, xs_, g_.in, in, static_cast<uint8_t>(stored_zero()), reinterpret_cast<uint8_t*>(scratch));
+      } else {
+        conv_stage(math_, desc.ins[0], x, xs_, g_.in, in, stored_zero(), scratch);
+      }
       if (g_.G == 1) *staged = block;
       a = reinterpret_cast<const S*>(scratch);
       row_step = row_ * g_.stride[1];
@@ -253,7 +291,7 @@ class DirectConv : public Kernel {
       box.m = channel(p);
       box.chans = channel_end(q - 1) - box.m;
       const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch + stage_bytes_, box.cols * box.chans, box.chans};
-      panels(p, q, a, first_group, row_step, weights, panel, bias, box, r);
+      panels(p, q, a, first_group, row_step, weights, panel, bias, columns, box, r);
       if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + stage_bytes_ + block_bytes_);
       p = q;
     }
@@ -266,10 +304,10 @@ class DirectConv : public Kernel {
   // stays in L2 and the next panel is prefetched. Weights that fit L2 beside the input: pixels outer, so that input and output are streamed
   // once; the next pixels are prefetched.
   void panels(int64_t p0, int64_t p1, const S* a, int64_t first_group, int64_t row_step, const S* weights, S* panel, const A* bias,
-              const ConvOutBox& box, const ConvResult& r) const {
+              const QuantColumns& columns, const ConvOutBox& box, const ConvResult& r) const {
     const ConvResult res = out_.residual(desc, box), late = out_.residual_of_activation(desc, box);
-    typename P::Tile tile(TileShape{taps_.data(), &out_.linear(), lda_, nr_, out_.activates() ? nr_ : r.pixel, res.pixel, K_,
-                                    static_cast<int64_t>(taps_.size()), nv_});
+    typename P::Tile tile(TileShape{taps_.data(), &out_.linear(), lda_, nr_, out_.activates() || out_.requantises() ? nr_ : r.pixel,
+                                    res.pixel, K_, static_cast<int64_t>(taps_.size()), nv_});
     int64_t runs = box.rows, length = box.cols;
     if (in_place_ && row_step == box.cols * lda_ && r.row == box.cols * r.pixel && res.row == box.cols * res.pixel &&
         late.row == box.cols * late.pixel) {
@@ -279,7 +317,8 @@ class DirectConv : public Kernel {
     const RowSplit split(length, P::max_rows(nv_));
     const auto item = static_cast<int64_t>(sizeof(S));
     const int64_t group_step = in_place_ ? g_.Cg : group_pitch_;
-    const int64_t tile_prefetch = K_ * static_cast<int64_t>(taps_.size()) * 64 / item;  // elements that one call prefetches
+    // elements that one call prefetches: a line per step
+    const int64_t tile_prefetch = K_ / (kBytes ? P::k_unit : 1) * static_cast<int64_t>(taps_.size()) * 64 / item;
     // The next pixels are the next bytes, and more of them than of weights.
     const bool dense = in_place_ && lda_ == g_.C && box.rows * box.cols * g_.C >= panels_ * panel_size_;
     const auto one = [&](int64_t p, int64_t h, int64_t i, const S* next) __attribute__((noinline)) {
@@ -287,12 +326,23 @@ class DirectConv : public Kernel {
       TileCall<S, A> t;
       t.a = a + (p / panels_per_group_ - first_group) * group_step + h * row_step + w * lda_;
       t.b = weights ? weights + p * panel_size_ : panel;
-      t.c = reinterpret_cast<A*>(r.data) + (m - box.m) + h * r.row + w * r.pixel;
       t.bias = bias + p * nr_;
-      t.residual = res.data ? reinterpret_cast<const A*>(res.data) + (m - box.m) + h * res.row + w * res.pixel : nullptr;
       t.next = next;
       t.rows = static_cast<int>(split.rows(i));
       t.n = static_cast<int>(channel_end(p) - m);
+      if constexpr (std::is_same_v<A, int32_t>)
+        if (out_.requantises()) {  // by way of a block in L1
+          alignas(64) A block[kMaxRows[1] * 4 * W];
+          t.c = block;
+          const int n = t.n;
+          t.n = static_cast<int>(nr_);
+          tile(t);
+          out_.requantise(desc, columns, m, block, nr_, r, (m - box.m) + h * r.row + w * r.pixel, t.rows, n, res,
+                          (m - box.m) + h * res.row + w * res.pixel);
+          return;
+        }
+      t.c = reinterpret_cast<A*>(r.data) + (m - box.m) + h * r.row + w * r.pixel;
+      t.residual = res.data ? reinterpret_cast<const A*>(res.data) + (m - box.m) + h * res.row + w * res.pixel : nullptr;
       if constexpr (std::is_same_v<A, float>)
         if (out_.activates()) {  // by way of a block in L1: the output is written once, and its misses complete under both loops
           alignas(64) A block[kMaxRows[1] * 4 * W];
@@ -315,7 +365,7 @@ class DirectConv : public Kernel {
       return;
     }
     for (int64_t p = p0; p < p1; p++) {
-      if (!weights) pack_panel(p, panel);
+      if (!weights) pack_panel(p, panel, nullptr);
       const S* next = weights && p + 1 < panels_ ? weights + (p + 1) * panel_size_ : nullptr;
       int64_t prefetched = 0;
       for (int64_t h = 0; h < runs; h++)
@@ -339,14 +389,34 @@ class DirectConv : public Kernel {
   int64_t rows_ = 1, cols_ = 1, panels_per_task_ = 1, panel_groups_ = 1, tasks_ = 0, chunk_ = 1;
   size_t panel_bytes_ = 0, stage_bytes_ = 0, block_bytes_ = 0;
   std::shared_ptr<LazyPack> packed_;
+  std::shared_ptr<const void> bytes_;  // packed weights where bytes are multiplied
 };
 
 }  // namespace
 
+#if defined(__AVX512VNNI__)
+namespace {
+// Is the weights' zero point 0 once they are int8?
+bool symmetric_weights(const LaunchDesc& desc) {
+  const int32_t wanted = desc.ins[1].dtype == DType::u8 ? 128 : 0;
+  if (desc.ins.size() < 5 || !desc.ins[4].present()) return wanted == 0;
+  const Operand& z = desc.ins[4];
+  if (!z.is_const()) return false;
+  for (int64_t m = 0; m < z.size(); m++)
+    if (conv_load_i32(z, z.ndim ? m * z.strides[0] : 0) != wanted) return false;
+  return true;
+}
+}  // namespace
+#endif
+
 std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {
   switch (conv_math(desc.ins[0].dtype)) {
     case ConvMath::f64: return std::make_unique<DirectConv<FloatMath<double>>>(std::move(desc), bind, g);
-    case ConvMath::i8: return std::make_unique<DirectConv<IntMath>>(std::move(desc), bind, g);
+    case ConvMath::i8:
+#if defined(__AVX512VNNI__)
+      if (symmetric_weights(desc)) return std::make_unique<DirectConv<ByteMath>>(std::move(desc), bind, g);
+#endif
+      return std::make_unique<DirectConv<IntMath>>(std::move(desc), bind, g);
     default: break;
   }
   // Steps per pixel: of a register tile one vector wide, and of dot products with their final sums.

@@ -4,6 +4,7 @@
 
 #include "cpu/conv.h"
 #include "cpu/conv_tile_i16.h"
+#include "cpu/conv_tile_u8.h"
 #include "cpu/tile.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -187,6 +188,50 @@ struct IntMath {
   };
   static int16_t load_weight(const Operand& w, int64_t at, int32_t zero) { return static_cast<int16_t>(conv_load_i32(w, at) - zero); }
 };
+
+#if defined(__AVX512VNNI__)
+// Inputs as uint8 (int8 plus 128), weights as int8 (uint8 minus 128) whose zero point is then 0.
+struct ByteMath {
+  typedef uint8_t S;
+  typedef int32_t A;
+  static constexpr int k_unit = 4;
+  static int lanes(int64_t) { return W; }
+  static int max_rows(int) { return kMaxRows8; }
+  static int vectors(int64_t n) { return n <= W ? 1 : 2; }
+  template <int NV, int... I>
+  static void run(const TileArgs8& g, int rows, std::integer_sequence<int, I...>) {
+    static constexpr void (*fns[])(const TileArgs8&) = {nullptr, tile_u8<I + 1, NV>...};
+    fns[rows](g);
+  }
+  class Tile {
+   public:
+    explicit Tile(const TileShape& t) : nv_(t.nv) {
+      g_.tap_at = t.tap_at;
+      g_.lda = t.lda;
+      g_.units = t.K / k_unit;
+      g_.taps = t.taps;
+      g_.ldc = t.ldc;
+    }
+    void operator()(const TileCall<S, A>& t) {
+      g_.A = t.a;
+      g_.B = reinterpret_cast<const int8_t*>(t.b);
+      g_.C = t.c;
+      g_.bias = t.bias;
+      g_.next = t.next;
+      g_.n = t.n;
+      if (nv_ == 1) run<1>(g_, t.rows, std::make_integer_sequence<int, kMaxRows8>());
+      else run<2>(g_, t.rows, std::make_integer_sequence<int, kMaxRows8>());
+    }
+
+   private:
+    TileArgs8 g_;
+    int nv_;
+  };
+  static S load_weight(const Operand& w, int64_t at, int32_t) {
+    return static_cast<S>(conv_load_i32(w, at) + (w.dtype == DType::u8 ? kShiftB : 0));
+  }
+};
+#endif
 
 }  // namespace
 }  // namespace ptrt::PTRT_LEVEL

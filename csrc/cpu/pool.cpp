@@ -380,6 +380,78 @@ class Pool final : public Kernel {
   bool indices_ = false, in_place_ = false;
 };
 
+// The maximum of channels-last bytes, a vector of channels at a time.
+template <class B>
+class BytePool final : public Kernel {
+ public:
+  static bool applies(const LaunchDesc& desc, const Config& c) {
+    const Operand &x = desc.ins[0], &y = desc.outs[0];
+    return c.mode == Mode::max && !(desc.outs.size() > 1 && desc.outs[1].present()) && desc.prologue.empty() && desc.epilogue.empty() &&
+           y.dtype == x.dtype && (x.shape[1] == 1 || (x.strides[1] == 1 && y.strides[1] == 1));
+  }
+  BytePool(LaunchDesc desc0, Config c) : Kernel(std::move(desc0)), c_(std::move(c)) {
+    const Operand& y = desc.outs[0];
+    rows_ = y.shape[0] * c_.d.out * c_.h.out;
+    const int64_t work = c_.w.out * y.shape[1] * c_.d.k * c_.h.k * c_.w.k / kVecBytes;
+    grain_ = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work));
+  }
+  std::string describe() const override { return "channels"; }
+  void run(const RunContext& ctx) override {
+    if (rows_ == 0 || desc.outs[0].size() == 0) return;
+    ctx.parallel((rows_ + grain_ - 1) / grain_, [&](int64_t task, int) {
+      for (int64_t r = task * grain_, end = std::min(rows_, r + grain_); r < end; r++) row(r);
+    });
+  }
+
+ private:
+  static constexpr int64_t kFew = 16;
+
+  void row(int64_t r) const {
+    const Operand &x = desc.ins[0], &y = desc.outs[0];
+    const int64_t oh = r % c_.h.out, od = r / c_.h.out % c_.d.out, n = r / c_.h.out / c_.d.out, channels = x.shape[1];
+    const int64_t sd = c_.d.step(x), sh = c_.h.step(x), sw = c_.w.step(x);
+    const B* base = x.as<const B>() + n * x.strides[0] + c_.d.at(od, 0) * sd + c_.h.at(oh, 0) * sh;
+    B* out = y.as<B>() + n * y.strides[0] + od * c_.d.step(y) + oh * c_.h.step(y);
+    const auto d = static_cast<size_t>(od), h = static_cast<size_t>(oh);
+    for (int64_t o = 0; o < c_.w.out; o++, out += c_.w.step(y)) {
+      const auto w = static_cast<size_t>(o);
+      const B* corner = base + c_.w.at(o, 0) * sw;
+      const auto each_tap = [&](auto f) __attribute__((always_inline)) {
+        for (int64_t i = c_.d.lo[d]; i < c_.d.hi[d]; i++)
+          for (int64_t j = c_.h.lo[h]; j < c_.h.hi[h]; j++)
+            for (int64_t t = c_.w.lo[w]; t < c_.w.hi[w]; t++)
+              f(corner + i * c_.d.dilation * sd + j * c_.h.dilation * sh + t * c_.w.dilation * sw);
+      };
+      const auto vector = [&](int64_t c, auto bytes) __attribute__((always_inline)) {
+        typedef B Lot __attribute__((vector_size(decltype(bytes)::value)));
+        Lot most = std::numeric_limits<B>::lowest() - Lot{};
+        each_tap([&](const B* p) __attribute__((always_inline)) {
+          Lot v;
+          std::memcpy(&v, p + c, sizeof v);
+          most = v > most ? v : most;
+        });
+        std::memcpy(out + c, &most, sizeof most);
+      };
+      typedef std::integral_constant<int, kFew> Few;
+      int64_t c = 0;
+      for (; c + kVecBytes <= channels; c += kVecBytes) vector(c, std::integral_constant<int, kVecBytes>());
+      for (; c + kFew <= channels; c += kFew) vector(c, Few());
+      if (c < channels && channels >= kFew) {  // the last vector overlaps the one before
+        vector(channels - kFew, Few());
+        continue;
+      }
+      for (; c < channels; c++) {
+        B most = std::numeric_limits<B>::lowest();
+        each_tap([&](const B* p) { most = p[c] > most ? p[c] : most; });
+        out[c] = most;
+      }
+    }
+  }
+
+  Config c_;
+  int64_t rows_ = 0, grain_ = 1;
+};
+
 }  // namespace
 
 std::unique_ptr<Kernel> make_pool(LaunchDesc desc, BindContext&) {
@@ -424,6 +496,8 @@ std::unique_ptr<Kernel> make_pool(LaunchDesc desc, BindContext&) {
   if (t == DType::f64) return std::make_unique<Pool<double>>(std::move(desc), std::move(c));
   if (t == DType::f32 || t == DType::f16 || t == DType::bf16) return std::make_unique<Pool<float>>(std::move(desc), std::move(c));
   if (c.mode != Mode::max) throw KernelError("pool: average and lp take floating dtypes");
+  if (t == DType::u8 && BytePool<uint8_t>::applies(desc, c)) return std::make_unique<BytePool<uint8_t>>(std::move(desc), std::move(c));
+  if (t == DType::i8 && BytePool<int8_t>::applies(desc, c)) return std::make_unique<BytePool<int8_t>>(std::move(desc), std::move(c));
   if (t == DType::u64) return std::make_unique<Pool<uint64_t>>(std::move(desc), std::move(c));
   if (t == DType::i64 || t == DType::u32) return std::make_unique<Pool<int64_t>>(std::move(desc), std::move(c));
   return std::make_unique<Pool<int32_t>>(std::move(desc), std::move(c));

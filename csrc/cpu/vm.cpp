@@ -369,10 +369,28 @@ std::vector<DType> dtypes(const std::vector<Operand>& ops) {
 Vm::Vm(const Expr& program, const std::vector<DType>& in_types, DType acc) : impl_(new Impl) {
   try {
     Compiler(*impl_, program, in_types, acc).compile();
+    tabulate();
   } catch (...) {
     delete impl_;
     throw;
   }
+}
+void Vm::tabulate() {
+  constexpr size_t kFewSteps = 2;  // are as fast
+  int operand = -1;
+  for (const Value& v : impl_->values) {
+    if (v.kind == Value::kIota || (v.kind == Value::kInput && (operand >= 0 || v.size != 1))) return;
+    if (v.kind == Value::kInput) operand = v.index;
+  }
+  const size_t size = itemsize(impl_->result);
+  if (operand < 0 || impl_->steps.size() <= kFewSteps || size > 8) return;
+  uint8_t bytes[256];
+  for (int i = 0; i < 256; i++) bytes[i] = static_cast<uint8_t>(i);
+  std::vector<char> table(256 * size), scratch(scratch_bytes() + 64);
+  std::vector<Block> ins(impl_->in_size.size(), Block{bytes, 0, 1});
+  run(1, 256, ins.data(), Block{bytes, 0, 1}, Block{table.data(), 0, 1},
+      scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64));
+  impl_->table = std::move(table);
 }
 Vm::~Vm() { delete impl_; }
 Vm::Vm(Vm&& o) noexcept : impl_(o.impl_) { o.impl_ = nullptr; }

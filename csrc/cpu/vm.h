@@ -34,6 +34,7 @@ class Vm {
   struct Impl;
 
  private:
+  void tabulate();
   Impl* impl_;
 };
 

@@ -3,6 +3,7 @@
 // Integers wrap. Floats truncate towards zero; what lies outside the range is defined as x86 has it, which is what NumPy shows there: to 8
 // and 16 bits by way of int32 and to uint32 by way of int64, of which the low bits are kept; NaN and values outside int32 (int64) give the
 // lowest int32 (int64). To uint64, negative values go by way of int64, and values from 2^64 on and NaN give 2^63.
+#include "cpu/bytes.h"
 #include "cpu/vm_loops.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -65,7 +66,50 @@ void to_odd(const Args& s) {
   });
 }
 
+// What quantised models do to every element, in explicit vectors: this file is compiled for size.
+template <class A>
+void byte_to_float(const Args& s) {
+  float* o = static_cast<float*>(s.o);
+  const A* a = static_cast<const A*>(s.a[0]);
+  int64_t i = 0;
+  for (; i + W <= s.n; i += W) store(o + i, to_float(widened<A>(a + i)));
+  for (; i < s.n; i++) o[i] = a[i];
+}
+template <class A>
+void byte_to_i32(const Args& s) {
+  int32_t* o = static_cast<int32_t*>(s.o);
+  const A* a = static_cast<const A*>(s.a[0]);
+  int64_t i = 0;
+  for (; i + W <= s.n; i += W) store(o + i, widened<A>(a + i));
+  for (; i < s.n; i++) o[i] = a[i];
+}
+void i32_to_float(const Args& s) {
+  float* o = static_cast<float*>(s.o);
+  const int32_t* a = static_cast<const int32_t*>(s.a[0]);
+  int64_t i = 0;
+  for (; i + W <= s.n; i += W) store(o + i, to_float(load(a + i)));
+  for (; i < s.n; i++) o[i] = static_cast<float>(a[i]);
+}
+void i32_to_byte(const Args& s) {  // the low bits
+  uint8_t* o = static_cast<uint8_t*>(s.o);
+  const int32_t* a = static_cast<const int32_t*>(s.a[0]);
+  for (int64_t i = 0; i < s.n; i += W) {
+    if (i + W <= s.n) store_bytes(o + i, load(a + i), W);
+    else
+      for (int64_t k = i; k < s.n; k++) o[k] = static_cast<uint8_t>(a[k]);
+  }
+}
+
 // Saturating conversions: imm[0], imm[1] are the bounds.
+void sat_float_byte(const Args& s) {  // bounds of 8 bits or less; the result is int32
+  const float* a = static_cast<const float*>(s.a[0]);
+  int32_t* o = static_cast<int32_t*>(s.o);
+  const vf lo = splat(static_cast<float>(s.imm[0].i)), hi = splat(static_cast<float>(s.imm[1].i));
+  for (int64_t i = 0; i < s.n; i += W) {
+    const int n = s.n - i < W ? static_cast<int>(s.n - i) : W;
+    store_n(reinterpret_cast<float*>(o + i), (vf)rounded(bounded(load_n(a + i, n), lo, hi)), n);
+  }
+}
 template <class A>
 void sat_float_i32(const Args& s) {  // bounds within int32
   const A lo = static_cast<A>(s.imm[0].i), hi = static_cast<A>(s.imm[1].i);
@@ -112,12 +156,12 @@ int64_t i64_of(uint64_t x) { return static_cast<int64_t>(x); }
 
 Fn resize_fn(Comp from, int to) {  // int to int of another size
   switch (from) {
-    case Comp::i8: return to == 2 ? conv<int16_t, int8_t> : to == 4 ? conv<int32_t, int8_t> : conv<int64_t, int8_t>;
-    case Comp::u8: return to == 2 ? conv<uint16_t, uint8_t> : to == 4 ? conv<uint32_t, uint8_t> : conv<uint64_t, uint8_t>;
+    case Comp::i8: return to == 2 ? conv<int16_t, int8_t> : to == 4 ? byte_to_i32<int8_t> : conv<int64_t, int8_t>;
+    case Comp::u8: return to == 2 ? conv<uint16_t, uint8_t> : to == 4 ? byte_to_i32<uint8_t> : conv<uint64_t, uint8_t>;
     case Comp::i16: return to == 1 ? conv<uint8_t, uint16_t> : to == 4 ? conv<int32_t, int16_t> : conv<int64_t, int16_t>;
     case Comp::u16: return to == 1 ? conv<uint8_t, uint16_t> : to == 4 ? conv<uint32_t, uint16_t> : conv<uint64_t, uint16_t>;
-    case Comp::i32: return to == 1 ? conv<uint8_t, uint32_t> : to == 2 ? conv<uint16_t, uint32_t> : conv<int64_t, int32_t>;
-    case Comp::u32: return to == 1 ? conv<uint8_t, uint32_t> : to == 2 ? conv<uint16_t, uint32_t> : conv<uint64_t, uint32_t>;
+    case Comp::i32: return to == 1 ? i32_to_byte : to == 2 ? conv<uint16_t, uint32_t> : conv<int64_t, int32_t>;
+    case Comp::u32: return to == 1 ? i32_to_byte : to == 2 ? conv<uint16_t, uint32_t> : conv<uint64_t, uint32_t>;
     default: return to == 1 ? conv<uint8_t, uint64_t> : to == 2 ? conv<uint16_t, uint64_t> : conv<uint32_t, uint64_t>;
   }
 }
@@ -158,11 +202,11 @@ int cast_steps(Comp from, Comp to, CastStep* steps) {
     switch (from) {
       case Comp::f32: add(conv<double, float>, to); break;
       case Comp::f64: add(conv<float, double>, to); break;
-      case Comp::i8: add(f32 ? conv<float, int8_t> : conv<double, int8_t>, to); break;
-      case Comp::u8: add(f32 ? conv<float, uint8_t> : conv<double, uint8_t>, to); break;
+      case Comp::i8: add(f32 ? byte_to_float<int8_t> : conv<double, int8_t>, to); break;
+      case Comp::u8: add(f32 ? byte_to_float<uint8_t> : conv<double, uint8_t>, to); break;
       case Comp::i16: add(f32 ? conv<float, int16_t> : conv<double, int16_t>, to); break;
       case Comp::u16: add(f32 ? conv<float, uint16_t> : conv<double, uint16_t>, to); break;
-      case Comp::i32: add(f32 ? conv<float, int32_t> : conv<double, int32_t>, to); break;
+      case Comp::i32: add(f32 ? i32_to_float : conv<double, int32_t>, to); break;
       case Comp::u32: add(f32 ? conv<float, uint32_t> : conv<double, uint32_t>, to); break;
       case Comp::i64: add(f32 ? conv<float, int64_t> : conv<double, int64_t>, to); break;
       default: add(f32 ? conv<float, uint64_t> : conv<double, uint64_t>, to);
@@ -191,7 +235,8 @@ int cast_sat_steps(Comp from, Comp to, int64_t lo, uint64_t hi, CastStep* steps)
   const bool fits = comp_size(to) < 4 || to == Comp::i32;  // the bounds are int32
   Comp wide;
   if (is_float(from)) {
-    if (fits) add(from == Comp::f32 ? sat_float_i32<float> : sat_float_i32<double>, wide = Comp::i32);
+    if (fits && from == Comp::f32 && comp_size(to) == 1) add(sat_float_byte, wide = Comp::i32);
+    else if (fits) add(from == Comp::f32 ? sat_float_i32<float> : sat_float_i32<double>, wide = Comp::i32);
     else add(from == Comp::f32 ? sat_float_i64<float> : sat_float_i64<double>, wide = Comp::i64);
   } else {
     const bool narrow = fits && (comp_size(from) < 4 || from == Comp::i32);

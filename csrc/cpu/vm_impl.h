@@ -35,6 +35,7 @@ struct Vm::Impl {
   int slots = 0;
   size_t slot_bytes = 0;
   DType result = DType::none;
+  std::vector<char> table;  // of programs of one 8-bit operand: the results for its 256 values; empty if there is none
 };
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -37,7 +37,7 @@ class Run {
     }
     for (size_t v = 0; v < p.values.size(); v++)
       if (p.values[v].kind == Value::kIota) iotas_[v] = iota[p.values[v].index];
-    const bool turn = rows_ > 1 && (cols_ == 1 || std::abs(out_row_) < std::abs(out_col_));
+    const bool turn = rows_ > 1 && (cols_ == 1 || std::abs(out_row_) < std::abs(out_col_) || (cols_ < 16 && rows_ >= 64 && by_rows()));
     if (turn) swap_axes();
     merge_rows();
   }
@@ -48,6 +48,7 @@ class Run {
 
   void go() {
     if (p_.steps.empty() && value(p_.root).kind == Value::kInput) return copy();
+    if (!p_.table.empty()) return look_up();
     choose_tiles();
     for (int64_t r = 0; r < rows_; r += tile_rows_) {
       const int64_t nr = std::min(tile_rows_, rows_ - r);
@@ -73,6 +74,38 @@ class Run {
   void each_iota(F f) {
     for (size_t v = 0; v < p_.values.size(); v++)
       if (p_.values[v].kind == Value::kIota) f(iotas_[v]);
+  }
+
+  // Is every operand contiguous along rows, and none along columns?
+  bool by_rows() {
+    bool all = !p_.steps.empty();
+    each_view([&](View& v, int64_t size) { all &= (v.row == size && std::abs(v.col) > size) || (v.row == 0 && v.col == 0); });
+    each_iota([&](Iota&) { all = false; });
+    return all;
+  }
+
+  template <class T>
+  void look_up_as(const View& v) const {
+    const T* table = reinterpret_cast<const T*>(p_.table.data());
+    const int64_t col = out_col_ / static_cast<int64_t>(sizeof(T));
+    for (int64_t r = 0; r < rows_; r++) {
+      const auto* in = reinterpret_cast<const uint8_t*>(v.data) + r * v.row;
+      T* out = reinterpret_cast<T*>(out_ + r * out_row_);
+      if (v.col == 1 && col == 1)
+        for (int64_t c = 0; c < cols_; c++) out[c] = table[in[c]];
+      else
+        for (int64_t c = 0; c < cols_; c++) out[c * col] = table[in[c * v.col]];
+    }
+  }
+  void look_up() {
+    each_view([&](View& v, int64_t) {
+      switch (out_size_) {
+        case 1: return look_up_as<uint8_t>(v);
+        case 2: return look_up_as<uint16_t>(v);
+        case 4: return look_up_as<uint32_t>(v);
+        default: return look_up_as<uint64_t>(v);
+      }
+    });
   }
 
   void swap_axes() {
@@ -108,7 +141,7 @@ class Run {
     });
     each_iota([&](Iota&) { gathers = true; });
     if (transposed) {
-      tile_rows_ = std::min<int64_t>(rows_, 16), tile_cols_ = std::min<int64_t>(cols_, kTile / 16);
+      tile_cols_ = std::min<int64_t>(cols_, kTile / 16), tile_rows_ = std::min(rows_, kTile / tile_cols_);
     } else if (cols_ >= 128 || rows_ == 1) {
       tile_rows_ = 1;
       tile_cols_ = gathers || splats() ? std::min(cols_, kTile) : cols_;

@@ -359,6 +359,8 @@ def dequantize_linear(
     def dequantize(v: Var, k: Var, o: Var) -> Var:
         if is_float(v.dtype):
             return e.cast(e.cast(v, F32) * e.cast(k, F32), out)
+        if v.dtype.itemsize <= 2:  # differences of these are exact in float32
+            return e.cast((e.cast(v, F32) - e.cast(o, F32)) * e.cast(k, F32), out)
         return e.cast(e.cast(e.cast(v, I32) - e.cast(o, I32), F32) * e.cast(k, F32), out)
 
     return t.map(dequantize, x, s, z)

@@ -38,6 +38,7 @@ PASSES: tuple[Callable[[Rewriter], bool] | tuple[str, tuple[str, ...]], ...] = (
     dedupe.nodes,
     ("quantized", ("QuantizeLinear", "DequantizeLinear")),
     ("fold_affine", ("Conv", "ConvTranspose", "Gemm")),
+    ("branches", ("Add",)),
     ("norms", ("Sqrt",)),
     ("activations", ("Erf", "Tanh", "Clip", "HardSigmoid")),
     ("attention", ("Softmax",)),

@@ -102,7 +102,7 @@ def _scale_weight(node: Node, weight: Array, scale: Float64, group: int) -> Arra
 def _coefficients(rw: Rewriter, value: str, node: Node, channels: int, rank: int) -> Coefficients | None:
     """(scale, shift) such that `node` computes value * scale + shift per channel."""
     if node.op_type == "BatchNormalization":
-        return _batch_norm(rw, value, node, channels)
+        return batch_norm_coefficients(rw, value, node, channels)
     a, b = node.inputs
     if a == b:
         return None
@@ -125,7 +125,7 @@ def _coefficients(rw: Rewriter, value: str, node: Node, channels: int, rank: int
     return (1 / c, zero) if value == a and np.all(c != 0) else None
 
 
-def _batch_norm(rw: Rewriter, value: str, node: Node, channels: int) -> Coefficients | None:
+def batch_norm_coefficients(rw: Rewriter, value: str, node: Node, channels: int) -> Coefficients | None:
     """ONNX BatchNormalization at inference (opset 7 on; before that `is_test` and `spatial` decide)."""
     if node.inputs[0] != value or len(node.inputs) != 5 or node.attrs.get("training_mode", 0) or not node.attrs.get("spatial", 1):
         return None

@@ -1,4 +1,7 @@
-"""Compute in integers what a QDQ model spells with DequantizeLinear -> Conv or MatMul -> QuantizeLinear: QLinearConv, QLinearMatMul (10).
+"""Compute in integers what a QDQ model spells with DequantizeLinear -> op -> QuantizeLinear.
+
+Conv and MatMul become QLinearConv and QLinearMatMul (10). Operators that only choose or move elements work on the 8-bit tensors themselves if
+both sides have the same scale and zero point; the inputs of a Concat are brought to the scale of its result one by one.
 
 The integer result is exact before it is rounded once, the spelled-out one rounds in float32, so the two may differ by one step of the output's
 scale. Only 8-bit tensors with constant float32 scales take part; a bias must be int32 at the product of the scales, as quantizers write it.
@@ -13,13 +16,76 @@ from ..graph import Node
 from .rewriter import Rewriter, new_node
 
 _BYTES = (2, 3)  # uint8, int8
+# The first input of these is the data, and MaxPool takes 8-bit tensors from opset 12 on
+_MOVES = (
+    "MaxPool",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Gather",
+    "Expand",
+    "Tile",
+    "DepthToSpace",
+    "SpaceToDepth",
+)
 
 
 def run(rw: Rewriter) -> bool:
     changed = False
     for node in rw.nodes("QuantizeLinear"):
-        changed = _match(rw, node) or changed
+        changed = _match(rw, node) or _move(rw, node) or _concat(rw, node) or changed
     return changed
+
+
+def _move(rw: Rewriter, quantize: Node) -> bool:
+    op = rw.producer(quantize.inputs[0], *_MOVES)
+    if op is None or len([o for o in op.outputs if o]) > 1 or not rw.closed([quantize, op], quantize):
+        return False
+    dequantize = rw.producer(op.inputs[0], "DequantizeLinear")
+    if dequantize is None or not _same(rw, quantize, quantize.outputs[0], dequantize, dequantize.inputs[0]):
+        return False
+    new = new_node(
+        op.op_type, [dequantize.inputs[0], *op.inputs[1:]], quantize.outputs, max(op.opset, 12 if op.op_type == "MaxPool" else 0)
+    )
+    new.attrs = dict(op.attrs)
+    rw.replace([quantize, op], quantize, new)
+    return True
+
+
+def _concat(rw: Rewriter, quantize: Node) -> bool:
+    op = rw.producer(quantize.inputs[0], "Concat")
+    if op is None or not rw.closed([quantize, op], quantize) or _parameters(rw, quantize, quantize.outputs[0]) is None:
+        return False
+    sources = [rw.producer(name, "DequantizeLinear") for name in op.inputs]
+    if any(d is None or _parameters(rw, d, d.inputs[0]) is None for d in sources):
+        return False
+    inputs: list[str] = []
+    for name, d in zip(op.inputs, sources):
+        assert d is not None
+        if _same(rw, quantize, quantize.outputs[0], d, d.inputs[0]):
+            inputs.append(d.inputs[0])
+            continue
+        made = rw.fresh(quantize.outputs[0])
+        again = new_node("QuantizeLinear", [name, *quantize.inputs[1:]], [made], quantize.opset)
+        again.attrs = dict(quantize.attrs)
+        rw.add(again, op)
+        inputs.append(made)
+    new = new_node("Concat", inputs, quantize.outputs, op.opset)
+    new.attrs = dict(op.attrs)
+    rw.replace([quantize, op], quantize, new)
+    return True
+
+
+def _same(rw: Rewriter, a: Node, a_quantized: str, b: Node, b_quantized: str) -> bool:
+    """Have a Quantize- and a DequantizeLinear the same type, constant scale and zero point, one for the whole tensor?"""
+    p, q = _parameters(rw, a, a_quantized), _parameters(rw, b, b_quantized)
+    if p is None or q is None or rw.elem_type(a_quantized) != rw.elem_type(b_quantized):
+        return False
+    arrays = [(rw.array(x), rw.array(y)) for x, y in zip(p, q)]
+    return all(x is not None and y is not None and x.size == y.size == 1 and x.reshape(()) == y.reshape(()) for x, y in arrays)
 
 
 def _match(rw: Rewriter, quantize: Node) -> bool:

@@ -117,7 +117,22 @@ class _Fuser:
                 return True
         return False
 
+    def waits(self, consumer: Launch) -> bool:
+        """Does map `consumer` widen one operand (it dequantises) for a single map? That one inlines it, and less memory is moved."""
+        out = consumer.outs[0]
+        if out is None or out.buffer.kind != ARENA:
+            return False
+        if any(t is None or (t.size > 1 and t.dtype.itemsize >= out.dtype.itemsize) for t in consumer.ins):
+            return False
+        readers = self.readers.get(out.buffer, set())
+        if len(readers) != 1:
+            return False
+        reader = self.launches[next(iter(readers))]
+        return reader is not None and not isinstance(reader, HostCall) and reader.kernel == "map" and len(reader.ins) > 1
+
     def into_epilogue(self, ci: int, consumer: Launch) -> None:
+        if self.waits(consumer):
+            return
         best, chosen = -1, None
         for t in consumer.ins:
             assert t is not None

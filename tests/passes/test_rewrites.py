@@ -369,3 +369,49 @@ def test_a_dense_block_is_a_chain_of_concatenations() -> None:
     model, _ = rewritten(parse(" ".join(lines) + " y = Concat <axis = 1> (f0, f1, f2, f3, f4, f5)", opset=13))
     chain = [n.inputs for n in model.graph.nodes if n.op_type == "Concat"]
     assert chain == [("f0", "f1"), *((f"c{i}", f"f{i}") for i in range(2, 6))]
+
+
+def branch(
+    kernel: tuple[int, ...], group: int = 1, m: int = 6, c: int = 6, pads: str = "", seed: int = 0, more: str = ""
+) -> tuple[str, dict]:
+    """Attributes of a Conv and its weights."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        f"w{seed}": rng.standard_normal((m, c // group, *kernel)).astype(np.float32),
+        f"b{seed}": rng.standard_normal(m).astype(np.float32),
+    }
+    padding = pads or ", ".join(str(k // 2) for k in (*kernel, *kernel))
+    return f"Conv <pads = [{padding}], group = {group}{more}> (x, w{seed}, b{seed})", weights
+
+
+NORM = {k: np.random.default_rng(5).uniform(0.5, 2, 6).astype(np.float32) for k in ("g", "h", "m", "v")}
+BRANCHES: dict[str, tuple[list[tuple[str, dict]], str, int]] = {  # convolutions, the sum, how many are left
+    "3x3 and 1x1": ([branch((3, 3)), branch((1, 1), seed=1)], "y = Add(c0, c1)", 1),
+    "1x1 and 3x3, grouped": ([branch((1, 1), 3), branch((3, 3), 3, seed=1)], "y = Add(c0, c1)", 1),
+    "three and a norm": (
+        [branch((3, 3), 6), branch((1, 1), 6, seed=1), branch((5, 3), 6, seed=2)],
+        "n = BatchNormalization (x, g, h, m, v) s = Add(c0, c1) t = Add(s, n) y = Add(c2, t)",
+        1,
+    ),
+    "a norm, grouped": ([branch((3, 3), 2)], "n = BatchNormalization (x, g, h, m, v) y = Add(n, c0)", 1),
+    "off centre": ([branch((3, 3), pads="2, 0, 0, 2"), branch((1, 1), seed=1, pads="0, 0, 0, 0")], "y = Add(c0, c1)", 1),
+    "strides": ([branch((3, 3), more=", strides = [2, 2]"), branch((1, 1), seed=1, more=", strides = [2, 2]")], "y = Add(c0, c1)", 1),
+    "dilated": ([branch((3, 3), pads="2, 2, 2, 2", more=", dilations = [2, 2]"), branch((1, 1), seed=1)], "y = Add(c0, c1)", 1),
+    "between taps": (
+        [branch((3, 3), pads="1, 2, 3, 2", more=", dilations = [2, 2]"), branch((1, 1), seed=1)], "y = Add(c0, c1)", 2,
+    ),
+    "other groups": ([branch((3, 3)), branch((1, 1), 2, seed=1)], "y = Add(c0, c1)", 2),
+    "read elsewhere": ([branch((3, 3)), branch((1, 1), seed=1)], "s = Add(c0, c1) e = Exp(c0) y = Mul(s, e)", 2),
+    "neither holds the other": ([branch((3, 1)), branch((1, 3), seed=1)], "y = Add(c0, c1)", 2),
+    "broadcast": ([branch((3, 3)), branch((1, 1), seed=1, m=1)], "y = Add(c0, c1)", 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BRANCHES)
+def test_parallel_convolutions(case: str) -> None:
+    convs, rest, left = BRANCHES[case]
+    body = " ".join(f"c{i} = {text}" for i, (text, _) in enumerate(convs)) + " " + rest
+    weights = {k: v for _, more in convs for k, v in more.items()} | (NORM if "BatchNorm" in rest else {})
+    _, ops = rewritten(parse(body, "float[2, 6, 9, 11] x", weights=weights), tolerance=2e-5)
+    assert ops["Conv"] == left and ops["Add"] == left - 1
+    assert not ops["BatchNormalization"]
