@@ -12,7 +12,8 @@ from ..lowering import expr as e
 from ..lowering.recorder import broadcast_shapes
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
-from .registry import INTERNAL, op
+from .quantize import rescale
+from .registry import INTERNAL, MICROSOFT, op
 
 
 def matmul_like(t: Tracer, a: Tensor, b: Tensor, dtype: Any = None, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
@@ -120,7 +121,7 @@ def matmul_dequantized(
 _MIDDLE = {4: np.full((1, 1), 8, np.float32), 8: np.full((1, 1), 128, np.float32)}  # the zero point where none is given
 
 
-@op("MatMulNBits", domain="com.microsoft")
+@op("MatMulNBits", domain=MICROSOFT)
 def matmul_nbits(
     t: Tracer, a: Tensor, b: Tensor, scales: Tensor, zeros: Tensor | None = None, g_idx: Tensor | None = None, bias: Tensor | None = None, *,
     K: int, N: int, bits: int = 4, block_size: int, **_: Any,
@@ -149,12 +150,8 @@ def qlinear_matmul(
     if a_scale.ndim == 1 and a_scale.shape[0] != 1:
         a_scale = a_scale.unsqueeze(1)
     one: Any = lambda s: t.reshape(s, ()) if s.size == 1 else s
-
-    def requantize(v: e.Var, p: e.Var, q: e.Var, r: e.Var, z: e.Var) -> e.Var:
-        scaled = e.cast(v, F32) * (e.cast(p, F32) * e.cast(q, F32) / e.cast(r, F32))
-        return e.cast_sat(e.round_(scaled) + e.cast(z, F32), y_zero.dtype)
-
-    return t.map(requantize, acc, one(a_scale), one(b_scale), one(y_scale), one(y_zero))
+    scale = t.map(lambda p, q, r: e.cast(p, F32) * e.cast(q, F32) / e.cast(r, F32), one(a_scale), one(b_scale), one(y_scale))
+    return rescale(t, acc, scale, one(y_zero), y_zero.dtype)
 
 
 @op("Attention", domain=INTERNAL)
