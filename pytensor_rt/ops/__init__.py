@@ -15,6 +15,12 @@ FAMILIES: dict[str, str] = {
         "ai.onnx.ml: ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor "
         "Normalizer OneHotEncoder Scaler TreeEnsembleClassifier TreeEnsembleRegressor ZipMap"
     ),
+    "contrib_attention": "com.microsoft: Attention GroupQueryAttention MultiHeadAttention QAttention RotaryEmbedding",
+    "contrib_fused": (
+        "SimplifiedLayerNormalization com.microsoft: BiasDropout BiasGelu BiasSoftmax CDist ConvTransposeWithDynamicPads "
+        "EmbedLayerNormalization ExpandDims FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation GridSample QEmbedLayerNormalization "
+        "QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul Unique"
+    ),
     "contrib_quantized": (
         "com.microsoft: DynamicQuantizeMatMul MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm QLinearAdd QLinearAveragePool "
         "QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid "

@@ -16,8 +16,10 @@ from .quantize import rescale
 from .registry import INTERNAL, MICROSOFT, op
 
 
-def matmul_like(t: Tracer, a: Tensor, b: Tensor, dtype: Any = None, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
-    """NumPy's matmul as one gemm launch; zero points are per tensor, per row of a or per column of b."""
+def matmul_like(
+    t: Tracer, a: Tensor, b: Tensor, dtype: Any = None, a_zero: Tensor | None = None, b_zero: Tensor | None = None, alpha: float = 1.0
+) -> Tensor:
+    """NumPy's matmul times alpha as one gemm launch; zero points are per tensor, per row of a or per column of b."""
     if a.ndim == 0 or b.ndim == 0:
         t.fail("operands must have rank >= 1")
     a2 = a.unsqueeze(0) if a.ndim == 1 else a
@@ -35,7 +37,7 @@ def matmul_like(t: Tracer, a: Tensor, b: Tensor, dtype: Any = None, a_zero: Tens
         if b_zero is not None:
             b_zero = (t.reshape(b_zero, ()) if b_zero.size == 1 else b_zero).expand((*batch, 1, n))
         ins += [a_zero, b_zero]
-    y = t.record("gemm", ins, [((*batch, m, n), dtype or a.dtype)])[0]
+    y = t.record("gemm", ins, [((*batch, m, n), dtype or a.dtype)], {"alpha": float(alpha)} if alpha != 1.0 else None)[0]
     if a.ndim == 1:
         y = y.squeeze(y.ndim - 2)
     return y.squeeze(y.ndim - 1) if b.ndim == 1 else y
