@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import F32, I32, I64
+from ..dtypes import I32, I64
 from ..lowering import expr as e
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
-from .linear import matmul_like
+from .linear import integer_product, matmul_like
 from .normalization import normalize
 from .registry import MICROSOFT, op
 from .util import wants
@@ -140,13 +140,11 @@ def qattention(
     w_zero: Tensor | None = None, past: Tensor | None = None, *, num_heads: int, unidirectional: int = 0, scale: float = 0.0,
     mask_filter_value: float = _MASKED, do_rotary: int = 0, past_present_share_buffer: int = 0,
 ) -> list[Any]:  # fmt: skip
-    """Attention of an 8-bit x (per tensor) and weights (per tensor or column), projected in integers; the rest in float32."""
+    """Attention of an 8-bit x (per tensor) and weights (per tensor or column), projected in integers; the rest in the dtype of the scales."""
     _refuse(t, do_rotary=do_rotary, past_present_share_buffer=past_present_share_buffer)
     if x_scale.size != 1:
-        t.unsupported("x must be quantised per tensor")
-    acc = matmul_like(t, x, weights, I32, x_zero, w_zero)
-    factor = t.map(lambda p, q: p * q, t.reshape(x_scale, ()), t.reshape(w_scale, ()) if w_scale.size == 1 else w_scale)
-    qkv = t.map(lambda v, s, b: e.cast(v, F32) * s + b, acc, factor, bias)
+        t.unsupported("quantisation of x by rows")
+    qkv = integer_product(t, x, weights, x_scale, w_scale, x_zero, w_zero, bias)
     third = weights.shape[1] // 3
     return _self_attention(
         t, qkv, (third, third, third), num_heads, mask_index, past, None, unidirectional=unidirectional, scale=scale, mask_filter_value=mask_filter_value

@@ -15,7 +15,7 @@ from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
 from . import convolution
 from .elementwise import dynamic_quantize_linear
-from .linear import matmul_like
+from .linear import integer_product, matmul_like
 from .quantize import Params, dequantize, params, quantize, requantize, rescale, same
 from .reduction import reduce_axes
 from .registry import MICROSOFT, op
@@ -201,18 +201,6 @@ def qgemm(
     return rescale(t, acc, t.map(lambda s, r: s / r, scale, q.scale), q.zero, q.dtype)
 
 
-def _product(
-    t: Tracer, a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, a_zero: Tensor | None, b_zero: Tensor | None, bias: Tensor | None
-) -> Tensor:
-    """(a - a_zero) @ (b - b_zero) * (a_scale * b_scale) + bias in a_scale's dtype."""
-    acc = matmul_like(t, a, b, I32, a_zero, b_zero)
-    scale = t.map(lambda p, q: e.cast(p, F32) * e.cast(q, F32), _one(t, a_scale), _one(t, b_scale))
-    y = t.map(lambda v, s: e.cast(v, F32) * s, acc, scale)
-    if bias is not None:
-        y = t.map(lambda v, w: v + e.cast(w, F32), y, bias)
-    return t.cast(y, a_scale.dtype)
-
-
 @op("MatMulIntegerToFloat", domain=MICROSOFT)
 def matmul_integer_to_float(
     t: Tracer, a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None,
@@ -220,8 +208,8 @@ def matmul_integer_to_float(
 ) -> Tensor:  # fmt: skip
     """NumPy's matmul of 8-bit operands, b per tensor or per column, as float."""
     if a_scale.size != 1 or (a_zero is not None and a_zero.size != 1):
-        t.unsupported("a must be quantised per tensor")
-    return _product(t, a, b, a_scale, b_scale, a_zero, b_zero, bias)
+        t.unsupported("quantisation of a by rows")
+    return integer_product(t, a, b, a_scale, b_scale, a_zero, b_zero, bias)
 
 
 @op("DynamicQuantizeMatMul", domain=MICROSOFT)
@@ -230,7 +218,7 @@ def dynamic_quantize_matmul(
 ) -> Tensor:
     """a, float32, is quantised as DynamicQuantizeLinear does; b is 8-bit, per tensor or per column."""
     q, scale, zero = dynamic_quantize_linear(t, a)
-    return _product(t, q, b, scale, b_scale, zero, b_zero, bias)
+    return integer_product(t, q, b, scale, b_scale, zero, b_zero, bias)
 
 
 @op("MatMulInteger16", domain=MICROSOFT)

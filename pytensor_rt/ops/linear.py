@@ -53,6 +53,19 @@ def matmul_integer(t: Tracer, a: Tensor, b: Tensor, a_zero: Tensor | None = None
     return matmul_like(t, a, b, I32, a_zero, b_zero)
 
 
+def integer_product(
+    t: Tracer, a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, a_zero: Tensor | None, b_zero: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """(a - a_zero) @ (b - b_zero) * (a_scale * b_scale) + bias in a_scale's dtype: 8-bit a per tensor, b per tensor or column."""
+    acc = matmul_like(t, a, b, I32, a_zero, b_zero)
+    one: Any = lambda s: t.reshape(s, ()) if s.size == 1 else s
+    scale = t.map(lambda p, q: e.cast(p, F32) * e.cast(q, F32), one(a_scale), one(b_scale))
+    y = t.map(lambda v, s: e.cast(v, F32) * s, acc, scale)
+    if bias is not None:
+        y = t.map(lambda v, w: v + e.cast(w, F32), y, bias)
+    return t.cast(y, a_scale.dtype)
+
+
 @op("Gemm")
 def gemm(
     t: Tracer,
