@@ -138,11 +138,9 @@ def test_qattention(kind: str, past: bool, dtype: Any) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- MultiHeadAttention
-@pytest.mark.parametrize("kind", list(masks(S)))
+@pytest.mark.parametrize("kind", ["none", "ends", "empty", "keys", "left", "queries"])
 @pytest.mark.parametrize("past", [False, True])
 def test_multi_head_attention(kind: str, past: bool) -> None:
-    if kind == "ends and starts":
-        pytest.skip("not a mask of this operator")
     total = S + (P if past else 0)
     for unidirectional, biased, summand in product((0, 1), (False, True), (None, (B, N), (1, 1))):
         feeds = trimmed(
