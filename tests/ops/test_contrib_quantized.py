@@ -28,6 +28,12 @@ def integers(dtype: Any, *shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).integers(i.min, i.max + 1, shape).astype(dtype)
 
 
+def weights(dtype: Any, *shape: int, seed: int = 0) -> Array:
+    """Seven bits if signed: without VNNI onnxruntime adds pairs of products in 16 bits, which saturate."""
+    q = integers(dtype, *shape, seed=seed)
+    return q // 2 if dtype == np.int8 else q
+
+
 def scale(value: float, shape: tuple[int, ...] = ()) -> Array:
     return np.full(shape, value, np.float32)
 
@@ -251,7 +257,7 @@ def test_conv(last: int, dtypes: tuple[Any, Any], per_channel: bool) -> None:
         {}, {"pads": [1, 0, 1, 1], "strides": [2, 1]}, {"group": 2}, {"group": 4, "auto_pad": "SAME_UPPER"}, {"dilations": [2, 1]},
     ]  # fmt: skip
     for attrs, biased in product(cases, (False, True)):
-        x, w = integers(xt, 2, 4, 9, 8), integers(wt, 8, 4 // attrs.get("group", 1), 3, 3)
+        x, w = integers(xt, 2, 4, 9, 8), weights(wt, 8, 4 // attrs.get("group", 1), 3, 3)
         sw = np.linspace(0.01, 0.03, 8).astype(np.float32) if per_channel else scale(0.02)
         zw = np.zeros(8, wt) if per_channel else np.array(2, wt)
         feeds = {
@@ -278,7 +284,7 @@ def test_gemm(output: str, dtypes: tuple[Any, Any], per_column: bool) -> None:
     for ta, tb, alpha, c_shape, constant in product((0, 1), (0, 1), (1.0, 0.7), (None, (n,), (m, 1), (m, n)), (True, False)):
         if constant != bool(tb):  # half of the combinations
             continue
-        a, b = integers(at, m, k), integers(bt, k, n)
+        a, b = integers(at, m, k), weights(bt, k, n)
         sb = np.linspace(0.01, 0.03, n).astype(np.float32) if per_column else scale(0.02)
         zb = integers(bt, n) // 16 if per_column else np.array(2, bt)
         c = None if c_shape is None else np.random.default_rng(0).integers(-9000, 9000, c_shape).astype(np.int32)
@@ -305,7 +311,7 @@ def test_matmul_integer_to_float(dtypes: tuple[Any, Any], a_shape: tuple[int, ..
     at, bt = dtypes
     n = b_shape[-1]
     for column, za, zb, biased, constant in product((False, len(b_shape) == 2), (None, 7), (False, True), (False, True), (False, True)):
-        a, b = integers(at, *a_shape), integers(bt, *b_shape)
+        a, b = integers(at, *a_shape), weights(bt, *b_shape)
         feeds = {
             "a": a, "b": b, "sa": scale(0.02), "sb": np.linspace(0.01, 0.03, n).astype(np.float32) if column else scale(0.03),
             "za": optional(za, at), "zb": (np.arange(n).astype(bt) if column else np.array(3, bt)) if zb else None,
@@ -330,7 +336,7 @@ def test_dynamic_quantize_matmul(dtype: Any, a_shape: tuple[int, ...], b_shape: 
     for column, zb, biased, constant in product((False, True), (False, True), (False, True), (False, True)):
         a = np.random.default_rng(3).standard_normal(a_shape).astype(np.float32)
         feeds = {
-            "a": a, "b": integers(dtype, *b_shape), "sb": np.linspace(0.01, 0.03, n).astype(np.float32) if column else scale(0.03),
+            "a": a, "b": weights(dtype, *b_shape), "sb": np.linspace(0.01, 0.03, n).astype(np.float32) if column else scale(0.03),
             "zb": (np.arange(n).astype(dtype) if column else np.array(3, dtype)) if zb else None,
             "bias": np.linspace(-1, 1, n).astype(np.float32) if biased else None,
         }  # fmt: skip
@@ -397,7 +403,7 @@ def test_one_session_and_many_shapes() -> None:
 def small_network() -> onnx.ModelProto:
     """Convolutions, a residual, a concatenation, a gate, pooling, a product: what the quantiser turns into the ops above."""
     rng = np.random.default_rng(5)
-    weights = {
+    constants = {
         "w1": rng.standard_normal((8, 3, 3, 3)) / 5, "b1": rng.standard_normal(8), "w2": rng.standard_normal((8, 8, 3, 3)) / 8,
         "w3": rng.standard_normal((8, 1, 3, 3)) / 3, "w4": rng.standard_normal((16, 10)) / 4, "b4": rng.standard_normal(10),
     }  # fmt: skip
@@ -420,7 +426,7 @@ def small_network() -> onnx.ModelProto:
     ]
     graph = helper.make_graph(
         nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 12, 10])],
-        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 10])], [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 10])], [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()],
     )  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
@@ -443,7 +449,7 @@ def test_what_the_quantizer_writes(dtypes: str, per_channel: bool, tmp_path: Any
 
     onnx.save(small_network(), tmp_path / "float.onnx")
     quantization.quantize_static(
-        tmp_path / "float.onnx", tmp_path / "int8.onnx", Reader(), quant_format=quantization.QuantFormat.QOperator, per_channel=per_channel,
+        tmp_path / "float.onnx", tmp_path / "int8.onnx", Reader(), quant_format=quantization.QuantFormat.QOperator, per_channel=per_channel, reduce_range=True,
         activation_type=kinds[dtypes[0]], weight_type=kinds[dtypes[2]],
     )  # fmt: skip
     model = onnx.load(tmp_path / "int8.onnx")
@@ -456,6 +462,5 @@ def test_what_the_quantizer_writes(dtypes: str, per_channel: bool, tmp_path: Any
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     other = ort.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
     session = rt.InferenceSession(tmp_path / "int8.onnx")
-    for feed in batches:
-        # A tie decided the other way early on can move a value by a step or two at the end; a step is 1 / 256 there.
-        assert np.abs(session.run(None, feed)[0] - other.run(None, feed)[0]).max() <= 2 / 256
+    for feed in batches:  # equal but for a tie on the way: one step of 1 / 256
+        assert np.abs(session.run(None, feed)[0] - other.run(None, feed)[0]).max() <= 1 / 256
