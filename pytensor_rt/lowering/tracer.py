@@ -11,7 +11,7 @@ of the Recorder it is:
     t.const, t.int_tensor                constants; int_tensor takes dimensions, which may be symbolic
     t.need / t.ints / t.floats / t.item  the value of a tensor, if the plan depends on it
     t.host(fn, ins, outs)                a Python function between kernels (strings, maps)
-    t.node, t.fail(message)              the node being traced; a PlanError naming it
+    t.node, t.fail(message)              the node being traced; a PlanError naming it; t.unsupported(what): an UnsupportedError
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
 from ..dtypes import DType
-from ..errors import PlanError, PytensorRtError
+from ..errors import PlanError, PytensorRtError, UnsupportedError
 from .recorder import Recorder
 from .tensor import ARENA, CONST, HOST, INPUT, Array, Buffer, Launch, Tensor, row_major
 
@@ -182,6 +182,10 @@ class Tracer(Recorder):
     def fail(self, message: str) -> NoReturn:
         """Raise a PlanError that names the current node."""
         raise PlanError(f"{self.where()}: {message}{self.operands()}")
+
+    def unsupported(self, what: str) -> NoReturn:
+        """Raise an UnsupportedError that names the current node: what it asks for is valid and has no implementation here."""
+        raise UnsupportedError(f"{self.where()}: {what} is not supported{self.operands()}")
 
     def where(self) -> str:
         n = self.node

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from ..lowering.tracer import Rule
 from .registry import INTERNAL, RULES, op
 
-# Every op that a family's file registers, in whatever domain and version. Importing the file checks that it is listed here.
+# Every op that a family's file registers, in whatever version. Importing the file checks that it is listed here. A word that ends in a colon
+# says which domain the names after it are of; before the first they are of ai.onnx.
 FAMILIES: dict[str, str] = {
     "classical": (
-        "ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor "
+        "ai.onnx.ml: ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor "
         "Normalizer OneHotEncoder Scaler TreeEnsembleClassifier TreeEnsembleRegressor ZipMap"
+    ),
+    "contrib_attention": "com.microsoft: Attention GroupQueryAttention MultiHeadAttention QAttention RotaryEmbedding",
+    "contrib_fused": (
+        "SimplifiedLayerNormalization com.microsoft: BiasDropout BiasGelu BiasSoftmax CDist ConvTransposeWithDynamicPads "
+        "EmbedLayerNormalization ExpandDims FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation GridSample QEmbedLayerNormalization "
+        "QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul Unique"
+    ),
+    "contrib_quantized": (
+        "com.microsoft: DynamicQuantizeMatMul MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm QLinearAdd QLinearAveragePool "
+        "QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid "
+        "QLinearSoftmax QLinearWhere"
     ),
     "control": "If Loop Scan",
     "convolution": (
@@ -24,21 +37,21 @@ FAMILIES: dict[str, str] = {
         "Ceil Celu Clip Cos Cosh DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual "
         "HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow "
         "QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh "
-        "ThresholdedRelu Where Xor"
+        "ThresholdedRelu Where Xor com.microsoft: DequantizeLinear Gelu QuantizeLinear"
     ),
-    "flex_attention": "FlexAttention",
+    "flex_attention": "ai.onnx.preview: FlexAttention",
     "image": "ImageDecoder",
-    "linear": "Attention Gemm MatMul MatMulDequantized MatMulInteger MatMulNBits QLinearMatMul",
+    "linear": "Gemm MatMul MatMulInteger QLinearMatMul com.microsoft: MatMulNBits pytensor_rt: Attention MatMulDequantized",
     "movement": (
         "Compress Det Gather GatherElements GatherND NonMaxSuppression NonZero OneHot ReverseSequence Scatter ScatterElements "
-        "ScatterND TensorScatter TopK Unique"
+        "ScatterND TensorScatter TopK Unique com.microsoft: GatherND"
     ),
     "normalization": (
         "BatchNormalization GroupNormalization Hardmax InstanceNormalization LRN LayerNormalization LogSoftmax LpNormalization "
         "MeanVarianceNormalization RMSNormalization Softmax"
     ),
     "random": "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
-    "recurrent": "DynamicQuantizeLSTM GRU LSTM RNN",
+    "recurrent": "GRU LSTM RNN com.microsoft: DynamicQuantizeLSTM",
     "reduction": (
         "ArgMax ArgMin CumProd CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
         "ReduceSum ReduceSumSquare"
@@ -50,15 +63,27 @@ FAMILIES: dict[str, str] = {
     ),
     "shape": (
         "Concat ConstantOfShape DepthToSpace Expand EyeLike Flatten Identity Pad Range Reshape Shape Size Slice SpaceToDepth "
-        "Split Squeeze Tile Transpose Trilu Unsqueeze"
+        "Split Squeeze Tile Transpose Trilu Unsqueeze com.microsoft: Pad Range Trilu"
     ),
     "signal": "DFT MelWeightMatrix STFT",
     "strings": "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer",
-    "svm": "SVMClassifier SVMRegressor",
-    "training": "Adagrad Adam Momentum",
-    "trees": "TreeEnsemble",
+    "svm": "ai.onnx.ml: SVMClassifier SVMRegressor",
+    "training": "ai.onnx.preview.training: Adagrad Adam Momentum",
+    "trees": "ai.onnx.ml: TreeEnsemble",
 }
-FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names.split()}
+
+
+def _listed() -> Iterator[tuple[tuple[str, str], str]]:
+    for family, words in FAMILIES.items():
+        domain = ""
+        for word in words.split():
+            if word.endswith(":"):
+                domain = word[:-1]
+            else:
+                yield (domain, word), family
+
+
+FAMILY_OF = dict(_listed())  # (domain, op type) -> family
 
 
 def load(family: str) -> None:
@@ -72,7 +97,7 @@ def find(domain: str, name: str, opset: int) -> Rule | None:
     """The rule that applies to an op at an opset, or None."""
     versions = RULES.get((domain, name))
     if versions is None:
-        family = FAMILY_OF.get(name)
+        family = FAMILY_OF.get((domain, name))
         if family is None:
             return None
         load(family)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import F32, I32, I64
-from ..lowering import expr as e
+from ..dtypes import I32, I64
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
+from .quantize import rescale
 from .reduction import reduce_axes
 from .registry import op
 from .util import wants
@@ -116,15 +116,9 @@ def qlinear_conv(
     )
     if scale.ndim == 1:
         scale = t.reshape(scale, (scale.shape[0], *trailing))
-    zero = t.reshape(y_zero, ())
-
-    def requantize(v: e.Var, s: e.Var, z: e.Var) -> e.Var:
-        return e.cast_sat(e.round_(e.cast(v, F32) * s) + e.cast(z, F32), y_zero.dtype)
-
-    if b is None:
-        return t.map(requantize, acc, scale, zero)
-    bias = t.reshape(b, (b.shape[0], *trailing))
-    return t.map(lambda v, o, s, z: requantize(v + o, s, z), acc, bias, scale, zero)
+    if b is not None:
+        acc = t.map(lambda v, o: v + o, acc, t.reshape(b, (b.shape[0], *trailing)))
+    return rescale(t, acc, scale, t.reshape(y_zero, ()), y_zero.dtype)
 
 
 @op("ConvTranspose")

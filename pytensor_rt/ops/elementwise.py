@@ -14,7 +14,8 @@ from ..lowering.expr import Var
 from ..lowering.recorder import broadcast_shapes
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
-from .registry import op
+from .quantize import shift_saturate
+from .registry import MICROSOFT, op
 
 
 def _simple(name: str, fn: Callable[..., Var]) -> None:
@@ -242,6 +243,7 @@ def shrink(t: Tracer, x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Te
     return t.map(lambda v: e.where(v < -lambd, v + bias, e.where(v > lambd, v - bias, v - v)), x)
 
 
+@op("Gelu", domain=MICROSOFT)
 @op("Gelu")
 def gelu(t: Tracer, x: Tensor, *, approximate: str = "none") -> Tensor:
     return t.map(e.gelu_tanh if approximate == "tanh" else e.gelu_erf, x)
@@ -318,6 +320,7 @@ def _blocked(t: Tracer, q: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     return whole.slice(a, 0, x.shape[a])
 
 
+@op("QuantizeLinear", domain=MICROSOFT)
 @op("QuantizeLinear")
 def quantize_linear(
     t: Tracer, x: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0, saturate: int = 1,
@@ -338,14 +341,10 @@ def quantize_linear(
     if zero is None:
         return t.map(lambda v, k: e.cast_sat(quotient(v, k), dtype), x, s)
     z = _blocked(t, zero, x, axis, block_size)
-    return t.map(lambda v, k, o: _shift_saturate(quotient(v, k), o, dtype), x, s, z)
+    return t.map(lambda v, k, o: shift_saturate(quotient(v, k), o, dtype), x, s, z)
 
 
-def _shift_saturate(q: Var, zero: Var, dtype: Any) -> Var:
-    """saturate(round(q) + zero), with the addition done in float so that it cannot wrap."""
-    return e.cast_sat(e.round_(q) + e.cast(zero, q.dtype), dtype)
-
-
+@op("DequantizeLinear", domain=MICROSOFT)
 @op("DequantizeLinear")
 def dequantize_linear(
     t: Tracer, x: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
@@ -370,5 +369,5 @@ def dequantize_linear(
 def dynamic_quantize_linear(t: Tracer, x: Tensor) -> tuple[Tensor, ...]:
     u8 = from_code(2)
     scale, zero = t.record("quantize_stats", [x], [((), F32), ((), u8)])
-    y = t.map(lambda v, s, z: e.where(s == 0, e.cast(z, u8), _shift_saturate(v / s, z, u8)), x, scale, zero)
+    y = t.map(lambda v, s, z: e.where(s == 0, e.cast(z, u8), shift_saturate(v / s, z, u8)), x, scale, zero)
     return y, scale, zero

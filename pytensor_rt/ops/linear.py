@@ -12,11 +12,14 @@ from ..lowering import expr as e
 from ..lowering.recorder import broadcast_shapes
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
-from .registry import INTERNAL, op
+from .quantize import rescale
+from .registry import INTERNAL, MICROSOFT, op
 
 
-def matmul_like(t: Tracer, a: Tensor, b: Tensor, dtype: Any = None, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
-    """NumPy's matmul as one gemm launch; zero points are per tensor, per row of a or per column of b."""
+def matmul_like(
+    t: Tracer, a: Tensor, b: Tensor, dtype: Any = None, a_zero: Tensor | None = None, b_zero: Tensor | None = None, alpha: float = 1.0
+) -> Tensor:
+    """NumPy's matmul times alpha as one gemm launch; zero points are per tensor, per row of a or per column of b."""
     if a.ndim == 0 or b.ndim == 0:
         t.fail("operands must have rank >= 1")
     a2 = a.unsqueeze(0) if a.ndim == 1 else a
@@ -34,7 +37,7 @@ def matmul_like(t: Tracer, a: Tensor, b: Tensor, dtype: Any = None, a_zero: Tens
         if b_zero is not None:
             b_zero = (t.reshape(b_zero, ()) if b_zero.size == 1 else b_zero).expand((*batch, 1, n))
         ins += [a_zero, b_zero]
-    y = t.record("gemm", ins, [((*batch, m, n), dtype or a.dtype)])[0]
+    y = t.record("gemm", ins, [((*batch, m, n), dtype or a.dtype)], {"alpha": float(alpha)} if alpha != 1.0 else None)[0]
     if a.ndim == 1:
         y = y.squeeze(y.ndim - 2)
     return y.squeeze(y.ndim - 1) if b.ndim == 1 else y
@@ -48,6 +51,19 @@ def matmul(t: Tracer, a: Tensor, b: Tensor) -> Tensor:
 @op("MatMulInteger", since=10)
 def matmul_integer(t: Tracer, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
     return matmul_like(t, a, b, I32, a_zero, b_zero)
+
+
+def integer_product(
+    t: Tracer, a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, a_zero: Tensor | None, b_zero: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """(a - a_zero) @ (b - b_zero) * (a_scale * b_scale) + bias in a_scale's dtype: 8-bit a per tensor, b per tensor or column."""
+    acc = matmul_like(t, a, b, I32, a_zero, b_zero)
+    one: Any = lambda s: t.reshape(s, ()) if s.size == 1 else s
+    scale = t.map(lambda p, q: e.cast(p, F32) * e.cast(q, F32), one(a_scale), one(b_scale))
+    y = t.map(lambda v, s: e.cast(v, F32) * s, acc, scale)
+    if bias is not None:
+        y = t.map(lambda v, w: v + e.cast(w, F32), y, bias)
+    return t.cast(y, a_scale.dtype)
 
 
 @op("Gemm")
@@ -120,7 +136,7 @@ def matmul_dequantized(
 _MIDDLE = {4: np.full((1, 1), 8, np.float32), 8: np.full((1, 1), 128, np.float32)}  # the zero point where none is given
 
 
-@op("MatMulNBits", domain="com.microsoft")
+@op("MatMulNBits", domain=MICROSOFT)
 def matmul_nbits(
     t: Tracer, a: Tensor, b: Tensor, scales: Tensor, zeros: Tensor | None = None, g_idx: Tensor | None = None, bias: Tensor | None = None, *,
     K: int, N: int, bits: int = 4, block_size: int, **_: Any,
@@ -149,12 +165,8 @@ def qlinear_matmul(
     if a_scale.ndim == 1 and a_scale.shape[0] != 1:
         a_scale = a_scale.unsqueeze(1)
     one: Any = lambda s: t.reshape(s, ()) if s.size == 1 else s
-
-    def requantize(v: e.Var, p: e.Var, q: e.Var, r: e.Var, z: e.Var) -> e.Var:
-        scaled = e.cast(v, F32) * (e.cast(p, F32) * e.cast(q, F32) / e.cast(r, F32))
-        return e.cast_sat(e.round_(scaled) + e.cast(z, F32), y_zero.dtype)
-
-    return t.map(requantize, acc, one(a_scale), one(b_scale), one(y_scale), one(y_zero))
+    scale = t.map(lambda p, q, r: e.cast(p, F32) * e.cast(q, F32) / e.cast(r, F32), one(a_scale), one(b_scale), one(y_scale))
+    return rescale(t, acc, scale, one(y_zero), y_zero.dtype)
 
 
 @op("Attention", domain=INTERNAL)

@@ -11,7 +11,7 @@ from ..lowering import expr as e
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
 from .reduction import reduce_axes
-from .registry import op
+from .registry import MICROSOFT, op
 from .util import norm_axis
 
 
@@ -38,6 +38,7 @@ def gather_elements(t: Tracer, x: Tensor, index: Tensor, *, axis: int = 0) -> Te
     return t.record("gather", [x, index], [(index.shape, x.dtype)], {"mode": "elements", "axis": norm_axis(t, axis, x.ndim)})[0]
 
 
+@op("GatherND", domain=MICROSOFT)
 @op("GatherND", since=11)
 def gather_nd(t: Tracer, x: Tensor, index: Tensor, *, batch_dims: int = 0) -> Tensor:
     depth = int(index.shape[-1])

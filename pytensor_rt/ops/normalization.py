@@ -32,28 +32,27 @@ def softmax_flat(t: Tracer, x: Tensor, *, axis: int = 1) -> Tensor:
 
 
 def normalize(
-    t: Tracer, x: Tensor, scale: Tensor | None, bias: Tensor | None, kind: str, axes: tuple[int, ...], epsilon: float, stats: bool = False
-) -> Any:
-    """A normalize launch; scale and bias broadcast to x."""
+    t: Tracer, x: Tensor, scale: Tensor | None, bias: Tensor | None, kind: str, axes: tuple[int, ...], epsilon: float,
+    stats: tuple[bool, bool] = (False, False),
+) -> list[Any]:  # fmt: skip
+    """A normalize launch; scale and bias broadcast to x. The result, and if asked for its mean and inverse deviation in float32."""
     full: Any = lambda p: None if p is None else p.expand(x.shape)
-    outs: list[Any] = [(x.shape, x.dtype), None, None]
-    if stats and len(t.node.outputs) > 1:
-        kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-        outs[1:] = [(kept, F32) if wants(t, 1) else None, (kept, F32) if wants(t, 2) else None]
-    values = t.record("normalize", [x, full(scale), full(bias)], outs, {"op": kind, "axes": axes, "epsilon": float(epsilon)})
-    return values if stats else values[0]
+    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    outs: list[Any] = [(x.shape, x.dtype), *((kept, F32) if wanted else None for wanted in stats)]
+    return t.record("normalize", [x, full(scale), full(bias)], outs, {"op": kind, "axes": axes, "epsilon": float(epsilon)})
 
 
 @op("LayerNormalization")
 def layer_normalization(
     t: Tracer, x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
-) -> Any:
-    return normalize(t, x, scale, bias, "layer", tuple(range(norm_axis(t, axis, x.ndim), x.ndim)), epsilon, stats=True)
+) -> list[Any]:
+    axes = tuple(range(norm_axis(t, axis, x.ndim), x.ndim))
+    return normalize(t, x, scale, bias, "layer", axes, epsilon, (wants(t, 1), wants(t, 2)))
 
 
 @op("RMSNormalization")
 def rms_normalization(t: Tracer, x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Tensor:
-    return normalize(t, x, scale, None, "rms", tuple(range(norm_axis(t, axis, x.ndim), x.ndim)), epsilon)  # type: ignore[no-any-return]
+    return normalize(t, x, scale, None, "rms", tuple(range(norm_axis(t, axis, x.ndim), x.ndim)), epsilon)[0]  # type: ignore[no-any-return]
 
 
 def _per_channel(t: Tracer, p: Tensor, rank: int) -> Tensor:
@@ -63,7 +62,7 @@ def _per_channel(t: Tracer, p: Tensor, rank: int) -> Tensor:
 @op("InstanceNormalization")
 def instance_normalization(t: Tracer, x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5, **_: Any) -> Tensor:
     s, b = _per_channel(t, scale, x.ndim), _per_channel(t, bias, x.ndim)
-    return normalize(t, x, s, b, "layer", tuple(range(2, x.ndim)), epsilon)  # type: ignore[no-any-return]
+    return normalize(t, x, s, b, "layer", tuple(range(2, x.ndim)), epsilon)[0]  # type: ignore[no-any-return]
 
 
 @op("GroupNormalization", since=18)
@@ -76,7 +75,7 @@ def group_normalization(
         spread: Any = lambda p: t.reshape(p, (num_groups, *(1,) * (x.ndim - 1)))
     else:
         spread = lambda p: t.reshape(p, (num_groups, c // num_groups, *(1,) * (x.ndim - 2)))
-    y = normalize(t, t.reshape(x, shape), spread(scale), spread(bias), "layer", tuple(range(2, x.ndim + 1)), epsilon)
+    y = normalize(t, t.reshape(x, shape), spread(scale), spread(bias), "layer", tuple(range(2, x.ndim + 1)), epsilon)[0]
     return t.reshape(y, x.shape)
 
 

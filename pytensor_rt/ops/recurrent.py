@@ -7,7 +7,7 @@ from typing import Any
 from ..kernels.spec import ACTIVATIONS
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
-from .registry import op
+from .registry import MICROSOFT, op
 from .util import wants
 
 _GATES = {"lstm": 4, "gru": 3, "rnn": 1}
@@ -106,7 +106,7 @@ def rnn(
     )  # fmt: skip
 
 
-@op("DynamicQuantizeLSTM", domain="com.microsoft")
+@op("DynamicQuantizeLSTM", domain=MICROSOFT)
 def dynamic_quantize_lstm(
     t: Tracer, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, lengths: Tensor | None, h0: Tensor | None, c0: Tensor | None, p: Tensor | None,
     w_scale: Tensor, w_zero: Tensor, r_scale: Tensor, r_zero: Tensor, *, hidden_size: int | None = None, direction: str = "forward",

@@ -11,6 +11,7 @@ _R = TypeVar("_R", bound=Rule)
 RULES: dict[tuple[str, str], list[tuple[int, Rule]]] = {}  # (domain, op type) -> [(since, rule)] ascending; of the families imported so far
 
 INTERNAL = "pytensor_rt"  # domain of nodes created by passes
+MICROSOFT = "com.microsoft"  # onnxruntime's own operators; its docs/ContribOperators.md defines them
 
 
 def op(name: str, *more: str, since: int = 1, domain: str = "") -> Callable[[_R], _R]:
@@ -21,8 +22,8 @@ def op(name: str, *more: str, since: int = 1, domain: str = "") -> Callable[[_R]
 
         family = rule.__module__.rpartition(".")[2]
         for n in (name, *more):
-            if FAMILY_OF.get(n) != family:
-                raise ValueError(f"FAMILIES in ops/__init__.py does not list {n} under {family}")
+            if FAMILY_OF.get((domain, n)) != family:
+                raise ValueError(f"FAMILIES in ops/__init__.py does not list {domain + '.' if domain else ''}{n} under {family}")
             versions = RULES.setdefault((domain, n), [])
             if any(s == since for s, _ in versions):
                 raise ValueError(f"rule for {domain}.{n} since {since} registered twice")

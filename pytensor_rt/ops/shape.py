@@ -12,7 +12,7 @@ from ..lowering.recorder import broadcast_shapes
 from ..lowering.symbolic import is_symbolic
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
-from .registry import op
+from .registry import MICROSOFT, op
 from .util import norm_axes, norm_axis
 
 
@@ -179,10 +179,11 @@ def constant_of_shape(t: Tracer, shape_in: Tensor, *, value: Any = None) -> Tens
     return t.full(t.ints(shape_in), v.reshape(-1)[0], v.dtype)
 
 
+@op("Range", domain=MICROSOFT)
 @op("Range")
-def range_(t: Tracer, start: Tensor, limit: Tensor, delta: Tensor, *, stash_type: int = 1) -> Tensor:
+def range_(t: Tracer, start: Tensor, limit: Tensor, delta: Tensor | None = None, *, stash_type: int = 1) -> Tensor:
     """Values narrower than float are computed in float, as opset 27 has it by default (stash_type)."""
-    lo, hi, step = t.item(start), t.item(limit), t.item(delta)
+    lo, hi, step = t.item(start), t.item(limit), t.item(delta) if delta is not None else 1
     if step == 0:
         t.fail("delta is 0")
     if is_float(start.dtype):
@@ -240,6 +241,7 @@ def depth_to_space(t: Tracer, x: Tensor, *, blocksize: int, mode: str = "DCR") -
     return t.reshape(y, (n, c // (b * b), h * b, w * b))
 
 
+@op("Pad", domain=MICROSOFT)
 @op("Pad")
 def pad(
     t: Tracer, x: Tensor, pads_in: Tensor | None = None, value_in: Tensor | None = None, axes_in: Tensor | None = None, *, mode: str = "constant",
@@ -325,6 +327,7 @@ def eye_like(t: Tracer, x: Tensor, *, dtype: int | None = None, k: int = 0) -> T
     return t.map(lambda r, c: e.cast(c - r == k, d), rows.unsqueeze(1), cols.unsqueeze(0))
 
 
+@op("Trilu", domain=MICROSOFT)
 @op("Trilu")
 def trilu(t: Tracer, x: Tensor, k_in: Tensor | None = None, *, upper: int = 1) -> Tensor:
     k = t.item(k_in) if k_in is not None else 0

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+import pytest
+from onnx import helper, numpy_helper
 
 import pytensor_rt as rt
 
 
-def node_model(op: str, feeds: dict[str, Any], outputs: int = 1, opset: int = 22, domain: str = "", **attrs: Any) -> onnx.ModelProto:
-    """One node whose inputs are `feeds` in order; None stands for an absent optional."""
+def node_model(
+    op: str, feeds: dict[str, Any], outputs: int = 1, opset: int = 22, domain: str = "", constants: Collection[str] = (),
+    more: dict[str, Any] | None = None, **attrs: Any,
+) -> onnx.ModelProto:  # fmt: skip
+    """One node whose inputs are `feeds` in order; None stands for an absent optional, `constants` become initializers.
+
+    `more`: attributes that have the names of these parameters.
+    """
     names = ["" if v is None else k for k, v in feeds.items()]
     infos = [
         helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), [None] * v.ndim)
         for k, v in feeds.items()
-        if v is not None
+        if v is not None and k not in constants
     ]
     outs = [f"y{i}" for i in range(outputs)]
     graph = helper.make_graph(
-        [helper.make_node(op, names, outs, name="n", domain=domain, **attrs)], "g", infos, [onnx.ValueInfoProto(name=o) for o in outs]
-    )
+        [helper.make_node(op, names, outs, name="n", domain=domain, **attrs, **(more or {}))], "g", infos, [onnx.ValueInfoProto(name=o) for o in outs],
+        [numpy_helper.from_array(np.asarray(feeds[k]), k) for k in constants],
+    )  # fmt: skip
     imports = [helper.make_opsetid("", opset if domain == "" else 22)] + ([helper.make_opsetid(domain, opset)] if domain else [])
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
@@ -33,7 +42,33 @@ def session(op: str, feeds: dict[str, Any], device: str = "cpu", **kwargs: Any) 
 
 def run(op: str, feeds: dict[str, Any], device: str = "cpu", **kwargs: Any) -> list[Any]:
     """All outputs of one node."""
-    return session(op, feeds, device, **kwargs).run(None, {k: v for k, v in feeds.items() if v is not None})
+    given = {k: v for k, v in feeds.items() if v is not None and k not in kwargs.get("constants", ())}
+    return session(op, feeds, device, **kwargs).run(None, given)
+
+
+def both(
+    op: str, feeds: dict[str, Any], spelled: dict[str, Any] | None = None, *, constants: Callable[[dict[str, Any]], list[str]] = lambda feeds: [],
+    **kwargs: Any,
+) -> list[tuple[Any, Any]]:  # fmt: skip
+    """(ours, onnxruntime's) for every output of one com.microsoft node; onnxruntime runs it unoptimised.
+
+    `spelled`: what onnxruntime gets instead, where it does not accept the inputs. `constants`: which of them are initializers.
+    """
+    ort = pytest.importorskip("onnxruntime")
+    kwargs = {"domain": "com.microsoft", "opset": 1, **kwargs}
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    theirs = spelled or feeds
+    fixed = constants(theirs)
+    other = ort.InferenceSession(
+        node_model(op, theirs, constants=fixed, **kwargs).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    expected = other.run(None, {k: v for k, v in theirs.items() if v is not None and k not in fixed})
+    pairs = list(zip(run(op, feeds, constants=constants(feeds), **kwargs), expected, strict=True))
+    for got, want in pairs:
+        assert got.dtype == want.dtype and got.shape == want.shape
+    return pairs
 
 
 def text(*values: Any) -> np.ndarray[Any, Any]:

@@ -13,12 +13,23 @@ from pytensor_rt.ops.registry import RULES, op
 
 def test_families_list_what_they_register() -> None:
     ops.registered()
-    by_family: dict[str, set[str]] = {}
-    for (_, name), versions in RULES.items():
-        for _, rule in versions:
-            by_family.setdefault(rule.__module__.rpartition(".")[2], set()).add(name)
-    assert by_family == {family: set(names.split()) for family, names in ops.FAMILIES.items()}
-    assert sum(len(names.split()) for names in ops.FAMILIES.values()) == len(ops.FAMILY_OF)
+    assert {key: rule.__module__.rpartition(".")[2] for key, versions in RULES.items() for _, rule in versions} == ops.FAMILY_OF
+    listed = sum(not word.endswith(":") for words in ops.FAMILIES.values() for word in words.split())
+    assert listed == len(ops.FAMILY_OF)  # none twice
+
+
+def test_one_name_in_two_domains_is_two_ops() -> None:
+    """Looking one up imports its own family only, and one domain's name is not found in another."""
+    code = """
+import sys
+from pytensor_rt.ops import find
+assert find("", "Add", 17) and not find("com.microsoft", "Add", 1) and not find("", "MatMulNBits", 17)
+assert find("", "QLinearConv", 17) and "pytensor_rt.ops.contrib_quantized" not in sys.modules
+assert find("com.microsoft", "QLinearConv", 1) is not find("", "QLinearConv", 17) and "pytensor_rt.ops.contrib_quantized" in sys.modules
+assert not find("", "Attention", 26) and find("pytensor_rt", "Attention", 1) and "pytensor_rt.ops.contrib_attention" not in sys.modules
+assert find("com.microsoft", "Attention", 1) is not find("pytensor_rt", "Attention", 1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PATH": ""})
 
 
 def test_an_op_outside_the_table_is_refused() -> None:

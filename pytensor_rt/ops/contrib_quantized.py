@@ -1,0 +1,227 @@
+"""Quantised operators of com.microsoft, as onnxruntime's quantiser writes them: integers in and out, per-tensor scales and zero points.
+
+Defined by onnxruntime's docs/ContribOperators.md; where that leaves the rounding open, the rules do what onnxruntime does on x86-64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..dtypes import F32, F64, I32
+from ..lowering import expr as e
+from ..lowering.expr import Var
+from ..lowering.tensor import Tensor, size_of
+from ..lowering.tracer import Tracer
+from . import convolution
+from .elementwise import dynamic_quantize_linear
+from .linear import integer_product, matmul_like
+from .quantize import Params, dequantize, params, quantize, requantize, rescale, same
+from .reduction import reduce_axes
+from .registry import MICROSOFT, op
+from .util import norm_axes, norm_axis
+
+
+# ------------------------------------------------------------------------------------------------------------------ elementwise
+@op("QLinearAdd", domain=MICROSOFT)
+def qlinear_add(
+    t: Tracer, a: Tensor, a_scale: Tensor, a_zero: Tensor | None, b: Tensor, b_scale: Tensor, b_zero: Tensor | None, c_scale: Tensor,
+    c_zero: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """a + b, broadcast. Rounds after the zero point is added, so ties go to the even integer of the result.
+
+    With this order of the sum, and the constant part in double, the results are those of onnxruntime's fused multiply-adds.
+    """
+    p, q, r = params(t, a_scale, a_zero, a.dtype), params(t, b_scale, b_zero, b.dtype), params(t, c_scale, c_zero, a.dtype)
+    ra, rb = t.map(lambda s, k: s / k, p.scale, r.scale), t.map(lambda s, k: s / k, q.scale, r.scale)
+    wide = [t.cast(v, F64) for v in (r.zero, ra, p.zero, rb, q.zero)]
+    offset = t.map(lambda o, k, z, m, w: e.cast(o - (k * z + m * w), F32), *wide)
+    return t.map(lambda v, k, w, m, o: e.cast_sat(o + e.cast(w, F32) * m + e.cast(v, F32) * k, a.dtype), a, ra, b, rb, offset)
+
+
+@op("QLinearMul", domain=MICROSOFT)
+def qlinear_mul(
+    t: Tracer, a: Tensor, a_scale: Tensor, a_zero: Tensor | None, b: Tensor, b_scale: Tensor, b_zero: Tensor | None, c_scale: Tensor,
+    c_zero: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """a * b, broadcast. Rounds after the zero point is added, so ties go to the even integer of the result."""
+    p, q, r = params(t, a_scale, a_zero, a.dtype), params(t, b_scale, b_zero, b.dtype), params(t, c_scale, c_zero, a.dtype)
+    ratio = t.map(lambda s, k, m: s * k / m, p.scale, q.scale, r.scale)
+    return t.map(
+        lambda v, z, w, y, k, o: e.cast_sat((e.cast(v, F32) - z) * (e.cast(w, F32) - y) * k + o, a.dtype),
+        a, p.zero, b, q.zero, ratio, r.zero,
+    )  # fmt: skip
+
+
+def _unary(
+    t: Tracer, x: Tensor, x_scale: Tensor, x_zero: Tensor | None, y_scale: Tensor, y_zero: Tensor | None, fn: Callable[[Var], Var]
+) -> Tensor:
+    return requantize(t, x, params(t, x_scale, x_zero, x.dtype), params(t, y_scale, y_zero, x.dtype), fn)
+
+
+@op("QLinearSigmoid", domain=MICROSOFT)
+def qlinear_sigmoid(t: Tracer, x: Tensor, x_scale: Tensor, x_zero: Tensor | None, y_scale: Tensor, y_zero: Tensor | None = None) -> Tensor:
+    return _unary(t, x, x_scale, x_zero, y_scale, y_zero, e.sigmoid)
+
+
+@op("QLinearLeakyRelu", domain=MICROSOFT)
+def qlinear_leaky_relu(
+    t: Tracer, x: Tensor, x_scale: Tensor, x_zero: Tensor | None, y_scale: Tensor, y_zero: Tensor | None = None, *, alpha: float = 0.01
+) -> Tensor:
+    return _unary(t, x, x_scale, x_zero, y_scale, y_zero, lambda v: e.where(v < 0, v * alpha, v))
+
+
+@op("QLinearSoftmax", domain=MICROSOFT)
+def qlinear_softmax(
+    t: Tracer,
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero: Tensor | None,
+    y_scale: Tensor,
+    y_zero: Tensor | None = None,
+    *,
+    opset: int,
+    axis: int = -1,
+) -> Tensor:
+    """`opset` is the ai.onnx version whose Softmax is meant. onnxruntime rounds 1 / y_scale down to an integer, and so does this."""
+    p, q = params(t, x_scale, x_zero, x.dtype), params(t, y_scale, y_zero, x.dtype)
+    a = norm_axis(t, axis, x.ndim)
+    flat = x if opset >= 13 else t.reshape(x, (size_of(x.shape[:a]), size_of(x.shape[a:])))
+    real = t.map(lambda v, s: e.cast(v, F32) * s, flat, p.scale)
+    y = t.record("softmax", [real], [(flat.shape, F32)], {"op": "softmax", "axis": a if opset >= 13 else 1})[0]
+    return t.reshape(rescale(t, y, t.map(lambda s: e.floor(1 / s), q.scale), q.zero, q.dtype), x.shape)
+
+
+@op("QLinearWhere", domain=MICROSOFT)
+def qlinear_where(
+    t: Tracer, condition: Tensor, x: Tensor, x_scale: Tensor, x_zero: Tensor, y: Tensor, y_scale: Tensor, y_zero: Tensor, z_scale: Tensor,
+    z_zero: Tensor,
+) -> Tensor:  # fmt: skip
+    q = params(t, z_scale, z_zero, x.dtype)
+    return t.map(
+        e.where, condition, _anew(t, x, params(t, x_scale, x_zero, x.dtype), q), _anew(t, y, params(t, y_scale, y_zero, y.dtype), q)
+    )
+
+
+def _anew(t: Tracer, x: Tensor, p: Params, q: Params) -> Tensor:
+    return x if same(p, q) else requantize(t, x, p, q)
+
+
+@op("QLinearConcat", domain=MICROSOFT)
+def qlinear_concat(t: Tracer, y_scale: Tensor, y_zero: Tensor, *parts: Tensor, axis: int) -> Tensor:
+    """parts: tensor, scale and zero point of every operand in turn."""
+    if not parts or len(parts) % 3:
+        t.fail("operands come as tensor, scale and zero point")
+    q = params(t, y_scale, y_zero, y_zero.dtype)
+    xs = [_anew(t, x, params(t, s, z, x.dtype), q) for x, s, z in zip(parts[::3], parts[1::3], parts[2::3])]
+    return t.concat(xs, norm_axis(t, axis, xs[0].ndim))
+
+
+# ---------------------------------------------------------------------------------------------------------------------- pooling
+def _channels_first(x: Tensor) -> Tensor:
+    return x.permute((0, x.ndim - 1, *range(1, x.ndim - 1)))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.permute((0, *range(2, x.ndim), 1))
+
+
+def _mean(t: Tracer, x: Tensor, p: Params, q: Params, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    """The sum of the integers is exact in float32 up to 65,793 elements."""
+    steps = reduce_axes(t, t.map(lambda v, z: e.cast(v, F32) - z, x, p.zero), "mean", axes, keepdims)
+    return rescale(t, steps, t.map(lambda s, r: s / r, p.scale, q.scale), q.zero, q.dtype)
+
+
+@op("QLinearGlobalAveragePool", domain=MICROSOFT)
+def qlinear_global_average_pool(
+    t: Tracer, x: Tensor, x_scale: Tensor, x_zero: Tensor, y_scale: Tensor, y_zero: Tensor, *, channels_last: int = 0
+) -> Tensor:
+    """x [N, C, d...], or with channels_last [N, d..., C]."""
+    axes = tuple(range(1, x.ndim - 1)) if channels_last else tuple(range(2, x.ndim))
+    return _mean(t, x, params(t, x_scale, x_zero, x.dtype), params(t, y_scale, y_zero, x.dtype), axes, True)
+
+
+@op("QLinearReduceMean", domain=MICROSOFT)
+def qlinear_reduce_mean(
+    t: Tracer, x: Tensor, x_scale: Tensor, x_zero: Tensor | None, y_scale: Tensor, y_zero: Tensor | None = None, *, axes: Any, keepdims: int
+) -> Tensor:
+    chosen = norm_axes(t, axes, x.ndim) or tuple(range(x.ndim))
+    return _mean(t, x, params(t, x_scale, x_zero, x.dtype), params(t, y_scale, y_zero, x.dtype), chosen, bool(keepdims))
+
+
+@op("QLinearAveragePool", domain=MICROSOFT)
+def qlinear_average_pool(
+    t: Tracer, x: Tensor, x_scale: Tensor, x_zero: Tensor | None, y_scale: Tensor, y_zero: Tensor | None = None, *, channels_last: int = 0,
+    **attrs: Any,
+) -> Tensor:  # fmt: skip
+    """Averages of the real numbers; padding, where it counts, is 0. Attributes of ai.onnx AveragePool."""
+    p, q = params(t, x_scale, x_zero, x.dtype), params(t, y_scale, y_zero, x.dtype)
+    y = quantize(t, convolution.average_pool(t, dequantize(t, _channels_first(x) if channels_last else x, p), **attrs), q)
+    return _channels_last(y) if channels_last else y
+
+
+@op("NhwcMaxPool", domain=MICROSOFT)
+def nhwc_max_pool(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
+    """MaxPool of x [N, d..., C]."""
+    y: Tensor = convolution.max_pool(t, _channels_first(x), **attrs)[0]
+    return _channels_last(y)
+
+
+# ------------------------------------------------------------------------------------------------------- convolution and products
+@op("QLinearConv", domain=MICROSOFT)
+def qlinear_conv(t: Tracer, x: Tensor, *rest: Tensor | None, channels_last: int = 0, **attrs: Any) -> Tensor:
+    """ai.onnx QLinearConv; with channels_last x and y are [N, d..., C], and w is [M, C / group, k...] all the same."""
+    y = convolution.qlinear_conv(t, _channels_first(x) if channels_last else x, *rest, **attrs)  # type: ignore[arg-type]
+    return _channels_last(y) if channels_last else y
+
+
+def _one(t: Tracer, x: Tensor) -> Tensor:
+    """Quantisation parameters per tensor or per column, broadcast to a product's columns."""
+    return t.reshape(x, ()) if x.size == 1 else x
+
+
+@op("QGemm", domain=MICROSOFT)
+def qgemm(
+    t: Tracer, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor, c: Tensor | None = None,
+    y_scale: Tensor | None = None, y_zero: Tensor | None = None, *, alpha: float = 1.0, transA: int = 0, transB: int = 0,
+) -> Tensor:  # fmt: skip
+    """alpha * a @ b + c: b may be quantised per column, c is int32 at alpha * a_scale * b_scale; float32 if y has no scale."""
+    if a.ndim != 2 or b.ndim != 2:
+        t.fail("operands must have rank 2")
+    a, b = a.permute((1, 0)) if transA else a, b.permute((1, 0)) if transB else b
+    acc = matmul_like(t, a, b, I32, a_zero, b_zero)
+    if c is not None:
+        acc = t.map(lambda v, w: v + w, acc, c)
+    scale = t.map(lambda p, q: p * alpha * q, _one(t, a_scale), _one(t, b_scale))
+    if y_scale is None:
+        return t.map(lambda v, s: e.cast(v, F32) * s, acc, scale)
+    if y_zero is None:
+        t.fail("y_scale without y_zero_point")
+    q = params(t, y_scale, y_zero, y_zero.dtype)
+    return rescale(t, acc, t.map(lambda s, r: s / r, scale, q.scale), q.zero, q.dtype)
+
+
+@op("MatMulIntegerToFloat", domain=MICROSOFT)
+def matmul_integer_to_float(
+    t: Tracer, a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """NumPy's matmul of 8-bit operands, b per tensor or per column, as float."""
+    if a_scale.size != 1 or (a_zero is not None and a_zero.size != 1):
+        t.unsupported("quantisation of a by rows")
+    return integer_product(t, a, b, a_scale, b_scale, a_zero, b_zero, bias)
+
+
+@op("DynamicQuantizeMatMul", domain=MICROSOFT)
+def dynamic_quantize_matmul(
+    t: Tracer, a: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """a, float32, is quantised as DynamicQuantizeLinear does; b is 8-bit, per tensor or per column."""
+    q, scale, zero = dynamic_quantize_linear(t, a)
+    return integer_product(t, q, b, scale, b_scale, zero, b_zero, bias)
+
+
+@op("MatMulInteger16", domain=MICROSOFT)
+def matmul_integer16(t: Tracer, a: Tensor, b: Tensor) -> Tensor:
+    """NumPy's matmul of 16-bit integers, summed in 32 bits, which wrap."""
+    return matmul_like(t, t.cast(a, I32), t.cast(b, I32))
