@@ -24,7 +24,9 @@ struct Value {
   int operand = -1;             // kLoad, kSide
   DType type = DType::none;     // kLoad, kSide: of the operand
   double zero = 0, factor = 1;  // kSide: (operand - zero) * factor in float32
-  bool multiplied = false;
+  bool multiplied = false, moved = false;
+  double offset = 0;  // kSide: added to it, if `moved`
+  double raw = 0;     // kFloatAgain: the zero point that was not subtracted
   QuantEpilogue chain;
   double quantised_zero = 0;  // kRounded on: the zero point that was added
   bool scaled = false, second = false, subtracted = false;
@@ -98,7 +100,7 @@ struct Recogniser {
   }
 
   Value round(Value v) const {
-    if (v.kind != Value::kChain || (v.stage != Value::kFloat && v.stage != Value::kFloatAgain)) return Value{};
+    if (v.kind != Value::kChain || (v.stage != Value::kFloat && v.stage != Value::kFloatAgain) || v.raw != 0) return Value{};
     v.second = v.stage == Value::kFloatAgain;
     if (!v.second && v.chain.clamp) return Value{};
     v.stage = Value::kRounded;
@@ -126,7 +128,7 @@ struct Recogniser {
     return a.kind == Value::kConst ? clamp(b, op, a.constant) : Value{};
   }
   Value clamp(Value v, Op op, double bound) const {
-    if (v.kind != Value::kChain || v.stage != Value::kFloatAgain || v.chain.divide || std::isnan(bound)) return Value{};
+    if (v.kind != Value::kChain || v.stage != Value::kFloatAgain || v.chain.divide || v.raw != 0 || std::isnan(bound)) return Value{};
     QuantEpilogue& c = v.chain;
     if (!c.clamp) {
       c.clamp = true;
@@ -170,8 +172,10 @@ struct Recogniser {
       a.scaled = true;
       return a;
     }
-    if (a.stage != Value::kByteAgain || b.kind != Value::kConst || (!a.subtracted && a.quantised_zero != 0)) return Value{};
+    if (a.stage != Value::kByteAgain || b.kind != Value::kConst) return Value{};
+    if (!a.subtracted) a.raw = a.quantised_zero;
     if (a.second) {
+      if (a.raw != 0) return Value{};
       c.again = true;
       c.s3 = static_cast<float>(b.constant);
       a.stage = Value::kDone;
@@ -185,13 +189,18 @@ struct Recogniser {
   }
 
   Value divide(Value a, const Value& b) const {
-    if (a.kind != Value::kChain || a.stage != Value::kFloatAgain || a.chain.divide || b.kind != Value::kConst) return Value{};
+    if (a.kind != Value::kChain || a.stage != Value::kFloatAgain || a.chain.divide || a.raw != 0 || b.kind != Value::kConst) return Value{};
     a.chain.divide = true;
     a.chain.s2 = static_cast<float>(b.constant);
     return a;
   }
 
   Value add(Value a, const Value& b) const {
+    if (a.kind == Value::kSide && a.multiplied && !a.moved && a.zero == 0 && b.kind == Value::kConst) {
+      a.moved = true;
+      a.offset = b.constant;
+      return a;
+    }
     if (a.kind != Value::kChain) return Value{};
     QuantEpilogue& c = a.chain;
     switch (a.stage) {
@@ -212,6 +221,14 @@ struct Recogniser {
         if (c.residual >= 0 || c.clamp || c.divide) return Value{};
         const bool plain = b.kind == Value::kLoad && b.type == DType::f32;
         if (!plain && b.kind != Value::kSide) return Value{};
+        if (b.moved) {
+          if (a.function >= 0) return Value{};
+          c.fused = true;
+          c.offset = static_cast<float>(b.offset);
+          c.back = static_cast<float>(a.raw);
+          a.raw = 0;
+        }
+        if (a.raw != 0) return Value{};
         c.residual = b.operand;
         c.residual_zero = static_cast<float>(b.zero);
         c.residual_scale = static_cast<float>(b.factor);
@@ -310,7 +327,7 @@ struct Recogniser {
         e.lo2 = e.lo1, e.hi2 = e.hi1, e.zero2 = static_cast<int32_t>(v.quantised_zero);
       }
     } else if (v.stage == Value::kFloat || v.stage == Value::kFloatAgain || v.stage == Value::kDone) {
-      e.ok = out == DType::f32 && (!e.divide || e.again);
+      e.ok = out == DType::f32 && (!e.divide || e.again) && v.raw == 0;
     }
     if (e.ok && v.function >= 0) {
       e.table = tabulate(v.function);
@@ -342,42 +359,49 @@ PTRT_NOINLINE void rows_of(const QuantEpilogue& e, const QuantColumns& c, const 
                            int64_t to_row, int64_t rows, int64_t n, const void* residual, int64_t residual_row) {
   const vf lo1 = splat(e.lo1), hi1 = splat(e.hi1), s1 = splat(e.s1), lo = splat(e.lo), hi = splat(e.hi), s2 = splat(e.s2),
            lo2 = splat(e.lo2), hi2 = splat(e.hi2), s3 = splat(e.s3), rz = splat(e.residual_zero), rs = splat(e.residual_scale);
+  const vf back = splat(e.back), offset = splat(e.offset);
   const vi zero = splat(e.zero2);
   constexpr bool kAny = F == Form::any, kWhole = F == Form::residual;
   const bool between = kWhole || (kAny && e.between), divide = kWhole || (kAny && e.divide), shift = kAny && e.shift >= 0,
-             clamp = F != Form::last && e.clamp, again = kAny && e.again;
+             clamp = F != Form::last && e.clamp, again = kAny && e.again, fused = kAny && e.fused;
   const int32_t* table = kAny && !e.table.empty() ? e.table.data() + e.table_zero : nullptr;
   // One vector of columns after the other: what varies by column stays in registers.
   const auto columns = [&](int64_t j, auto whole) __attribute__((always_inline)) {
     constexpr bool kVector = decltype(whole)::value;
     const int count = kVector ? W : static_cast<int>(n - j);
     const vi bias = load(c.bias + j);
-    const vf bias_f = to_float(bias), scale = load(c.scale + j), offset = load(c.shift + j);
+    const vf bias_f = to_float(bias), scale = load(c.scale + j), shift_by = load(c.shift + j);
     const int32_t* sums = from + j;
     int64_t at = j, out = j;
     for (int64_t i = 0; i < rows; i++, sums += from_row, at += residual_row, out += to_row) {
       const vi sum = load(sums);
       vf v = (floats ? (vf)sum + bias_f : to_float(sum + bias)) * scale;
       PTRT_KEEP(v);  // products are rounded, as the operators of the model do
-      if (shift) v += offset;
+      if (shift) v += shift_by;
       if constexpr (F == Form::lookup) {
         const vi r = looked_up(e.table.data() + e.table_zero, rounded(bounded(v, lo1, hi1)));
         if constexpr (BYTES) store_bytes(static_cast<uint8_t*>(to) + out, r, count);
         else store_n(static_cast<float*>(to) + out, (vf)r, count);
         continue;
       }
+      vi middle = {};
       if (between) {
-        const vi r = rounded(bounded(v, lo1, hi1));
-        v = table ? (vf)looked_up(table, r) : to_float(r) * s1;
+        middle = rounded(bounded(v, lo1, hi1));
+        v = table ? (vf)looked_up(table, middle) : to_float(middle) * s1;
         PTRT_KEEP(v);
       }
       if constexpr (R == Side::f32) {
         v += load_n(static_cast<const float*>(residual) + at, count);
       } else if constexpr (R != Side::none) {
         typedef std::conditional_t<R == Side::u8, uint8_t, int8_t> B;
-        vf r = (load_bytes(static_cast<const B*>(residual) + at, count) - rz) * rs;
-        PTRT_KEEP(r);
-        v += r;
+        const vf bytes = load_bytes(static_cast<const B*>(residual) + at, count);
+        if (fused) {
+          v = (to_float(middle) + back) * s1 + (bytes * rs + offset);
+        } else {
+          vf r = (bytes - rz) * rs;
+          PTRT_KEEP(r);
+          v += r;
+        }
       }
       if (clamp) v = vmin(hi, vmax(lo, v));
       if (divide) v /= s2;
@@ -460,7 +484,7 @@ void apply_quant(const QuantEpilogue& e, const QuantColumns& c, const void* from
   static constexpr Fn fns[3][4] = {PTRT_SIDES(false, Form::any), PTRT_SIDES(true, Form::any), PTRT_SIDES(true, Form::residual)};
 #undef PTRT_SIDES
   const int side = !residual ? 0 : residual_type == DType::f32 ? 1 : residual_type == DType::u8 ? 2 : 3;
-  const bool bytes = e.out != DType::f32, whole = bytes && e.between && e.divide && e.shift < 0 && e.table.empty();
+  const bool bytes = e.out != DType::f32, whole = bytes && e.between && e.divide && e.shift < 0 && e.table.empty() && !e.fused;
   const bool last = bytes && side == 0 && !e.between && !e.divide && !e.clamp && e.shift < 0;
   (e.lookup ? (bytes ? rows_of<Side::none, true, Form::lookup> : rows_of<Side::none, false, Form::lookup>)
    : last

@@ -9,6 +9,9 @@
 // Instead of s1 * float(...) there may be any function of the byte that the pair stands for (SiLU, ...): a table of its 256 values, after
 // which the program may be over.
 //
+// Instead of v + residual, com.microsoft QLinearAdd has byte * s1 + (residual * scale + offset) in fused multiply-adds, zero points
+// included.
+//
 // Zero points of a Quantize- and DequantizeLinear pair cancel; rounding is half to even; NaN saturates to the lower bound.
 #pragma once
 #include <string>
@@ -30,6 +33,8 @@ struct QuantEpilogue {
   bool lookup = false;
   int residual = -1;
   float residual_zero = 0, residual_scale = 1;
+  bool fused = false;  // with `offset`, and `back` added to the rounded value again
+  float offset = 0, back = 0;
   bool clamp = false;
   float lo = 0, hi = 0;
   bool divide = false;             // by s2

@@ -105,6 +105,17 @@ FORMS: dict[str, tuple[Any, Any, str, str]] = {
     ),
 }
 
+# com.microsoft QLinearAdd: in float64, as fused multiply-adds round once
+FORMS["fused sum"] = (
+    lambda a, u: e.cast_sat(
+        (e.cast(u, F32) * 1.25 + -200.5) + e.cast(requantized(scaled(a), 100, U8), F32) * 1.125,
+        U8,
+    ),
+    lambda a, u: np.clip(np.rint(np_requantized(a.astype(f) * f(0.004), 100, U8) * 1.125 + (u * 1.25 - 200.5)), 0, 255).astype(U8),
+    "u",
+    "scaled, residual, rounded",
+)
+
 
 def tabled(dtype: Any, zero: int) -> Any:
     """A function of the byte, as the interpreter itself computes it for all 256 values."""
