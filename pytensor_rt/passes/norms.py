@@ -4,6 +4,9 @@ The spellings of torch (before opset 17, and for RMSNorm), Keras and TensorFlow:
     d = x - mean(x);  y = d / sqrt(mean(d * d) + eps) [* gamma] [+ beta]          also Pow(d, 2), Reciprocal or Div(1, ...) and Mul
     r = gamma / sqrt(mean(d * d) + eps);  y = x * r + (beta - mean(x) * r)
     y = x / sqrt(mean(x * x) + eps) [* gamma]
+
+and a group normalization of one group, torch's Reshape to [0, 1, -1] -> InstanceNormalization, as GroupNormalization (18): the reshape would fix
+the order of the elements in memory, on which nothing depends.
 """
 
 from __future__ import annotations
@@ -19,7 +22,30 @@ def run(rw: Rewriter) -> bool:
     changed = False
     for node in rw.nodes("Sqrt"):
         changed = _match(rw, node) or changed
+    for node in rw.nodes("InstanceNormalization"):
+        changed = _one_group(rw, node) or changed
     return changed
+
+
+def _one_group(rw: Rewriter, node: Node) -> bool:
+    reshape = rw.producer(node.inputs[0], "Reshape")
+    if reshape is None or len(reshape.inputs) != 2 or node.opset < 6:
+        return False
+    if reshape.attrs.get("allowzero", 0) or rw.integers(reshape.inputs[1]) != (0, 1, -1):
+        return False
+    # The result has the shape of x now, and [N, 1, everything] before: only a reshape does not see the difference
+    after = rw.reader(node.outputs[0], "Reshape")
+    if after is None or len(after.inputs) != 2 or after.inputs[0] != node.outputs[0] or node.outputs[0] == after.inputs[1]:
+        return False
+    shape = rw.integers(after.inputs[1])
+    if shape is not None and 0 in shape[1:]:
+        return False  # means a size of [N, 1, everything]
+    if shape is None and rw.producer(after.inputs[1], "Shape") is None:
+        return False
+    new = new_node("GroupNormalization", [reshape.inputs[0], *node.inputs[1:]], node.outputs, 18, num_groups=1)
+    new.attrs["epsilon"] = node.attrs.get("epsilon", 1e-5)
+    rw.replace([reshape, node] if rw.closed([reshape, node], node) else [node], node, new)
+    return True
 
 
 def _match(rw: Rewriter, sqrt: Node) -> bool:

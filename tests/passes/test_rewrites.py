@@ -415,3 +415,39 @@ def test_parallel_convolutions(case: str) -> None:
     _, ops = rewritten(parse(body, "float[2, 6, 9, 11] x", weights=weights), tolerance=2e-5)
     assert ops["Conv"] == left and ops["Add"] == left - 1
     assert not ops["BatchNormalization"]
+
+
+ONE_GROUP = "n = InstanceNormalization <epsilon = 1e-3> (r, s, h) "
+GROUPS: dict[str, tuple[str, bool]] = {
+    "shape of x": ("r = Reshape(x, one) " + ONE_GROUP + "d = Shape(x) y = Reshape(n, d)", True),
+    "constant shape": ("r = Reshape(x, one) " + ONE_GROUP + "y = Reshape(n, back)", True),
+    "reshape read elsewhere": (
+        "r = Reshape(x, one) " + ONE_GROUP + "z = Reshape(n, back) e = ReduceMax <keepdims = 0> (r) y = Add(z, e)",
+        True,
+    ),
+    "copied sizes": ("r = Reshape(x, one) " + ONE_GROUP + "y = Reshape(n, zeros)", False),
+    "two groups": ("r = Reshape(x, two) n = InstanceNormalization (r, ss, hh) y = Reshape(n, back)", False),
+    "result read as it is": ("r = Reshape(x, one) " + ONE_GROUP + "y = Abs(n)", False),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_group_normalization_of_one_group(case: str) -> None:
+    body, fires = GROUPS[case]
+    shapes = {"one": [0, 1, -1], "two": [0, 2, -1], "back": [2, 4, 3, 5], "zeros": [2, 0, 60]}
+    weights: dict[str, Any] = {k: np.array(v, np.int64) for k, v in shapes.items()}
+    weights |= {
+        "s": np.array([1.5], np.float32),
+        "h": np.array([0.5], np.float32),
+        "ss": np.ones(2, np.float32),
+        "hh": np.zeros(2, np.float32),
+    }
+    _, ops = rewritten(
+        parse(
+            body,
+            "float[2, 4, 3, 5] x",
+            weights={k: v for k, v in weights.items() if k in body.replace("(", " ").replace(")", " ").replace(",", " ").split()},
+        ),
+        2e-5,
+    )
+    assert ops["GroupNormalization"] == fires and ops["InstanceNormalization"] == (not fires)
