@@ -1,4 +1,5 @@
-"""Well-known architectures with seeded random weights, exported to ONNX by both of torch's exporters (TorchScript and torch.export).
+"""Well-known architectures with seeded random weights, exported to ONNX by both of torch's exporters (TorchScript and torch.export); some also
+quantised to 8 bits by onnxruntime's tools (static, QDQ).
 
 `python benchmarks/architectures.py --list` shows them, `--export` makes those that are not cached. The exported files lie in
 `$PTRT_ARCHITECTURES`, by default `~/.cache/pytensor_rt/architectures`, under a name that changes with the network's source, the export code and
@@ -53,6 +54,8 @@ class Architecture:
         here = Path(__file__).resolve().parent / "nets"
         file, function = self.builder.split(":")
         key = hashlib.sha256(inspect.getsource(export).encode())
+        if self.exporter == "qdq":
+            key.update(inspect.getsource(quantize).encode() + importlib.metadata.version("onnxruntime").encode())
         for name in ("common", file):
             key.update((here / f"{name}.py").read_bytes())
         for package in ("torch", "transformers"):
@@ -120,6 +123,24 @@ def export(builder: str, exporter: str, small: bool, target: Path) -> None:
             )
 
 
+def quantize(path: Path, samples: list[Inputs]) -> None:
+    """Replace the model by what onnxruntime's static quantiser makes of it: uint8 activations, int8 weights, one scale per output channel."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Samples(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rest = iter(samples)
+
+        def get_next(self) -> Inputs | None:
+            return next(self.rest, None)
+
+    whole = path.with_name("float.onnx")
+    path.rename(whole)
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(str(whole), str(path), Samples(), quant_format=QuantFormat.QDQ, per_channel=True, **types)
+    whole.unlink()
+
+
 # ---------------------------------------------------------------------------------------------------------------------------- inputs
 def _image(full: int, little: int) -> Callable[[np.random.Generator, bool], Inputs]:
     def make(rng: np.random.Generator, small: bool) -> Inputs:
@@ -170,14 +191,27 @@ _TABLE: list[tuple[str, str, Callable[[np.random.Generator, bool], Inputs]]] = [
 ]
 
 
+_QUANTIZED = ("resnet50", "mobilenet_v2", "unet", "detector")
+_STEPS = Tolerance(1.0, 1.0, "a rounding tie that falls the other way moves everything after it by a step of 8 bits")
+
+
+def _quantized(small: bool) -> dict[str, Architecture]:
+    suffix = "-small" if small else ""
+    every = [
+        Architecture(f"{name}-qdq{suffix}", builder, "qdq", small, make, _STEPS) for name, builder, make in _TABLE if name in _QUANTIZED
+    ]
+    return {m.name: m for m in every}
+
+
 def _models(small: bool) -> dict[str, Architecture]:
     suffix = "-small" if small else ""
     every = [Architecture(f"{name}-{e}{suffix}", builder, e, small, make) for name, builder, make in _TABLE for e in EXPORTERS]
     return {m.name: m for m in every}
 
 
-MODELS: dict[str, Architecture] = _models(small=False)
+MODELS: dict[str, Architecture] = _models(small=False) | _quantized(small=False)
 SMALL: dict[str, Architecture] = _models(small=True)
+SMALL_QUANTIZED: dict[str, Architecture] = _quantized(small=True)
 
 
 def main() -> int:
@@ -186,7 +220,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="list the networks (the default)")
     parser.add_argument("--export", nargs="*", metavar="NAME", help="export these, or all full-size ones, unless cached")
     args = parser.parse_args()
-    every = {**MODELS, **SMALL}
+    every = {**MODELS, **SMALL, **SMALL_QUANTIZED}
     if args.export is None:
         for m in every.values():
             print(f"{m.name:28s} {m.builder:24s} {'cached' if m.cached().exists() else 'missing'}")
@@ -203,7 +237,9 @@ def main() -> int:
         print(f"architectures: exporting {m.name} ...", file=sys.stderr, flush=True)
         scratch = Path(tempfile.mkdtemp(dir=cache_folder()))
         try:
-            export(m.builder, m.exporter, m.small, scratch / "model.onnx")
+            export(m.builder, "script" if m.exporter == "qdq" else m.exporter, m.small, scratch / "model.onnx")
+            if m.exporter == "qdq":
+                quantize(scratch / "model.onnx", [m.inputs(np.random.default_rng(seed)) for seed in range(3)])
             scratch.replace(final)
             print(f"{m.name} {final}", flush=True)
         except Exception as error:

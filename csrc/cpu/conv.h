@@ -73,6 +73,9 @@ void conv_stage(ConvMath math, const Operand& x, const char* data, const ConvStr
 void conv_stage_bytes(const Operand& x, const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& box, uint8_t fill,
                       uint8_t* dst);
 
+// 8-bit weights: is their zero point 0 once they are int8 (uint8 minus 128)?
+bool conv_symmetric_weights(const LaunchDesc& desc);
+
 // Scalar access for packing: element `offset` of an operand, converted.
 float conv_load_f32(const Operand& o, int64_t offset);
 double conv_load_f64(const Operand& o, int64_t offset);
@@ -119,6 +122,7 @@ class ConvOutput {
   // int32 sums with an epilogue that requantise() knows. at() and residual() are then counted in elements of the output and of the
   // residual.
   bool requantises() const { return quant_.ok; }
+  const QuantEpilogue& quant() const { return quant_; }
   size_t quant_bytes() const { return quant_.ok ? quant_columns_bytes(g_.M) : 0; }
   QuantColumns quant_columns(const LaunchDesc& desc, void* memory) const { return gather_quant_columns(quant_, desc, 1, g_.M, memory); }
   bool requantises_floats(const LaunchDesc& desc) const { return quant_.ok && quant_takes_floats(quant_, desc); }
@@ -159,6 +163,8 @@ ConvOutBox conv_block(const ConvGeometry& g, int64_t block, int64_t rows, int64_
 // Each takes a validated launch.
 std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 std::unique_ptr<Kernel> make_depthwise_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
+// Null, and `desc` untouched, if it does not apply.
+std::unique_ptr<Kernel> make_byte_depthwise_conv(LaunchDesc& desc, BindContext& bind, const ConvGeometry& g);
 std::unique_ptr<Kernel> make_tap_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 std::unique_ptr<Kernel> make_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 std::unique_ptr<Kernel> make_row_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);

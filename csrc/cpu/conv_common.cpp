@@ -284,6 +284,16 @@ void conv_stage(ConvMath math, const Operand& x, const char* data, const ConvStr
   else stage_box<AsI8>(data, xs, in, box, x_zero, static_cast<int16_t*>(dst));
 }
 
+bool conv_symmetric_weights(const LaunchDesc& desc) {
+  const int32_t wanted = desc.ins[1].dtype == DType::u8 ? 128 : 0;
+  if (desc.ins.size() < 5 || !desc.ins[4].present()) return wanted == 0;
+  const Operand& z = desc.ins[4];
+  if (!z.is_const()) return false;
+  for (int64_t m = 0; m < z.size(); m++)
+    if (conv_load_i32(z, z.ndim ? m * z.strides[0] : 0) != wanted) return false;
+  return true;
+}
+
 void conv_stage_bytes(const Operand& x, const char* data, const ConvStrides& xs, const int64_t* in, const ConvBox& box, uint8_t fill,
                       uint8_t* dst) {
   if (x.dtype == DType::u8) stage_box<AsU8>(data, xs, in, box, 0, dst, fill);

@@ -394,6 +394,7 @@ bool depthwise_applies(const LaunchDesc& desc, const ConvGeometry& g) {
 }
 
 std::unique_ptr<Kernel> make_depthwise_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {
+  if (auto kernel = make_byte_depthwise_conv(desc, bind, g)) return kernel;
   return std::make_unique<DepthwiseConv>(std::move(desc), bind, g);
 }
 

@@ -394,27 +394,12 @@ class DirectConv : public Kernel {
 
 }  // namespace
 
-#if defined(__AVX512VNNI__)
-namespace {
-// Is the weights' zero point 0 once they are int8?
-bool symmetric_weights(const LaunchDesc& desc) {
-  const int32_t wanted = desc.ins[1].dtype == DType::u8 ? 128 : 0;
-  if (desc.ins.size() < 5 || !desc.ins[4].present()) return wanted == 0;
-  const Operand& z = desc.ins[4];
-  if (!z.is_const()) return false;
-  for (int64_t m = 0; m < z.size(); m++)
-    if (conv_load_i32(z, z.ndim ? m * z.strides[0] : 0) != wanted) return false;
-  return true;
-}
-}  // namespace
-#endif
-
 std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {
   switch (conv_math(desc.ins[0].dtype)) {
     case ConvMath::f64: return std::make_unique<DirectConv<FloatMath<double>>>(std::move(desc), bind, g);
     case ConvMath::i8:
 #if defined(__AVX512VNNI__)
-      if (symmetric_weights(desc)) return std::make_unique<DirectConv<ByteMath>>(std::move(desc), bind, g);
+      if (conv_symmetric_weights(desc)) return std::make_unique<DirectConv<ByteMath>>(std::move(desc), bind, g);
 #endif
       return std::make_unique<DirectConv<IntMath>>(std::move(desc), bind, g);
     default: break;

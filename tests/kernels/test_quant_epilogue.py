@@ -117,30 +117,30 @@ FORMS["fused sum"] = (
 )
 
 
-def tabled(dtype: Any, zero: int) -> Any:
+def tabled(dtype: Any, zero: int, isa: str) -> Any:
     """A function of the byte, as the interpreter itself computes it for all 256 values."""
     values = np.arange(np.iinfo(dtype).min, np.iinfo(dtype).max + 1).astype(dtype).reshape(1, 1, 16, 16)
-    (y,) = run("map", [values], [(values.shape, F32)], body=lambda v: silu(dequantize(v, 0.03, zero)) + 0.0)
+    (y,) = run("map", [values], [(values.shape, F32)], isa=isa, body=lambda v: silu(dequantize(v, 0.03, zero)) + 0.0)
     return lambda q: y.reshape(-1)[q.astype(np.int64) - np.iinfo(dtype).min]
 
 
 TABLES: dict[str, tuple[Any, Any, str, str]] = {
     "silu": (
         lambda a, b: quantize(silu(dequantize(requantized(scaled(a + b), 100, U8), 0.03, 100)), 0.02, 30, U8),
-        lambda a, b: np_quantize(tabled(U8, 100)(np_requantized((a + b).astype(f) * f(0.004), 100, U8)), 0.02, 30, U8),
+        lambda isa, a, b: np_quantize(tabled(U8, 100, isa)(np_requantized((a + b).astype(f) * f(0.004), 100, U8)), 0.02, 30, U8),
         "b",
         "a table",
     ),
     "silu in float32": (
         lambda a: silu(dequantize(requantized(scaled(a), -5, I8), 0.03, -5)),
-        lambda a: tabled(I8, -5)(np_requantized(a.astype(f) * f(0.004), -5, I8)),
+        lambda isa, a: tabled(I8, -5, isa)(np_requantized(a.astype(f) * f(0.004), -5, I8)),
         "",
         "a table",
     ),
     "silu and a residual": (
         lambda a, u: quantize(silu(dequantize(requantized(scaled(a), 100, U8), 0.03, 100)) + dequantize(u, 0.02, 90), 0.05, 128, I8),
-        lambda a, u: np_quantize(
-            tabled(U8, 100)(np_requantized(a.astype(f) * f(0.004), 100, U8)) + np_dequantize(u, 0.02, 90), 0.05, 128, I8
+        lambda isa, a, u: np_quantize(
+            tabled(U8, 100, isa)(np_requantized(a.astype(f) * f(0.004), 100, U8)) + np_dequantize(u, 0.02, 90), 0.05, 128, I8
         ),
         "u",
         "scaled by a table, residual, rounded",
@@ -152,6 +152,10 @@ PATHS: list[tuple[Any, ...]] = [
     ((1, 3, 17, 15), (33, 3, 5, 3), [2, 2], [1, 1], [2, 1, 2, 1], 1),
     ((1, 34, 15, 20), (34, 1, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 34),
     ((2, 70, 11, 9), (70, 1, 5, 5), [2, 2], [1, 1], [2, 2, 2, 2], 70),
+    ((1, 10, 5, 300), (10, 1, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 10),
+    ((2, 100, 12, 13), (100, 1, 7, 4), [1, 2], [1, 1], [3, 0, 3, 5], 100),
+    ((1, 20, 11, 14), (20, 1, 5, 3), [1, 1], [2, 3], [4, 3, 4, 3], 20),
+    ((1, 80, 2, 3), (80, 1, 3, 3), [2, 2], [1, 1], [2, 4, 2, 4], 80),
     ((1, 12, 50), (42, 6, 5), [1], [1], [2, 2], 2),
     ((1, 20, 12, 9), (18, 10, 3, 2), [1, 1], [2, 2], [1, 0, 1, 2], 2),
     ((1, 4, 3, 6, 7), (10, 4, 3, 2, 3), [1, 1, 1], [1, 1, 1], [1, 0, 1, 1, 1, 1], 1),
@@ -181,7 +185,7 @@ def test_every_form_on_every_path(path: Any, form: str, isa: str) -> None:
             "i": channels_last(rng.integers(-128, 128, acc.shape).astype(I8)),
         }
         operands = [operand[k] for k in kinds]
-        want = np_fn(acc, *operands)
+        want = np_fn(*([isa] if form in TABLES else []), acc, *operands)
         y = channels_last(np.zeros(acc.shape, want.dtype))
         told: list[str] = []
         views = [np.broadcast_to(o, acc.shape) if o.shape != acc.shape else o for o in operands]

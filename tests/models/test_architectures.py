@@ -36,6 +36,17 @@ def test_matches_onnxruntime(name: str, failures: dict[str, str]) -> None:
     check_model(path_of(name, failures), model.inputs(np.random.default_rng(1)), model.tolerance)
 
 
+@pytest.mark.parametrize("name", architectures.SMALL_QUANTIZED)
+def test_quantized_like_the_reference(name: str) -> None:
+    """The NumPy kernels run the same programs one operator after the other: hardly a rounding may fall differently, on any level."""
+    model = architectures.SMALL_QUANTIZED[name]
+    path, feeds = model.path(), model.inputs(np.random.default_rng(1))
+    want = rt.InferenceSession(path, device="reference").run(None, feeds)
+    for threads in (1, 2):
+        for got, right in zip(rt.InferenceSession(path, threads=threads).run(None, feeds), want):
+            assert (got == right).mean() > 0.99, np.abs(got - right).max()
+
+
 @pytest.mark.parametrize("level", native().isa_levels()[1:])
 def test_every_isa_level(level: str, failures: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTRT_ISA", level)

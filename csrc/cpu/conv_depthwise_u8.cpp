@@ -1,0 +1,282 @@
+// Depthwise convolution of channels-last bytes on machines that multiply and add four bytes at a time (VNNI). Four rows of the window are
+// one step: the input rows under it are interleaved, byte by byte, into a line of 32-bit units (unit = a channel's four rows), which the
+// window's columns then walk along. Borders are the input's zero point; that it is not subtracted from the input is made up for in the
+// bias.
+//
+// Interleaving and packing work within 128-bit lanes, so in between vector j of a lot holds channels 16 * lane + 4 * j + 0..3.
+#include "cpu/conv.h"
+
+#if defined(__AVX512VNNI__)
+
+#include <algorithm>
+#include <type_traits>
+
+#include "cpu/gemm_int8_tile.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+constexpr int64_t kLineBytes = 16 << 10;  // of a line: it stays in L1
+constexpr double kTaskTaps = 2e5;         // below this many products a task is not worth its dispatch
+constexpr int64_t kTasks = 4;             // per thread
+constexpr int kQuad = 4;                  // window rows per step
+constexpr int kPixels = 4;                // outputs at a time
+
+// Vectors of 16 * LANES channels as bytes, of 4 * LANES as 32-bit units.
+template <int LANES>
+struct Lot;
+
+#define PTRT_LOT(LANES, T, P, SUFFIX)                                                                          \
+  template <>                                                                                                  \
+  struct Lot<LANES> {                                                                                          \
+    typedef T V;                                                                                               \
+    typedef P F;                                                                                               \
+    static constexpr int kChannels = 16 * LANES;                                                               \
+    PTRT_INLINE static V load(const void* p) { return SUFFIX##_loadu_epi8(p); }                                \
+    PTRT_INLINE static V load_n(const void* p, uint64_t mask) { return SUFFIX##_maskz_loadu_epi8(mask, p); }   \
+    PTRT_INLINE static void store(void* p, V x) { SUFFIX##_storeu_epi8(p, x); }                                \
+    PTRT_INLINE static void store_n(void* p, uint64_t mask, V x) { SUFFIX##_mask_storeu_epi8(p, mask, x); }    \
+    PTRT_INLINE static V splat8(int x) { return SUFFIX##_set1_epi8(static_cast<char>(x)); }                    \
+    PTRT_INLINE static V splat32(int x) { return SUFFIX##_set1_epi32(x); }                                     \
+    PTRT_INLINE static F splat_f(float x) { return SUFFIX##_set1_ps(x); }                                      \
+    PTRT_INLINE static F load_f(const float* p) { return SUFFIX##_loadu_ps(p); }                               \
+    PTRT_INLINE static V low8(V a, V b) { return SUFFIX##_unpacklo_epi8(a, b); }                               \
+    PTRT_INLINE static V high8(V a, V b) { return SUFFIX##_unpackhi_epi8(a, b); }                              \
+    PTRT_INLINE static V low16(V a, V b) { return SUFFIX##_unpacklo_epi16(a, b); }                             \
+    PTRT_INLINE static V high16(V a, V b) { return SUFFIX##_unpackhi_epi16(a, b); }                            \
+    PTRT_INLINE static V dot(V acc, V a, V b) { return SUFFIX##_dpbusd_epi32(acc, a, b); }                     \
+    PTRT_INLINE static V rounded(V sum, F scale, F lo, F hi, V zero) {                                         \
+      const F v = SUFFIX##_min_ps(SUFFIX##_max_ps(SUFFIX##_mul_ps(SUFFIX##_cvtepi32_ps(sum), scale), lo), hi); \
+      return SUFFIX##_add_epi32(SUFFIX##_cvtps_epi32(v), zero);                                                \
+    }                                                                                                          \
+    PTRT_INLINE static V bytes(V a, V b, V c, V d, bool sign) {                                                \
+      const V low = SUFFIX##_packs_epi32(a, b), high = SUFFIX##_packs_epi32(c, d);                             \
+      return sign ? SUFFIX##_packs_epi16(low, high) : SUFFIX##_packus_epi16(low, high);                        \
+    }                                                                                                          \
+  };
+PTRT_LOT(4, __m512i, __m512, _mm512)
+PTRT_LOT(2, __m256i, __m256, _mm256)
+PTRT_LOT(1, __m128i, __m128, _mm)
+#undef PTRT_LOT
+
+// Where channel c of a lot of `lanes` lanes lies among its units.
+int unit_of(int64_t c, int lanes) { return static_cast<int>(c % 16 / 4 * 4 * lanes + c / 16 * 4 + c % 4); }
+
+class ByteDepthwise final : public Kernel {
+ public:
+  PTRT_COLD ByteDepthwise(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
+      : Kernel(std::move(d)), g_(g), out_(desc, g, ConvMath::i8, true), xs_(conv_strides(desc.ins[0])) {
+    quads_ = ceil_div(g.kernel[1], kQuad);
+    for (int64_t c = 0; c < g.C;) {  // lots of 64, then of 32 or 16 channels
+      const int64_t rest = g.C - c;
+      lots_.push_back({c, least(rest, rest > 32 ? 64 : rest > 16 ? 32 : 16), rest > 32 ? 4 : rest > 16 ? 2 : 1, units_});
+      c += 16 * lots_.back().lanes;
+      units_ += 16 * lots_.back().lanes;
+    }
+    const int64_t window = (g.kernel[2] - 1) * g.dilation[2] + 1;
+    strip_ = least(g.out[2], most(kPixels, (kLineBytes / 256 / quads_ - window) / g.stride[2] + 1));
+    line_ = (strip_ - 1) * g.stride[2] + window;
+    const auto lots = static_cast<int64_t>(lots_.size());
+    const double taps = static_cast<double>(g.N) * static_cast<double>(g.pixels() * g.M * g.taps());
+    const int64_t want = bind.threads == 1 ? 1 : least(kTasks * bind.threads, most(1, static_cast<int64_t>(taps / kTaskTaps)));
+    rows_ = g.out[1];
+    while (g.N * lots * ceil_div(g.out[1], rows_) < want && rows_ > 1) rows_ = (rows_ + 1) / 2;
+    row_blocks_ = ceil_div(g.out[1], most(1, rows_));
+    packed_ = bind.packs.get(desc.ins[1], conv_pack_key("conv_depthwise_u8", desc.ins[1], g_), packed_bytes(),
+                             [this](void* to) { pack(static_cast<int8_t*>(to)); });
+    const QuantEpilogue& e = out_.quant();
+    last_ = e.out != DType::f32 && !e.between && !e.divide && !e.clamp && e.shift < 0 && e.residual < 0 && e.table.empty();
+  }
+
+  size_t shared_scratch_bytes() const override { return out_.quant_bytes() + static_cast<size_t>(units_) * 8; }
+  size_t thread_scratch_bytes() const override { return static_cast<size_t>(quads_ * line_ * 256); }
+  PTRT_COLD std::string describe() const override {
+    return "depthwise, bytes, strips of " + std::to_string(strip_) + out_.activation_name();
+  }
+
+  void run(const RunContext& ctx) override {
+    const QuantColumns columns = out_.quant_columns(desc, ctx.shared_scratch);
+    auto* scales = reinterpret_cast<float*>(ctx.shared_scratch + out_.quant_bytes());
+    auto* biases = reinterpret_cast<int32_t*>(scales + units_);
+    const auto* sums = reinterpret_cast<const int32_t*>(static_cast<const int8_t*>(packed_.get()) + sums_offset());
+    const uint32_t zero = stored_zero();
+    for (const Part& l : lots_)
+      for (int64_t c = 0; c < 16 * l.lanes; c++) {
+        const int64_t at = l.units + unit_of(c, l.lanes);
+        const uint32_t own = 0u - zero * static_cast<uint32_t>(sums[at]);
+        biases[at] = static_cast<int32_t>(own + (last_ && c < l.n ? static_cast<uint32_t>(columns.bias[l.first + c]) : 0u));
+        scales[at] = c < l.n ? columns.scale[l.first + c] : 0.0f;
+      }
+    const auto lots = static_cast<int64_t>(lots_.size());
+    ctx.parallel(g_.N * row_blocks_ * lots, [&](int64_t t, int worker) {
+      const Part& l = lots_[static_cast<size_t>(t % lots)];
+      const int64_t n = t / lots / row_blocks_, h0 = t / lots % row_blocks_ * rows_;
+      char* line = ctx.thread_scratch(worker);
+      switch (l.lanes) {
+        case 4: return rows<4>(l, n, h0, line, scales + l.units, biases + l.units, columns);
+        case 2: return rows<2>(l, n, h0, line, scales + l.units, biases + l.units, columns);
+        default: return rows<1>(l, n, h0, line, scales + l.units, biases + l.units, columns);
+      }
+    });
+  }
+
+ private:
+  struct Part {  // channels [first, first + n)
+    int64_t first, n;
+    int lanes;
+    int64_t units;  // before this lot, in all
+  };
+
+  uint32_t stored_zero() const {
+    const int32_t z = desc.ins.size() > 3 && desc.ins[3].present() ? conv_load_i32(desc.ins[3], 0) : 0;
+    return static_cast<uint32_t>(z + (desc.ins[0].dtype == DType::i8 ? 128 : 0));
+  }
+  // [lot][quad][column][unit][row in quad], then the sums of every channel's weights by unit.
+  size_t sums_offset() const { return static_cast<size_t>(units_ * quads_ * g_.kernel[2] * kQuad); }
+  size_t packed_bytes() const { return sums_offset() + static_cast<size_t>(units_) * 4; }
+  void pack(int8_t* to) const {
+    const Operand& w = desc.ins[1];
+    const ConvStrides ws = conv_strides(w);
+    std::fill(to, to + packed_bytes(), int8_t{0});
+    auto* sums = reinterpret_cast<int32_t*>(to + sums_offset());
+    for (const Part& l : lots_)
+      for (int64_t c = 0; c < l.n; c++)
+        for (int64_t kh = 0; kh < g_.kernel[1]; kh++)
+          for (int64_t kw = 0; kw < g_.kernel[2]; kw++) {
+            const int32_t v = conv_load_i32(w, (l.first + c) * ws.n + kh * ws.s[1] + kw * ws.s[2]) + (w.dtype == DType::u8 ? kShiftB : 0);
+            const int64_t unit = unit_of(c, l.lanes), step = (kh / kQuad * g_.kernel[2] + kw) * 16 * l.lanes;
+            to[(l.units * quads_ * g_.kernel[2] + step + unit) * kQuad + kh % kQuad] = static_cast<int8_t>(v);
+            sums[l.units + unit] += v;
+          }
+  }
+
+  template <int LANES>
+  void rows(const Part& l, int64_t n, int64_t h0, char* line, const float* scales, const int32_t* biases,
+            const QuantColumns& columns) const {
+    const auto* weights = static_cast<const int8_t*>(packed_.get()) + l.units * quads_ * g_.kernel[2] * kQuad;
+    ConvOutBox box{n, 0, h0, 0, l.first, least(rows_, g_.out[1] - h0), g_.out[2], l.n};
+    const ConvResult r = out_.at(desc, box), res = out_.residual(desc, box);
+    for (int64_t w0 = 0; w0 < g_.out[2]; w0 += strip_) {
+      const int64_t cols = least(strip_, g_.out[2] - w0);
+      for (int64_t h = 0; h < box.rows; h++) {
+        for (int64_t q = 0; q < quads_; q++) interleave<LANES>(l, n, h0 + h, w0, cols, q, line + q * line_ * (64 * LANES));
+        int64_t w = 0;
+        for (; w + kPixels <= cols; w += kPixels) pixels<LANES, kPixels>(l, line, w, weights, scales, biases, columns, r, res, h, w0 + w);
+        for (; w < cols; w++) pixels<LANES, 1>(l, line, w, weights, scales, biases, columns, r, res, h, w0 + w);
+      }
+    }
+  }
+
+  // The line under `cols` outputs from column w0 of row h on, for rows 4 q .. 4 q + 3 of the window.
+  template <int LANES>
+  PTRT_NOINLINE void interleave(const Part& l, int64_t n, int64_t h, int64_t w0, int64_t cols, int64_t q, char* line) const {
+    typedef Lot<LANES> X;
+    const Operand& x = desc.ins[0];
+    const auto zero = X::splat8(static_cast<int>(stored_zero())), flip = X::splat8(x.dtype == DType::i8 ? 128 : 0);
+    const bool whole = l.n == X::kChannels;
+    const uint64_t mask = whole ? ~uint64_t{0} : (uint64_t{1} << l.n) - 1;
+    // Rows that do not exist are one vector of zero points, again and again.
+    alignas(64) uint8_t none[64];
+    X::store(none, X::splat8(static_cast<int>(stored_zero()) ^ (x.dtype == DType::i8 ? 128 : 0)));
+    const int64_t iw0 = w0 * g_.stride[2] - g_.pad[2], count = (cols - 1) * g_.stride[2] + (g_.kernel[2] - 1) * g_.dilation[2] + 1;
+    const int64_t first = least(count, most(0, -iw0)), end = most(first, least(count, g_.in[2] - iw0));  // columns that exist
+    const uint8_t* from[kQuad];
+    int64_t step[kQuad];
+    for (int i = 0; i < kQuad; i++) {
+      const int64_t kh = q * kQuad + i, ih = h * g_.stride[1] - g_.pad[1] + kh * g_.dilation[1];
+      const bool inside = kh < g_.kernel[1] && ih >= 0 && ih < g_.in[1] && first < end;
+      from[i] = inside ? x.as<uint8_t>() + n * xs_.n + ih * xs_.s[1] + (iw0 + first) * xs_.s[2] + l.first : none;
+      step[i] = inside ? xs_.s[2] : 0;
+    }
+    for (int64_t k = 0; k < first; k++, line += 64 * LANES) PTRT_UNROLL for (int j = 0; j < 4; j++) X::store(line + 16 * LANES * j, zero);
+    const auto columns = [&](auto masked) __attribute__((always_inline)) {
+      for (int64_t k = first; k < end; k++, line += 64 * LANES) {
+        typename X::V a[kQuad];
+        PTRT_UNROLL for (int i = 0; i < kQuad; i++) {
+          a[i] = (typename X::V)((decltype(masked)::value ? X::load_n(from[i], mask) : X::load(from[i])) ^ flip);
+          from[i] += step[i];
+        }
+        const auto low01 = X::low8(a[0], a[1]), high01 = X::high8(a[0], a[1]), low23 = X::low8(a[2], a[3]), high23 = X::high8(a[2], a[3]);
+        X::store(line, X::low16(low01, low23));
+        X::store(line + 16 * LANES, X::high16(low01, low23));
+        X::store(line + 32 * LANES, X::low16(high01, high23));
+        X::store(line + 48 * LANES, X::high16(high01, high23));
+      }
+    };
+    if (whole) columns(std::false_type());
+    else columns(std::true_type());
+    for (int64_t k = end; k < count; k++, line += 64 * LANES) PTRT_UNROLL for (int j = 0; j < 4; j++) X::store(line + 16 * LANES * j, zero);
+  }
+
+  template <int LANES, int NP>
+  PTRT_INLINE void pixels(const Part& l, const char* line, int64_t w, const int8_t* weights, const float* scales, const int32_t* biases,
+                          const QuantColumns& columns, const ConvResult& r, const ConvResult& res, int64_t h, int64_t ow) const {
+    typedef Lot<LANES> X;
+    constexpr int kVectors = 4, kBytes = 16 * LANES;  // of a lot; of a vector
+    typename X::V acc[NP][kVectors];
+    PTRT_UNROLL for (int i = 0; i < NP; i++) PTRT_UNROLL for (int j = 0; j < kVectors; j++) acc[i][j] = X::load(biases + j * kBytes / 4);
+    const int64_t step = g_.stride[2] * kVectors * kBytes;
+    for (int64_t q = 0; q < quads_; q++) {
+      const char* p = line + q * line_ * (kVectors * kBytes) + w * step;
+      for (int64_t kw = 0; kw < g_.kernel[2]; kw++, p += g_.dilation[2] * kVectors * kBytes, weights += kVectors * kBytes) {
+        PTRT_UNROLL for (int j = 0; j < kVectors; j++) {
+          const typename X::V b = X::load(weights + j * kBytes);
+          PTRT_UNROLL for (int i = 0; i < NP; i++) acc[i][j] = X::dot(acc[i][j], X::load(p + i * step + j * kBytes), b);
+        }
+      }
+    }
+    if (last_) {
+      const QuantEpilogue& e = out_.quant();
+      const auto lo = X::splat_f(e.lo2), hi = X::splat_f(e.hi2);
+      const auto zero = X::splat32(e.zero2);
+      const bool whole = l.n == X::kChannels;
+      const uint64_t mask = whole ? ~uint64_t{0} : (uint64_t{1} << l.n) - 1;
+      char* out = r.data + h * r.row + ow * r.pixel;
+      PTRT_UNROLL for (int j = 0; j < kVectors; j++) {
+        const auto scale = X::load_f(scales + j * kBytes / 4);
+        PTRT_UNROLL for (int i = 0; i < NP; i++) acc[i][j] = X::rounded(acc[i][j], scale, lo, hi, zero);
+      }
+      for (int i = 0; i < NP; i++, out += r.pixel) {
+        const auto bytes = X::bytes(acc[i][0], acc[i][1], acc[i][2], acc[i][3], e.out == DType::i8);
+        if (whole) X::store(out, bytes);
+        else X::store_n(out, mask, bytes);
+      }
+      return;
+    }
+    alignas(64) int32_t units[NP][64], block[NP * 64];
+    for (int i = 0; i < NP; i++) {
+      for (int j = 0; j < kVectors; j++) X::store(units[i] + j * kBytes / 4, acc[i][j]);
+      for (int lane = 0; lane < LANES; lane++)  // back to the order of the channels
+        for (int j = 0; j < kVectors; j++) std::memcpy(block + i * 64 + lane * 16 + j * 4, units[i] + (j * LANES + lane) * 4, 16);
+    }
+    out_.requantise(desc, columns, l.first, block, 64, r, h * r.row + ow * r.pixel, NP, l.n, res, h * res.row + ow * res.pixel);
+  }
+
+  ConvGeometry g_;
+  ConvOutput out_;
+  ConvStrides xs_;
+  std::vector<Part> lots_;
+  int64_t quads_ = 0, units_ = 0, strip_ = 1, line_ = 0, rows_ = 1, row_blocks_ = 1;
+  bool last_ = false;
+  std::shared_ptr<const void> packed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_byte_depthwise_conv(LaunchDesc& desc, BindContext& bind, const ConvGeometry& g) {
+  const ConvStrides xs = conv_strides(desc.ins[0]);
+  if (conv_math(desc.ins[0].dtype) != ConvMath::i8 || (g.C != 1 && xs.c != 1) || !desc.ins[1].is_const() || !conv_symmetric_weights(desc) ||
+      (desc.ins.size() > 2 && desc.ins[2].present()) || !ConvOutput(desc, g, ConvMath::i8, true).requantises())
+    return nullptr;
+  return std::make_unique<ByteDepthwise>(std::move(desc), bind, g);
+}
+
+}  // namespace ptrt::PTRT_LEVEL
+
+#else
+
+namespace ptrt::PTRT_LEVEL {
+std::unique_ptr<Kernel> make_byte_depthwise_conv(LaunchDesc&, BindContext&, const ConvGeometry&) { return nullptr; }
+}  // namespace ptrt::PTRT_LEVEL
+
+#endif
