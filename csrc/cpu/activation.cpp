@@ -56,15 +56,43 @@ PTRT_NOINLINE void block(const Step& s, const float* x, int64_t x_row, float* y,
   }
 }
 
+// x * scale + shift [+ residual] [clamp] per column.
+PTRT_NOINLINE void scaled_block(const Step& s, const float* x, int64_t x_row, float* y, int64_t y_row, int64_t rows, int64_t n,
+                                const float* r, int64_t r_row, const float* scale, const float* shift) {
+  for (int64_t j = 0; j < n; j += W) {
+    const int count = n - j < W ? static_cast<int>(n - j) : W;
+    const vf a = load_n(scale + j, count), b = shift ? load_n(shift + j, count) : vf{};
+    for (int64_t i = 0; i < rows; i++) {
+      vf v = load_n(x + i * x_row + j, count) * a + b;
+      if (r) v += load_n(r + i * r_row + j, count);
+      store_n(y + i * y_row + j, vmin(s.hi, vmax(s.lo, v)), count);
+    }
+  }
+}
+
 }  // namespace
 
 std::string activation_name(const LinearEpilogue& e) {
   static const char* const names[] = {"", "silu", "sigmoid", "tanh", "hard_sigmoid", "hard_swish", "leaky", "gelu_erf", "gelu_tanh"};
-  return e.activation != Activation::none ? std::string(", then ") + names[static_cast<int>(e.activation)] : std::string();
+  std::string name = e.activation != Activation::none ? std::string(", then ") + names[static_cast<int>(e.activation)] : std::string();
+  return e.post() ? name + ", then scaled" : name;
 }
 
 void apply_activation(const LinearEpilogue& e, const float* from, int64_t from_row, float* to, int64_t to_row, int64_t rows, int64_t n,
-                      const float* residual, int64_t residual_row) {
+                      const float* residual, int64_t residual_row, const float* scale, const float* shift) {
+  if (e.post()) {
+    if (e.activation != Activation::none) {
+      LinearEpilogue first = e;
+      first.post_scale = -1;
+      first.clamp_after = false;
+      apply_activation(first, from, from_row, to, to_row, rows, n, nullptr, 0);
+      from = to;
+      from_row = to_row;
+    }
+    const float inf = __builtin_inff();
+    const Step s{{}, {}, splat(e.clamp_after ? static_cast<float>(e.lo) : -inf), splat(e.clamp_after ? static_cast<float>(e.hi) : inf)};
+    return scaled_block(s, from, from_row, to, to_row, rows, n, residual, residual ? residual_row : 0, scale, shift);
+  }
   const float inf = __builtin_inff();
   const Step s{splat(static_cast<float>(e.act_a)), splat(static_cast<float>(e.act_b)),
                splat(e.clamp_after ? static_cast<float>(e.lo) : -inf), splat(e.clamp_after ? static_cast<float>(e.hi) : inf)};

@@ -111,13 +111,15 @@ class ConvOutput {
   // by activate(), soon after a few values were stored: they should still be in L1.
   const LinearEpilogue& linear() const { return activates() ? before_activation_ : linear_; }
   bool fused() const { return fused_; }
-  bool activates() const { return linear_.activation != Activation::none; }
+  bool activates() const { return linear_.activation != Activation::none || linear_.post(); }
   std::string activation_name() const { return quant_.ok ? quant_epilogue_name(quant_) : PTRT_LEVEL::activation_name(linear_); }
-  // `rows` pixels of `n` channels each, from memory to memory or in place; residual as residual_of_activation() gives it for the same
+  // `rows` pixels of `n` channels from m on, from memory to memory or in place; residual as residual_of_activation() gives it for the same
   // place.
-  void activate(const float* from, int64_t from_pixel, float* to, int64_t pixel, int64_t rows, int64_t n, const float* residual,
-                int64_t residual_pixel) const {
-    apply_activation(linear_, from, from_pixel, to, pixel, rows, n, residual, residual_pixel);
+  void activate(const LaunchDesc& desc, int64_t m, const float* from, int64_t from_pixel, float* to, int64_t pixel, int64_t rows, int64_t n,
+                const float* residual, int64_t residual_pixel) const {
+    const auto post = [&](int k) { return k >= 0 ? desc.epi_ins[static_cast<size_t>(k)].as<const float>() + m : nullptr; };
+    apply_activation(linear_, from, from_pixel, to, pixel, rows, n, residual, residual_pixel, post(linear_.post_scale),
+                     post(linear_.post_shift));
   }
   // int32 sums with an epilogue that requantise() knows. at() and residual() are then counted in elements of the output and of the
   // residual.

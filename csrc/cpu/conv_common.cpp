@@ -313,7 +313,7 @@ ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath m
   same_type_ = desc.acc_dtype == own && y.dtype == own;
   fused_ = desc.epilogue.empty();
   if (!fused_ && same_type_ && math != ConvMath::i8) {
-    linear_ = linear_epilogue(desc, 1, activations);
+    linear_ = linear_epilogue(desc, 1, activations, activations);
     fused_ = linear_.ok;
     if (fused_ && linear_.residual >= 0) {
       rs_ = conv_strides(desc.epi_ins[static_cast<size_t>(linear_.residual)]);
@@ -331,6 +331,11 @@ ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath m
   before_activation_.ok = true;
   before_activation_.alpha = linear_.alpha;
   before_activation_.bias = linear_.bias;
+  if (linear_.clamp_before) {  // before a scale
+    before_activation_.clamp_before = true;
+    before_activation_.lo = linear_.lo;
+    before_activation_.hi = linear_.hi;
+  }
 }
 
 double ConvOutput::bias_value(const LaunchDesc& desc, const Operand& b, int64_t m) const {

@@ -142,7 +142,7 @@ constexpr int64_t kBlockBytes = 128 << 10;  // of results that do not go straigh
 // Input under the window of a strip of output columns stays in L1 from row to row. Images that L2 (nearly) holds are processed a few
 // channels at a time, in wide strips; of larger ones all channels of a pixel are read at once, as they lie in memory.
 constexpr int64_t kSmallImage = 3 << 20, kChunk = 64, kChunkStripBytes = 64 << 10, kStripBytes = 16 << 10;
-constexpr double kTaskFlops = 4e5;
+constexpr double kTaskFlops = 2e5;
 constexpr int64_t kFewPixels = 256;  // below this the convolution before divides its channels over the threads, not its pixels
 constexpr int64_t kTasks = 4;        // per thread
 
@@ -161,8 +161,9 @@ class DepthwiseConv : public Kernel {
     channels_ = in_place_ && g.taps() <= 9 ? round_up(g.C, W) : least(kChannels, round_up(g.C, W));
     const double flops = 2.0 * g.N * g.pixels() * g.M * g.taps();
     const int64_t most_tasks = bind.threads == 1 ? 1 : kTasks * bind.threads;
-    const int64_t want =
+    const int64_t some =
         flops >= static_cast<double>(most_tasks) * kTaskFlops ? most_tasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
+    const int64_t want = some > 1 ? round_up(some, bind.threads) : 1;  // as many for every thread
     const bool small = g.C * (g.in[1] * g.in[2] + g.out[1] * g.out[2]) * 4 <= kSmallImage;
     chunk_ = small ? kChunk : channels_;
     strip_bytes_ = small ? kChunkStripBytes : kStripBytes;
@@ -341,7 +342,7 @@ class DepthwiseConv : public Kernel {
             fns[n](tile);
             if (out_.activates()) {
               const auto* from = reinterpret_cast<const float*>(late.data);
-              out_.activate(static_cast<float*>(tile.out), r.pixel, static_cast<float*>(tile.out), r.pixel, n, tile.channels,
+              out_.activate(desc, c0 + cc, static_cast<float*>(tile.out), r.pixel, static_cast<float*>(tile.out), r.pixel, n, tile.channels,
                             from ? from + cc + h * late.row + w * late.pixel : nullptr, late.pixel);
             }
           };

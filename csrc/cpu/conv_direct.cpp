@@ -14,9 +14,10 @@ namespace {
 constexpr int64_t kStageBytes = 320 << 10;  // of the input block of a task: it stays in L2 while all weight panels pass over it
 constexpr int64_t kBlockBytes = 128 << 10;  // of the result block where results do not go straight to the output
 constexpr int64_t kResidentWeights = 128 << 10;
-constexpr int64_t kTasks = 16;        // enough for a balanced split over a few cores
-constexpr int64_t kStagedBytes = 64;  // in front of a worker's scratch: the block of input that is staged there, or -1
-constexpr double kTaskFlops = 2e6;    // below this a task is not worth its dispatch
+constexpr int64_t kTasks = 16;               // enough for a balanced split over a few cores
+constexpr int64_t kStagedBytes = 64;         // in front of a worker's scratch: the block of input that is staged there, or -1
+constexpr double kTaskFlops = 2e6;           // below this a task is not worth its dispatch,
+constexpr int64_t kTaskWeights = 256 << 10;  // unless it reads so many bytes of weights
 
 template <class P>
 class DirectConv : public Kernel {
@@ -33,7 +34,7 @@ class DirectConv : public Kernel {
         xs_(conv_strides(desc.ins[0])) {
     plan_panels();
     plan_input();
-    plan_blocks();
+    plan_blocks(bind.threads);
     const Operand& w = desc.ins[1];
     const bool zero_const = !operand(4).present() || operand(4).is_const();
     if (kBytes && w.is_const()) bytes_ = bind.packs.get(w, pack_key(), weight_bytes(), [this](void* to) { pack(to); });
@@ -127,9 +128,11 @@ class DirectConv : public Kernel {
     return static_cast<int64_t>(n);
   }
 
-  PTRT_COLD void plan_blocks() {
+  PTRT_COLD void plan_blocks(int threads) {
     const double flops = 2.0 * g_.N * g_.pixels() * g_.M * g_.Cg * g_.taps();
-    const int64_t want = flops >= kTasks * kTaskFlops ? kTasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
+    const int64_t by_work = flops >= kTasks * kTaskFlops ? kTasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
+    const int64_t by_weights = least(kTasks, panels_ * panel_size_ * static_cast<int64_t>(sizeof(S)) / kTaskWeights);
+    const int64_t some = most(by_work, by_weights), want = some > 1 ? round_up(some, threads) : 1;  // as many for every thread
     const int64_t OH = g_.out[1], OW = g_.out[2];
     cols_ = OW;
     rows_ = OH;
@@ -352,7 +355,7 @@ class DirectConv : public Kernel {
             for (int64_t j = 0; j < t.n; j += 16) __builtin_prefetch(to + k * r.pixel + j, 1, 3);
           tile(t);
           const auto* from = reinterpret_cast<const A*>(late.data);
-          out_.activate(block, nr_, to, r.pixel, t.rows, t.n, from ? from + (m - box.m) + h * late.row + w * late.pixel : nullptr,
+          out_.activate(desc, m, block, nr_, to, r.pixel, t.rows, t.n, from ? from + (m - box.m) + h * late.row + w * late.pixel : nullptr,
                         late.pixel);
           return;
         }

@@ -148,7 +148,7 @@ class TapConv final : public Kernel {
         }
       if (!out_.activates()) continue;
       const auto* from = reinterpret_cast<const float*>(late.data);
-      out_.activate(out, r.pixel, out, r.pixel, box.cols, box.chans, from ? from + h * late.row : nullptr, late.pixel);
+      out_.activate(desc, box.m, out, r.pixel, out, r.pixel, box.cols, box.chans, from ? from + h * late.row : nullptr, late.pixel);
     }
   }
 

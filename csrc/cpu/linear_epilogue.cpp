@@ -26,6 +26,10 @@ bool only_along(const Operand& o, int axis) {
 
 bool add_operand(LinearEpilogue& c, const Operand& o, int number, int bias_axis) {
   const bool clamped = c.clamp_before || c.clamp_after || c.activation != Activation::none;
+  if (c.post() && c.post_shift < 0 && c.residual < 0 && !c.clamp_after && only_along(o, bias_axis) && o.strides[bias_axis] == 1) {
+    c.post_shift = number;
+    return true;
+  }
   if (!clamped && c.bias < 0 && only_along(o, bias_axis)) {
     c.bias = number;
     return true;
@@ -37,7 +41,7 @@ bool add_operand(LinearEpilogue& c, const Operand& o, int number, int bias_axis)
 
 void clamp(LinearEpilogue& c, bool is_max, double bound) {
   if (!c.clamp_before && !c.clamp_after) {
-    (c.residual < 0 && c.activation == Activation::none ? c.clamp_before : c.clamp_after) = true;
+    (c.residual < 0 && c.activation == Activation::none && !c.post() ? c.clamp_before : c.clamp_after) = true;
     c.lo = -std::numeric_limits<double>::infinity();
     c.hi = -c.lo;
   }
@@ -51,6 +55,7 @@ struct Recogniser {
   int axis;
   bool dequantise;   // acc is an int32 that has to be cast
   bool activations;  // may be recognised
+  bool post;         // may a scale follow a clamp or an activation?
   std::vector<Value> regs;
 
   const Operand& operand(int k) const { return desc.epi_ins[static_cast<size_t>(k)]; }
@@ -80,7 +85,7 @@ struct Recogniser {
       case Op::id_: return arg(0);
       case Op::relu_:
         v = arg(0);
-        if (v.kind != Value::kChain || (v.chain.clamp_before && v.chain.residual >= 0)) return Value{};
+        if (v.kind != Value::kChain || (v.chain.clamp_before && (v.chain.residual >= 0 || v.chain.post()))) return Value{};
         clamp(v.chain, true, 0.0);
         return v;
       case Op::sigmoid_: return activated(in.args[0], Activation::sigmoid);
@@ -104,7 +109,8 @@ struct Recogniser {
   Value activated(int source, Activation kind, double a = 0, double b = 0) const {
     Value v = regs[static_cast<size_t>(source)];
     const LinearEpilogue& c = v.chain;
-    if (!activations || v.kind != Value::kChain || c.clamp_before || c.residual >= 0 || c.activation != Activation::none) return Value{};
+    if (!activations || v.kind != Value::kChain || c.clamp_before || c.residual >= 0 || c.activation != Activation::none || c.post())
+      return Value{};
     v.source = source;
     v.chain.activation = kind;
     v.chain.act_a = a;
@@ -116,7 +122,7 @@ struct Recogniser {
     for (int swap = 0; swap < 2; swap++) {
       const int x = swap ? b : a;
       const Value& g = regs[static_cast<size_t>(swap ? a : b)];
-      if (g.kind != Value::kChain || g.source != x || g.chain.clamp_after || g.chain.residual >= 0) continue;
+      if (g.kind != Value::kChain || g.source != x || g.chain.clamp_after || g.chain.residual >= 0 || g.chain.post()) continue;
       const Activation of = g.chain.activation;
       if (of == Activation::sigmoid) return activated(x, Activation::silu);
       if (of == Activation::hard_sigmoid) return activated(x, Activation::hard_swish, g.chain.act_a, g.chain.act_b);
@@ -174,15 +180,24 @@ struct Recogniser {
     bool ok = false;
     if (op == Op::add_) {
       ok = y.kind == Value::kLoads && y.operands[1] < 0 && add_operand(c, operand(y.operands[0]), y.operands[0], axis);
+    } else if (op == Op::mul_ && post && y.kind == Value::kLoads && y.operands[1] < 0 && scales_result(c, y.operands[0])) {
+      ok = true;
     } else if (op == Op::mul_) {
       ok = !c.clamp_before && !c.clamp_after && c.bias < 0 && c.residual < 0 && c.activation == Activation::none;
       if (y.kind == Value::kConst) c.alpha *= y.constant;
       else ok = ok && dequantise && multiply(c, y.operands[0]) && (y.operands[1] < 0 || multiply(c, y.operands[1]));
     } else {
-      ok = y.kind == Value::kConst && !std::isnan(y.constant) && !(c.clamp_before && c.residual >= 0);
+      ok = y.kind == Value::kConst && !std::isnan(y.constant) && !(c.clamp_before && (c.residual >= 0 || c.post()));
       if (ok) clamp(c, op == Op::max_, y.constant);
     }
     return ok ? v : Value{};
+  }
+
+  bool scales_result(LinearEpilogue& c, int number) const {
+    if (c.post() || c.residual >= 0 || c.clamp_after || !(c.clamp_before || c.activation != Activation::none)) return false;
+    if (!only_along(operand(number), axis) || operand(number).strides[axis] != 1) return false;
+    c.post_scale = number;
+    return true;
   }
 
   bool multiply(LinearEpilogue& c, int number) const {
@@ -205,7 +220,7 @@ struct Recogniser {
 
 }  // namespace
 
-LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis, bool activations) {
+LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis, bool activations, bool post) {
   LinearEpilogue none;
   const DType t = desc.outs[0].dtype;
   if (t != DType::f32 && t != DType::f64) return none;
@@ -214,12 +229,12 @@ LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis, bool activ
     return none;
   }
   if (desc.acc_dtype != t) return none;
-  return Recogniser{desc, bias_axis, false, activations && t == DType::f32, {}}.result();
+  return Recogniser{desc, bias_axis, false, activations && t == DType::f32, post && t == DType::f32, {}}.result();
 }
 
 LinearEpilogue dequantising_epilogue(const LaunchDesc& desc, int bias_axis) {
   if (desc.epilogue.empty() || desc.acc_dtype != DType::i32 || desc.outs[0].dtype != DType::f32) return LinearEpilogue{};
-  return Recogniser{desc, bias_axis, true, false, {}}.result();
+  return Recogniser{desc, bias_axis, true, false, false, {}}.result();
 }
 
 }  // namespace ptrt::PTRT_LEVEL

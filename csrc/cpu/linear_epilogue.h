@@ -21,17 +21,20 @@ struct LinearEpilogue {
   double lo = 0, hi = 0;
   Activation activation = Activation::none;  // of alpha * acc + bias; there is no clamp_before then
   double act_a = 0, act_b = 0;
+  int post_scale = -1, post_shift = -1;  // operands like bias that multiply, and are added to, the clamped or activated value
+  bool post() const { return post_scale >= 0; }
 };
 
-// The part of a linear epilogue with an activation that follows the bias: activation [+ residual] [clamp], for `rows` rows of `n` floats,
-// from memory to memory or in place. The sums should still be in L1. `residual` may be null.
+// The part of a linear epilogue with an activation that follows the bias: activation [* scale + shift] [+ residual] [clamp], for `rows`
+// rows of `n` floats, from memory to memory or in place. The sums should still be in L1. `residual` may be null; `scale` and `shift` are
+// the values of post_scale and post_shift for these columns.
 void apply_activation(const LinearEpilogue& e, const float* from, int64_t from_row, float* to, int64_t to_row, int64_t rows, int64_t n,
-                      const float* residual, int64_t residual_row);
+                      const float* residual, int64_t residual_row, const float* scale = nullptr, const float* shift = nullptr);
 std::string activation_name(const LinearEpilogue& e);  // ", then silu", for describe(); empty without an activation
 
 // Recognises desc.epilogue. Only for acc, operands and output of one dtype, f32 or f64. Programs with an activation are not `ok` unless
-// `activations`, and only in f32.
-LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis, bool activations = false);
+// `activations`, those with a scale after a clamp or an activation not unless `post`, and both only in f32.
+LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis, bool activations = false, bool post = false);
 
 // The same for an int32 acc that is first cast to f32 and then possibly multiplied by scales; not for an empty program.
 LinearEpilogue dequantising_epilogue(const LaunchDesc& desc, int bias_axis);

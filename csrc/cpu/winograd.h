@@ -242,7 +242,7 @@ class WinogradConv : public Kernel {
         if (!out_.activates()) continue;
         const auto* from = reinterpret_cast<const float*>(late.data);
         for (int y = 0; y < h; y++)
-          out_.activate(out + y * r.row, r.pixel, out + y * r.row, r.pixel, v, channels,
+          out_.activate(desc, m0, out + y * r.row, r.pixel, out + y * r.row, r.pixel, v, channels,
                         from ? from + (y0 + y) * late.row + x0 * late.pixel : nullptr, late.pixel);
       }
       if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + out_bytes);

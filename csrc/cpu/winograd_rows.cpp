@@ -247,7 +247,7 @@ class RowWinogradConv : public Kernel {
         float* to = place.at(y, at);
         emit(from, to, place.pixel * step_, residual.at(y, at), residual.pixel * step_, bias + m0, box.chans, count, e);
         if (out_.activates())
-          out_.activate(to, place.pixel * step_, to, place.pixel * step_, count, box.chans, late.at(y, at), late.pixel * step_);
+          out_.activate(desc, m0, to, place.pixel * step_, to, place.pixel * step_, count, box.chans, late.at(y, at), late.pixel * step_);
       }
     if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + p_bytes_ + out_bytes_);
   }

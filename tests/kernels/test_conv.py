@@ -324,6 +324,20 @@ EPILOGUES: dict[str, tuple[Any, Any, list[str]]] = {  # program, reference, oper
     ),
     "leaky": (lambda a, b: where(a + b < 0, (a + b) * 0.1, a + b), lambda a, b: np.where(a + b < 0, (a + b) * 0.1, a + b), ["b"]),
     "not quite leaky": (lambda a: where(a < 1, a * 0.1, a), lambda a: np.where(a < 1, a * 0.1, a), []),
+    "relu scaled": (lambda a, b: relu(a + b) * b + b, lambda a, b: np.maximum(a + b, 0) * b + b, ["b"]),
+    "relu scaled residual": (lambda a, b, r: relu(a) * b + b + r, lambda a, b, r: np.maximum(a, 0) * b + b + r, ["b", "r"]),
+    "clip scaled residual relu": (
+        lambda a, b, r: relu(min_(max_(a, -1.0), 6.0) * b + r),
+        lambda a, b, r: np.maximum(np.clip(a, -1, 6) * b + r, 0),
+        ["b", "r"],
+    ),
+    "silu scaled": (lambda a, b: silu(a) * b + b, lambda a, b: a / (1 + np.exp(-a)) * b + b, ["b"]),
+    "silu scaled residual relu": (
+        lambda a, b, r: relu(silu(a) * b + b + r),
+        lambda a, b, r: np.maximum(a / (1 + np.exp(-a)) * b + b + r, 0),
+        ["b", "r"],
+    ),
+    "relu scaled twice": (lambda a, b: relu(relu(a) * b + b) * b, lambda a, b: np.maximum(np.maximum(a, 0) * b + b, 0) * b, ["b"]),
     "gelu": (gelu_erf, lambda a: a * 0.5 * (1 + np.vectorize(math.erf)(a * 0.5**0.5)), []),
 }
 PATHS = [  # one case for every path
@@ -354,6 +368,8 @@ def test_epilogues(case: Any, name: str) -> None:
     residual = data(rng, plain.shape)
     want = np_fn(plain, *(per_channel if k == "b" else residual for k in kinds))
     tolerance = (2e-5 if case in (PATHS[3], PATHS[-1]) else tolerance_of(np.float32, int(np.prod(ws[1:]))) + 2.0**-21) * np.abs(plain).max()
+    if "scaled" in name:  # so are the errors
+        tolerance = tolerance * max(1.0, float(np.abs(per_channel).max())) ** (2 if "twice" in name else 1)
     params = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
     for ly in ("last", "first", "any"):
         for in_place in (False, True):
@@ -365,7 +381,9 @@ def test_epilogues(case: Any, name: str) -> None:
 
 
 FIRES = {"silu": "silu", "silu residual": "silu", "x sigmoid(x)": "silu", "sigmoid(x) x": "silu", "sigmoid clamp": "sigmoid", "tanh residual relu": "tanh",
-         "hard sigmoid": "hard_sigmoid", "hard swish": "hard_swish", "hard swish residual": "hard_swish", "leaky": "leaky", "gelu": "gelu_erf"}  # fmt: skip
+         "hard sigmoid": "hard_sigmoid", "hard swish": "hard_swish", "hard swish residual": "hard_swish", "leaky": "leaky", "gelu": "gelu_erf",
+         "relu scaled": "scaled", "relu scaled residual": "scaled", "clip scaled residual relu": "scaled", "silu scaled": "silu, then scaled",
+         "silu scaled residual relu": "silu, then scaled"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EPILOGUES)
