@@ -157,7 +157,8 @@ class DirectConv : public Kernel {
     panel_groups_ = ceil_div(panels_, panels_per_task_);
     tasks_ = blocks() * panel_groups_;
     if (!in_place_) {
-      row_ = row_elements(cols_);
+      // Rows of pixels that are windows of their own follow each other, so that a tile may span several.
+      row_ = g_.taps() == 1 && g_.stride[2] == 1 && g_.stride[1] == 1 ? cols_ * pixel_ : row_elements(cols_);
       plane_ = row_ * most(extent(1, rows_), 0);
       for (int64_t kd = 0; kd < g_.kernel[0]; kd++)
         for (int64_t kh = 0; kh < g_.kernel[1]; kh++)
@@ -312,7 +313,7 @@ class DirectConv : public Kernel {
     typename P::Tile tile(TileShape{taps_.data(), &out_.linear(), lda_, nr_, out_.activates() || out_.requantises() ? nr_ : r.pixel,
                                     res.pixel, K_, static_cast<int64_t>(taps_.size()), nv_});
     int64_t runs = box.rows, length = box.cols;
-    if (in_place_ && row_step == box.cols * lda_ && r.row == box.cols * r.pixel && res.row == box.cols * res.pixel &&
+    if ((in_place_ || g_.taps() == 1) && row_step == box.cols * lda_ && r.row == box.cols * r.pixel && res.row == box.cols * res.pixel &&
         late.row == box.cols * late.pixel) {
       runs = 1;
       length *= box.rows;
