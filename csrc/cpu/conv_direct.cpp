@@ -199,7 +199,8 @@ class DirectConv : public Kernel {
     const Operand& w = desc.ins[1];
     const Operand& z = operand(4);
     const ConvStrides ws = conv_strides(w);
-    const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_, U = P::k_unit;
+    constexpr int64_t U = P::k_unit;
+    const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_;
     if constexpr (std::is_same_v<P, FloatMath<float>>)
       return conv_pack_panel(w, g_, group * g_.Mg + first, least(nr_, g_.Mg - first), nr_, to);
     if (K_ != group_pitch_ || group_pitch_ != g_.Cg || first + nr_ > g_.Mg) std::fill(to, to + panel_size_, S(0));
@@ -213,11 +214,17 @@ class DirectConv : public Kernel {
           for (int64_t kh = 0; kh < g_.kernel[1]; kh++)
             for (int64_t kw = 0; kw < g_.kernel[2]; kw++) {
               const int64_t from = m * ws.n + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2], at = run * K_ + (merged_ ? kw * group_pitch_ : 0);
-              for (int64_t c = 0; c < g_.Cg; c++) {
-                const int64_t k = at + c;
-                const S weight = P::load_weight(w, from + c * ws.c, wz);
-                to[(k / U * nr_ + j) * U + k % U] = weight;
-                if (kBytes) sum += static_cast<int8_t>(weight);
+              if constexpr (kBytes) {
+                const uint8_t* bytes = w.as<const uint8_t>() + from;
+                const uint8_t flip = w.dtype == DType::u8 ? 0x80 : 0;  // minus 128
+                for (int64_t c = 0; c < g_.Cg; c++) {
+                  const auto weight = static_cast<uint8_t>(bytes[c * ws.c] ^ flip);
+                  to[((at + c) / U * nr_ + j) * U + (at + c) % U] = weight;
+                  sum += static_cast<int8_t>(weight);
+                }
+              } else {
+                for (int64_t c = 0; c < g_.Cg; c++)
+                  to[((at + c) / U * nr_ + j) * U + (at + c) % U] = P::load_weight(w, from + c * ws.c, wz);
               }
               if (!merged_ || kw + 1 == g_.kernel[2]) run++;
             }

@@ -227,9 +227,6 @@ struct ByteMath {
     TileArgs8 g_;
     int nv_;
   };
-  static S load_weight(const Operand& w, int64_t at, int32_t) {
-    return static_cast<S>(conv_load_i32(w, at) + (w.dtype == DType::u8 ? kShiftB : 0));
-  }
 };
 #endif
 
