@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 from benchmarks import architectures, compare, zoo
 
 BASELINE = Path(__file__).resolve().parent / "baseline.json"
-DEFAULT = ["zoo", "*-script"]
+DEFAULT = ["zoo", "*-script", "*-qdq"]
 LEAST, NOISES = 0.05, 3.0  # the loss that always passes, and the multiple of the noise that does
 
 
@@ -61,7 +61,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fails where pytensor_rt is slower against onnxruntime than the stored ratios.")
     parser.add_argument("--record", action="store_true", help="store the ratios measured now")
     parser.add_argument(
-        "--models", nargs="+", help="default: those of the baseline; with --record: the zoo and the architectures' script exports"
+        "--models",
+        nargs="+",
+        help="default: those of the baseline; with --record: the zoo, and the script and quantised exports of the architectures",
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="timed seconds per model and runtime")
     parser.add_argument("--repeat", type=int, default=10, help="blocks that these are split into")
