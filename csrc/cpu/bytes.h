@@ -23,7 +23,8 @@ PTRT_INLINE vi widened(const void* p) {
   return r;
 #endif
 }
-PTRT_INLINE vi rounded(vf x) {  // |x| < 2^31
+// To the nearest integer, to even; |x| < 2^31. A separate step, so that a product before it is rounded first.
+PTRT_INLINE vi rounded(vf x) {
 #if defined(__AVX512F__)
   return (vi)_mm512_cvtps_epi32((__m512)x);
 #elif defined(__AVX2__)
@@ -66,8 +67,6 @@ PTRT_INLINE void store_bytes(uint8_t* p, vi x, int n) {
 #endif
   for (int i = 0; i < n && i < W; i++) p[i] = static_cast<uint8_t>(x[i]);
 }
-
-enum class Side { none, f32, u8, i8 };
 
 }  // namespace
 }  // namespace ptrt::PTRT_LEVEL

@@ -57,10 +57,9 @@ class DirectConv : public Kernel {
     QuantColumns columns{};
     if (out_.requantises()) columns = out_.quant_columns(desc, ctx.shared_scratch + bias_bytes());
     const auto* weights = static_cast<const S*>(bytes_.get());  // stays null at a first use: panels are packed as they are needed
-    if (bytes_) {
-    } else if (packed_) {
+    if (packed_) {
       weights = static_cast<const S*>(packed_->use(desc.ins[1], ctx.threads(), [this](void* to) { pack(to); }));
-    } else {
+    } else if (!bytes_) {
       S* to = reinterpret_cast<S*>(ctx.shared_scratch + bias_bytes() + out_.quant_bytes());
       weights = to;
       ctx.parallel(panels_, [&](int64_t p, int) { pack_panel(p, to + p * panel_size_, sums_of(to)); });
@@ -285,11 +284,10 @@ class DirectConv : public Kernel {
       in.plane = plane_;
       in.row = row_;
       in.pixel = pixel_;
-      if (*staged == block) {
-      } else if constexpr (kBytes) {
-        conv_stage_bytes(desc.ins[0], x, xs_, g_.in, in, static_cast<uint8_t>(stored_zero()), reinterpret_cast<uint8_t*>(scratch));
-      } else {
-        conv_stage(math_, desc.ins[0], x, xs_, g_.in, in, stored_zero(), scratch);
+      if (*staged != block) {
+        if constexpr (kBytes)
+          conv_stage_bytes(desc.ins[0], x, xs_, g_.in, in, static_cast<uint8_t>(stored_zero()), reinterpret_cast<uint8_t*>(scratch));
+        else conv_stage(math_, desc.ins[0], x, xs_, g_.in, in, stored_zero(), scratch);
       }
       if (g_.G == 1) *staged = block;
       a = reinterpret_cast<const S*>(scratch);

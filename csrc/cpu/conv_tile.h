@@ -151,24 +151,21 @@ struct DotMath {
   static float load_weight(const Operand& w, int64_t at, int32_t) { return conv_load_f32(w, at); }
 };
 
-struct IntMath {
-  typedef int16_t S;
+// Sums of products of integers, in 32-bit units of UNIT elements. Tiles::tile<MR, NV>: the register tile, of at most ROWS rows.
+template <class Element, int UNIT, int ROWS, class Tiles>
+struct UnitMath {
+  typedef Element S;
   typedef int32_t A;
-  static constexpr int k_unit = 2;
+  static constexpr int k_unit = UNIT;
   static int lanes(int64_t) { return W; }
-  static int max_rows(int) { return kMaxRows16; }
+  static int max_rows(int) { return ROWS; }
   static int vectors(int64_t n) { return n <= W ? 1 : 2; }
-  template <int NV, int... I>
-  static void run(const TileArgs16& g, int rows, std::integer_sequence<int, I...>) {
-    static constexpr void (*fns[])(const TileArgs16&) = {nullptr, tile_i16<I + 1, NV>...};
-    fns[rows](g);
-  }
   class Tile {
    public:
     explicit Tile(const TileShape& t) : nv_(t.nv) {
       g_.tap_at = t.tap_at;
       g_.lda = t.lda;
-      g_.pairs = t.K / 2;
+      g_.units = t.K / UNIT;
       g_.taps = t.taps;
       g_.ldc = t.ldc;
     }
@@ -177,57 +174,38 @@ struct IntMath {
       g_.B = t.b;
       g_.C = t.c;
       g_.bias = t.bias;
+      g_.next = t.next;
       g_.n = t.n;
-      if (nv_ == 1) run<1>(g_, t.rows, std::make_integer_sequence<int, kMaxRows16>());
-      else run<2>(g_, t.rows, std::make_integer_sequence<int, kMaxRows16>());
+      if (nv_ == 1) run<1>(t.rows, std::make_integer_sequence<int, ROWS>());
+      else run<2>(t.rows, std::make_integer_sequence<int, ROWS>());
     }
 
    private:
-    TileArgs16 g_;
+    template <int NV, int... I>
+    void run(int rows, std::integer_sequence<int, I...>) const {
+      static constexpr void (*fns[])(const UnitTileArgs<S>&) = {nullptr, Tiles::template tile<I + 1, NV>...};
+      fns[rows](g_);
+    }
+    UnitTileArgs<S> g_;
     int nv_;
   };
+};
+
+struct Tiles16 {
+  template <int MR, int NV>
+  static constexpr auto tile = tile_i16<MR, NV>;
+};
+struct IntMath : UnitMath<int16_t, 2, kMaxRows16, Tiles16> {
   static int16_t load_weight(const Operand& w, int64_t at, int32_t zero) { return static_cast<int16_t>(conv_load_i32(w, at) - zero); }
 };
 
 #if defined(__AVX512VNNI__)
 // Inputs as uint8 (int8 plus 128), weights as int8 (uint8 minus 128) whose zero point is then 0.
-struct ByteMath {
-  typedef uint8_t S;
-  typedef int32_t A;
-  static constexpr int k_unit = 4;
-  static int lanes(int64_t) { return W; }
-  static int max_rows(int) { return kMaxRows8; }
-  static int vectors(int64_t n) { return n <= W ? 1 : 2; }
-  template <int NV, int... I>
-  static void run(const TileArgs8& g, int rows, std::integer_sequence<int, I...>) {
-    static constexpr void (*fns[])(const TileArgs8&) = {nullptr, tile_u8<I + 1, NV>...};
-    fns[rows](g);
-  }
-  class Tile {
-   public:
-    explicit Tile(const TileShape& t) : nv_(t.nv) {
-      g_.tap_at = t.tap_at;
-      g_.lda = t.lda;
-      g_.units = t.K / k_unit;
-      g_.taps = t.taps;
-      g_.ldc = t.ldc;
-    }
-    void operator()(const TileCall<S, A>& t) {
-      g_.A = t.a;
-      g_.B = reinterpret_cast<const int8_t*>(t.b);
-      g_.C = t.c;
-      g_.bias = t.bias;
-      g_.next = t.next;
-      g_.n = t.n;
-      if (nv_ == 1) run<1>(g_, t.rows, std::make_integer_sequence<int, kMaxRows8>());
-      else run<2>(g_, t.rows, std::make_integer_sequence<int, kMaxRows8>());
-    }
-
-   private:
-    TileArgs8 g_;
-    int nv_;
-  };
+struct Tiles8 {
+  template <int MR, int NV>
+  static constexpr auto tile = tile_u8<MR, NV>;
 };
+struct ByteMath : UnitMath<uint8_t, 4, kMaxRows8, Tiles8> {};
 #endif
 
 }  // namespace

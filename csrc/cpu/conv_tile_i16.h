@@ -6,13 +6,16 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
-struct TileArgs16 {
-  const int16_t *A = nullptr, *B = nullptr;  // B: [tap][pair][NV * W][2]
+// Of tiles that multiply 32-bit units of elements S: pairs of 16 bits here, four bytes in conv_tile_u8.h.
+template <class S>
+struct UnitTileArgs {
+  const S *A = nullptr, *B = nullptr;  // B: [tap][unit][NV * W][elements of a unit]
   int32_t* C = nullptr;
   const int32_t* bias = nullptr;
   const int64_t* tap_at = nullptr;
-  int64_t lda = 0, pairs = 0, taps = 0, ldc = 0;
-  int n = 0;
+  const void* next = nullptr;  // memory that may be prefetched, 64 bytes per unit
+  int64_t lda = 0, units = 0, taps = 0, ldc = 0;
+  int n = 0;  // columns that are stored
 };
 
 PTRT_INLINE vi pair_dot(vi acc, vi a, vi b) {
@@ -30,13 +33,13 @@ PTRT_INLINE vi pair_dot(vi acc, vi a, vi b) {
 }
 
 template <int MR, int NV>
-PTRT_NOINLINE void tile_i16(const TileArgs16& g) {
+PTRT_NOINLINE void tile_i16(const UnitTileArgs<int16_t>& g) {
   vi acc[MR][NV];
   PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vi{};
   const int16_t* b = g.B;
   for (int64_t t = 0; t < g.taps; t++) {
     const int16_t* a = g.A + g.tap_at[t];
-    for (int64_t k = 0; k < g.pairs; k++, a += 2, b += NV * W * 2) {
+    for (int64_t k = 0; k < g.units; k++, a += 2, b += NV * W * 2) {
       vi bv[NV];
       PTRT_UNROLL for (int j = 0; j < NV; j++) bv[j] = load(reinterpret_cast<const int32_t*>(b) + j * W);
       PTRT_UNROLL for (int i = 0; i < MR; i++) {

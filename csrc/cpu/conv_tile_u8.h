@@ -1,6 +1,7 @@
 // The register tile of 8-bit convolutions on machines that multiply and add four bytes at a time (VNNI): A as uint8, B as int8, sums exact.
 // Zero points are not subtracted: the caller's bias holds their part of the sums.
 #pragma once
+#include "cpu/conv_tile_i16.h"
 #include "cpu/gemm_int8_tile.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -8,24 +9,13 @@ namespace {
 
 #if defined(__AVX512VNNI__)
 
-struct TileArgs8 {
-  const uint8_t* A = nullptr;
-  const int8_t* B = nullptr;  // [tap][unit of 4 channels][NV * W][4]
-  int32_t* C = nullptr;
-  const int32_t* bias = nullptr;
-  const int64_t* tap_at = nullptr;
-  const void* next = nullptr;                     // memory to prefetch, 64 bytes per unit
-  int64_t lda = 0, units = 0, taps = 0, ldc = 0;  // lda in bytes, ldc in elements
-  int n = 0;                                      // columns that are stored
-};
-
 constexpr int kMaxRows8 = 14;
 
 template <int MR, int NV>
-PTRT_NOINLINE void tile_u8(const TileArgs8& g) {
+PTRT_NOINLINE void tile_u8(const UnitTileArgs<uint8_t>& g) {  // (B: int8)
   vi acc[MR][NV];
   PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vi{};
-  const int8_t* b = g.B;
+  const uint8_t* b = g.B;
   const int64_t lda = g.lda, lda3 = 3 * lda;
   const char* next = static_cast<const char*>(g.next ? g.next : g.B);
   for (int64_t t = 0; t < g.taps; t++) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu/bytes.h"
 #include "cpu/gemm_int8_tile.h"
 #include "cpu/gemm_packed.h"
 #include "cpu/tile_finish.h"
@@ -17,21 +18,6 @@ constexpr int NV = PackedGemm::kVectors, kColumns = PackedGemm::kColumns;
 static_assert(kColumns == kIntColumns, "a unit's row is as long as in the integer kernel");
 constexpr int64_t kMaxK = int64_t{1} << 16;  // sums of 255 * 127 stay below 2**31
 constexpr float kLeast = 0x1p-100f;          // ranges below count as zero: their reciprocals would not be finite
-
-// To the nearest integer, to even; a separate step, so that a product before it is rounded first.
-PTRT_INLINE vi rounded(vf x) {
-#if defined(__AVX512F__)
-  return (vi)_mm512_maskz_cvtps_epi32((__mmask16)-1, (__m512)x);
-#elif defined(__AVX2__)
-  return (vi)_mm256_cvtps_epi32((__m256)x);
-#elif defined(__SSE2__)
-  return (vi)_mm_cvtps_epi32((__m128)x);
-#else
-  vi r;
-  for (int i = 0; i < W; i++) r[i] = static_cast<int32_t>(std::nearbyint(x[i]));
-  return r;
-#endif
-}
 
 struct RowScale {
   float scale;

@@ -350,6 +350,8 @@ PTRT_INLINE vi looked_up(const int32_t* table, vi index) {
 #endif
 }
 
+enum class Side { none, f32, u8, i8 };  // the residual
+
 // What models mostly have, without a test per step: only the last rounding to bytes; the pair in the middle, a residual and a division; or
 // a table of results.
 enum class Form { any, last, residual, lookup };

@@ -12,7 +12,7 @@ from .reduction import reduce_axes
 from .registry import op
 from .util import norm_axis, wants
 
-_FEW_SETS, _LARGE_SET = 4, 16384  # of group normalization: so few sets, each so large, are not left to one thread each
+_FEW_SETS, _LARGE_SET = 4, 16384  # of normalization in one group: so few images, each so large, are not left to one thread each
 _SOFTMAX = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Hardmax": "hardmax"}
 
 
@@ -71,7 +71,7 @@ def group_normalization(
     t: Tracer, x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Tensor:
     n, c = x.shape[:2]
-    if n * num_groups <= _FEW_SETS and x.size >= _LARGE_SET * n * num_groups and x.dtype == F32 and num_groups == 1 == scale.shape[0]:
+    if num_groups == 1 == scale.shape[0] and n <= _FEW_SETS and x.size >= _LARGE_SET * n and x.dtype == F32:
         return _normalize_few(t, x, scale, bias, epsilon)
     shape = (n, num_groups, c // num_groups, *x.shape[2:])
     if scale.shape[0] == num_groups and t.node.opset < 21:  # opset 18: one scale per group
