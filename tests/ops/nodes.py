@@ -74,3 +74,24 @@ def both(
 def text(*values: Any) -> np.ndarray[Any, Any]:
     """An object array of strings."""
     return np.array(values, object)
+
+
+MS: dict[str, Any] = {"domain": "com.microsoft", "opset": 1}
+
+
+def normal(*shape: int, seed: int = 0, dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed + sum(shape)).standard_normal(shape).astype(dtype)
+
+
+def close(pairs: list[tuple[Any, Any]], tolerance: float = 2e-6) -> None:
+    """Within float32's rounding of the values' size."""
+    for got, want in pairs:
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max(initial=0)))
+
+
+def trimmed(feeds: dict[str, Any]) -> dict[str, Any]:
+    """Without the absent optional inputs at the end."""
+    kept = dict(feeds)
+    while list(kept.values())[-1] is None:
+        kept.popitem()
+    return kept

@@ -10,27 +10,15 @@ import pytest
 
 import pytensor_rt as rt
 
-from .nodes import both, node_model, run
+from . import nodes
+from .nodes import MS, both, node_model, normal, run, trimmed
 
 Array = np.ndarray[Any, Any]
-MS: dict[str, Any] = {"domain": "com.microsoft", "opset": 1}
-
-
-def normal(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:
-    return np.random.default_rng(seed + sum(shape)).standard_normal(shape).astype(dtype)
 
 
 def close(pairs: list[tuple[Any, Any]], tolerance: float = 3e-6) -> None:
-    for got, want in pairs:
-        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max(initial=0)))
-
-
-def trimmed(feeds: dict[str, Any]) -> dict[str, Any]:
-    """Without the optional inputs at the end."""
-    kept = dict(feeds)
-    while list(kept.values())[-1] is None:
-        kept.popitem()
-    return kept
+    """Two products and a softmax round more than one product."""
+    nodes.close(pairs, tolerance)
 
 
 B, S, N, H, P = 2, 5, 3, 8, 4

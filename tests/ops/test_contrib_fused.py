@@ -12,20 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import pytensor_rt as rt
 
-from .nodes import both, run
+from .nodes import MS, both, close, normal, run, trimmed
 
 Array = np.ndarray[Any, Any]
-MS: dict[str, Any] = {"domain": "com.microsoft", "opset": 1}
-
-
-def normal(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:
-    return np.random.default_rng(seed + sum(shape)).standard_normal(shape).astype(dtype)
-
-
-def close(pairs: list[tuple[Any, Any]], tolerance: float = 2e-6) -> None:
-    """Within float32's rounding of the values' size."""
-    for got, want in pairs:
-        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max(initial=0)))
 
 
 # --------------------------------------------------------------------------------------------------------------------- products
@@ -107,8 +96,7 @@ def test_fused_conv(activation: str, values: list[float], summand: bool) -> None
         x, w = normal(2, 4, 9, 8), normal(6, 4 // attrs.get("group", 1), 3, 3) / 6
         plain = run("Conv", {"x": x, "w": w}, **attrs)[0]
         feeds: dict[str, Any] = {"x": x, "w": w, "b": normal(6) if biased else None, "z": normal(*plain.shape) if summand else None}
-        while list(feeds.values())[-1] is None:
-            feeds.popitem()
+        feeds = trimmed(feeds)
         extra: dict[str, Any] = {"activation": activation} if activation else {}
         if values:
             extra["activation_params"] = values
@@ -199,8 +187,7 @@ def test_skip_layer_normalization(kind: str, dtype: Any) -> None:
         if not kind:
             feeds["beta"] = normal(16, seed=1, dtype=dtype) if beta else None
         feeds["bias"] = normal(16, seed=3, dtype=dtype) if bias else None
-        while list(feeds.values())[-1] is None:
-            feeds.popitem()
+        feeds = trimmed(feeds)
         close(both(f"Skip{kind}LayerNormalization", feeds, epsilon=1e-5), 1e-2 if dtype == np.float16 else 2e-6)
 
 
@@ -227,8 +214,7 @@ def test_embed_layer_normalization(segments: bool, masked: bool, positions: tupl
         "mask": np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int32) if masked else None,
         "where": None if positions is None else ids(12, *positions),
     }  # fmt: skip
-    while list(feeds.values())[-1] is None:
-        feeds.popitem()
+    feeds = trimmed(feeds)
     fixed: Any = lambda given: [k for k, v in given.items() if v is not None and v.dtype == np.float32]
     for outputs in (2, 3):
         close(both("EmbedLayerNormalization", feeds, outputs=outputs, epsilon=1e-6, constants=fixed))

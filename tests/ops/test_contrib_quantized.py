@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 import pytensor_rt as rt
 
 from . import nodes
-from .nodes import run
+from .nodes import run, trimmed
 
 Array = np.ndarray[Any, Any]
 DTYPES = (np.uint8, np.int8)
@@ -317,8 +317,7 @@ def test_matmul_integer_to_float(dtypes: tuple[Any, Any], a_shape: tuple[int, ..
             "za": optional(za, at), "zb": (np.arange(n).astype(bt) if column else np.array(3, bt)) if zb else None,
             "bias": np.linspace(-1, 1, n).astype(np.float32) if biased else None,
         }  # fmt: skip
-        while list(feeds.values())[-1] is None:
-            feeds.popitem()
+        feeds = trimmed(feeds)
         ((got, want),) = both("MatMulIntegerToFloat", feeds, constant=constant)
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
 
@@ -340,8 +339,7 @@ def test_dynamic_quantize_matmul(dtype: Any, a_shape: tuple[int, ...], b_shape: 
             "zb": (np.arange(n).astype(dtype) if column else np.array(3, dtype)) if zb else None,
             "bias": np.linspace(-1, 1, n).astype(np.float32) if biased else None,
         }  # fmt: skip
-        while list(feeds.values())[-1] is None:
-            feeds.popitem()
+        feeds = trimmed(feeds)
         ((got, want),) = both("DynamicQuantizeMatMul", feeds, constant=constant)
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
