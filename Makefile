@@ -12,13 +12,13 @@ check:  ## everything that must hold before a commit
 	ruff format --check .
 	ruff check .
 	mypy
-	clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc')
+	clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.inc' '*.cuh')
 	lint-imports
 
 format:
 	ruff format .
 	ruff check --fix .
-	clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc')
+	clang-format -i $$(git ls-files '*.h' '*.cpp' '*.inc' '*.cuh')
 
 test:
 	$(PYTHON) -m pytest

@@ -18,6 +18,7 @@ COMMANDS = {
     "profile": "where the time goes, per kernel and per ONNX node",
     "compare": "check the results against onnxruntime and onnx.reference; find the first node that differs",
     "bench": "latency, next to onnxruntime's",
+    "compile": "compile the CUDA kernels of a model ahead of time, for machines without a compiler; needs no GPU",
     "doctor": "what this installation is made of and can do",
 }
 
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "info":
             continue
         p.add_argument("--threads", type=int, default=None, metavar="N", help="the most CPU threads to use (default: all)")
-        p.add_argument("--device", default="cpu", help="cpu (default), auto or reference")
+        p.add_argument("--device", default="cpu", help="cpu (default), cuda, auto or reference")
         if name == "demo":
             continue
         p.add_argument(
@@ -58,6 +59,17 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--seed", type=int, default=0, help="of random inputs (default 0)")
         if name == "run":
             p.add_argument("--output", metavar="FILE.npz", help="save the outputs")
+        if name == "compile":
+            p.add_argument(
+                "--arch",
+                type=int,
+                action="append",
+                metavar="N",
+                help="a compute capability such as 80 or 90; may be repeated (default: all)",
+            )
+            p.add_argument(
+                "--output", default="kernels", metavar="FOLDER", help="where to put them (default: kernels); see PTRT_CUDA_CACHE"
+            )
         if name in ("profile", "bench"):
             p.add_argument("--repeat", type=int, default=20, metavar="N", help="measurements (default 20)")
         if name == "compare":

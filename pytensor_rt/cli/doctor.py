@@ -33,7 +33,12 @@ def command(args: argparse.Namespace) -> int:
     except DeviceError as e:
         print(f"cpu kernels  {e}")
         return 1
-    for name in ("PTRT_ISA", "PTRT_VERIFY"):
+    print("device cuda")
+    from ..kernels.cuda import device
+
+    for what, problem in device.why_not().items():
+        print(f"  {what:<12} {problem or 'ok'}")
+    for name in ("PTRT_ISA", "PTRT_VERIFY", "PTRT_CUDA_CACHE"):
         if name in os.environ:
             print(f"{name:<12} {os.environ[name]}")
     return 0

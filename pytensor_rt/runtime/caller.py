@@ -95,10 +95,10 @@ def _checking(segment: Segment, specs: Sequence[InputSpec], sources: list[tuple[
             a = feed.get(name)
             if type(a) is not np.ndarray or a.shape != shape or a.dtype != dtype or not (a.flags.c_contiguous and a.flags.aligned):
                 return None
-        outs = [np.empty(shape, dtype) for shape, dtype in segment.out_specs]
+        outs = bound.new_outputs(segment.out_specs)
         host: dict[int, Any] = {}
         bound.run(tuple([feed[n] for n in names]), tuple(outs), host)
-        return _collect(sources, outs, host)
+        return _collect(sources, bound.fetch_all(outs), host)
 
     return call
 

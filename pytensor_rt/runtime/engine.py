@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from _thread import RLock
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ MAX_STEERING_KEYS = 8  # distinct values per shape after which an input stops st
 CACHE_WORDS = 8 << 20  # encoded words kept over all cached plans (64 MiB)
 
 InputSpec = tuple[str, tuple[int, ...], DType]
+Layout = tuple[tuple[int, ...], int, int]  # strides, offset and extent in elements of an input that is used where it lies
+_DENSE: Mapping[str, Layout] = {}
 
 
 class Segment:
@@ -73,7 +76,7 @@ class Engine:
         self.input_infos = [v for v in graph.inputs if v.name not in graph.initializers]
         self.output_names = [v.name for v in graph.outputs]
         self.base_env, self.graph, self.next_buffer = self._fold(graph)
-        self.templates = Templates(self) if not memory.reference and not self.overridable else None
+        self.templates = Templates(self) if memory.replays_natively and not self.overridable else None
 
     def sibling(self) -> Engine:
         """Another engine of this model with memory and plans of its own; it shares the graph, the constants and the packed weights."""
@@ -130,8 +133,13 @@ class Engine:
     def may_steer(self, name: str) -> bool:
         return name not in self.not_steering
 
-    def tracer(self, specs: list[InputSpec], known: dict[str, Array], cut: Any = None) -> tuple[Tracer, dict[str, Any]]:
-        """A tracer and its starting environment for inputs of these shapes; `known` gives the steering inputs' values."""
+    def tracer(
+        self, specs: list[InputSpec], known: dict[str, Array], cut: Any = None, layouts: Mapping[str, Layout] = _DENSE
+    ) -> tuple[Tracer, dict[str, Any]]:
+        """A tracer and its starting environment for inputs of these shapes.
+
+        `known` gives the steering inputs' values, `layouts` the inputs that do not lie in row-major order.
+        """
         self.traces += 1
         t = Tracer(self.resolver, cut=cut, steer=self.may_steer, first_buffer=self.next_buffer)
         env = dict(self.base_env)
@@ -145,6 +153,9 @@ class Engine:
                 v: Tensor = t.const(known[name].copy())
             elif 0 in shape:
                 v = t.const(np.empty(tuple(map(int, shape)), dtype))
+            elif name in layouts:
+                strides, offset, extent = layouts[name]
+                v = Tensor(t.buffer(INPUT, extent, dtype, name=name), offset, shape, strides, dtype)
             else:
                 b = t.buffer(INPUT, _size(shape), dtype, name=name)
                 b.home = (shape, row_major(shape))
@@ -199,7 +210,7 @@ class Engine:
         plan.stats["views"] = views
         inputs = self.input_buffers(plan, results)
         memory = memory or self.memory
-        bound = memory.bind(plan, inputs, out_buffers) if memory.reference else BoundPlan(plan, inputs, out_buffers, memory)
+        bound = BoundPlan(plan, inputs, out_buffers, memory) if memory.replays_natively else memory.bind(plan, inputs, out_buffers)
         return Segment(bound, results, read, carried)
 
     def input_buffers(self, plan: Plan, results: Any) -> list[Buffer]:
@@ -231,6 +242,9 @@ class Engine:
 
     def run(self, shape_key: Any, specs: list[InputSpec], feeds: dict[str, Array]) -> dict[str, Any]:
         """Run the model on validated inputs; returns all outputs by name."""
+        layouts = {n: found for n, a in feeds.items() if (found := getattr(a, "layout", None)) is not None}
+        if layouts:
+            shape_key = (*shape_key, *layouts.items())
         with self.lock:
             while True:
                 plans = self.plans
@@ -244,7 +258,7 @@ class Engine:
                         with Quiet():
                             e.first = self.templates.find(specs, known)
                 try:
-                    out = _Run(self, e, specs, known, feeds).run()
+                    out = _Run(self, e, specs, known, feeds, layouts).run()
                 except Steer as s:
                     for name in s.names:
                         self.steering[name] = set()
@@ -311,8 +325,16 @@ class Engine:
 class _Run:
     """One execution: follows the segment tree, extending it where it ends."""
 
-    def __init__(self, engine: Engine, entry: Entry, specs: list[InputSpec], known: dict[str, Array], feeds: dict[str, Array]) -> None:
-        self.engine, self.entry, self.specs, self.known = engine, entry, specs, known
+    def __init__(
+        self,
+        engine: Engine,
+        entry: Entry,
+        specs: list[InputSpec],
+        known: dict[str, Array],
+        feeds: dict[str, Array],
+        layouts: Mapping[str, Layout] = _DENSE,
+    ) -> None:
+        self.engine, self.entry, self.specs, self.known, self.layouts = engine, entry, specs, known, layouts
         self.values: dict[str, Any] = dict(feeds)  # inputs and carried values by buffer name
         self.host: dict[int, Any] = {}
         self.answers: list[Array] = []
@@ -329,14 +351,14 @@ class _Run:
 
     def execute(self, segment: Segment) -> list[Any]:
         bound = segment.bound
-        outs = [np.empty(shape, dtype) for shape, dtype in segment.out_specs]
+        outs = bound.new_outputs(segment.out_specs)
         bound.run(tuple([self.values[n] for n in segment.in_names]), tuple(outs), self.host)
         self.path.append(segment)
         if segment.read is not None:
             by_buffer = dict(zip(bound.outputs, outs))
             for name, b in segment.carried:
                 self.values[name] = by_buffer[b]
-            self.answers.append(by_buffer[segment.read.buffer])
+            self.answers.extend(bound.fetch_all([by_buffer[segment.read.buffer]]))
         return outs
 
     def extend(self) -> dict[str, Any]:
@@ -377,7 +399,7 @@ class _Run:
             return self.answers[depth - 1]
 
         with Quiet():
-            t, env = engine.tracer(self.specs, self.known, cut)
+            t, env = engine.tracer(self.specs, self.known, cut, self.layouts)
             values = t.run(engine.graph, env)
             results, buffers = engine.finish(t, values)
             keep = {v.buffer for v in _tensors(results) if v.buffer.kind == HOST}
@@ -392,7 +414,7 @@ class _Run:
             self.entry.first = segment
 
     def collect(self, segment: Segment, arrays: list[Any]) -> dict[str, Any]:
-        by_buffer = dict(zip(segment.bound.outputs, arrays))
+        by_buffer = dict(zip(segment.bound.outputs, segment.bound.fetch_all(arrays)))
 
         def value(v: Any) -> Any:
             if isinstance(v, Sequence):

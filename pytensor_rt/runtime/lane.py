@@ -22,7 +22,7 @@ class Lane:
         self.engine, self.lock = engine, engine.lock
         self.names = tuple([v.name for v in engine.input_infos])
         self.plain = all(v.kind == "tensor" for v in engine.input_infos)
-        self.errors: Any = () if engine.memory.reference else engine.memory.native.LaunchError
+        self.errors: Any = engine.memory.native.LaunchError if engine.memory.replays_natively else ()
         self.callers: dict[Any, Caller] = {}
         self.last: Caller | None = None  # that of the last run, if no input steers
         self.steering: tuple[int, ...] = ()  # positions of the inputs whose values are part of the key

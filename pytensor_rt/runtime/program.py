@@ -177,6 +177,15 @@ class BoundPlan:
         launch = self.native[e.launch]
         return ExecutionError(f"{describe_nodes(launch)}: {e} ({_operands(launch)})")
 
+    def describe(self, launch: int) -> str:
+        """How the backend carries out a native launch."""
+        return str(self.program.describe(launch)) if self.program is not None else ""
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Scratch the kernels share."""
+        return int(self.program.scratch_bytes) if self.program is not None else 0
+
     def profile(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
         """One run; nanoseconds per native launch. Only for plans without host calls."""
         try:
@@ -190,13 +199,30 @@ class BoundPlan:
             if t is None:
                 continue
             if t.buffer.kind == HOST:
-                if _whole_host(t):
-                    host[t.buffer.id] = v
-                    continue
-                whole = host.setdefault(t.buffer.id, np.empty(t.buffer.size, object))  # written part by part, as by Concat
-                host_view(whole, t)[...] = v
+                self._keep(t, v, host)
             elif t.size:
                 self.read(t, inputs, outputs, host)[...] = v
+
+    @staticmethod
+    def _keep(t: Tensor, v: Any, host: dict[int, Any]) -> None:
+        """Store the value of a host tensor."""
+        if _whole_host(t):
+            host[t.buffer.id] = v
+            return
+        whole = host.setdefault(t.buffer.id, np.empty(t.buffer.size, object))  # written part by part, as by Concat
+        host_view(whole, t)[...] = v
+
+    def own_inputs(self, feeds: dict[str, Any]) -> list[Any]:
+        """The arrays that a runner's plan reads, with the contents of `feeds`."""
+        return [feeds[b.name] for b in self.inputs]
+
+    def new_outputs(self, specs: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> list[Any]:
+        """What `run` is to write its outputs to: an array per OUTPUT buffer, given their shapes and dtypes."""
+        return [np.empty(shape, dtype) for shape, dtype in specs]
+
+    def fetch_all(self, arrays: list[Any]) -> list[Any]:
+        """Arrays of `new_outputs` as NumPy arrays that belong to the caller."""
+        return arrays
 
     def read(self, t: Tensor, inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> Any:
         """The NumPy view (or host value) of a tensor in this plan's memory."""

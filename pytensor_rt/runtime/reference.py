@@ -18,7 +18,7 @@ class ReferenceMemory:
 
     isa = "numpy"
     threads = 1
-    reference = True
+    replays_natively = False
 
     class packs:
         nbytes = 0
@@ -29,6 +29,9 @@ class ReferenceMemory:
 
     def bind(self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer]) -> ReferenceBound:
         return ReferenceBound(plan, inputs, outputs, self)
+
+    def wait(self) -> None:
+        """Everything is done when `run` returns."""
 
     def sibling(self) -> ReferenceMemory:
         return self

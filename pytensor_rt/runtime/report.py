@@ -74,9 +74,9 @@ def report_of(memory: Any, bounds: list[BoundPlan]) -> PlanReport:
     for bound in bounds:
         native = 0
         for launch in bound.plan.launches:
-            strategy = ""
+            strategy = "host: strings, sequences, maps and optionals are Python values"
             if launch.kernel != "host":
-                strategy = bound.program.describe(native) if bound.program is not None else ""
+                strategy = bound.describe(native)
                 native += 1
             shapes = tuple(f"{t.dtype}{list(map(int, t.shape))}" for t in (*launch.ins, *launch.outs) if t is not None)
             size = len(launch.body) + len(launch.prologue) + len(launch.epilogue)
@@ -100,7 +100,7 @@ def report_of(memory: Any, bounds: list[BoundPlan]) -> PlanReport:
         arena_bytes=max((b.plan.arena_bytes for b in bounds), default=0),
         lower_bound=max((b.plan.lower_bound for b in bounds), default=0),
         unshared_bytes=max((b.plan.naive_bytes for b in bounds), default=0),
-        scratch_bytes=max((b.program.scratch_bytes for b in bounds if b.program is not None), default=0),
+        scratch_bytes=max((b.scratch_bytes for b in bounds), default=0),
         weight_bytes=sum(weights.values()),
         packed_bytes=memory.packs.nbytes,
         segments=len(bounds),

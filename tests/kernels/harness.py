@@ -24,6 +24,10 @@ from pytensor_rt.runtime import encode
 
 ISAS: list[str] = _native.isa_levels()  # best first
 
+# Another device to run launches on: a function (launch, base array of every buffer, threads). None: the C++ kernels.
+Device = Callable[[Launch, dict[Buffer, np.ndarray[Any, Any]], int], None]
+device: Device | None = None
+
 
 def program(fn: Callable[..., Var], dtypes: Sequence[DType], acc: DType | None = None) -> tuple[Any, ...]:
     """Build a program from a function on Vars: `fn([acc,] operand0, operand1, ...)`."""
@@ -80,8 +84,10 @@ def run(
     `timer` receives the nanoseconds of each of `repeat` runs, `describe` the strategy the kernel chose.
     """
     isa = isa or os.environ.get("PTRT_ISA") or ISAS[0]
+    ins = [None if a is None else np.asarray(a) for a in ins]  # a NumPy scalar has no memory of its own
     buffers: list[list[int]] = []
     index: dict[Any, int] = {}
+    bases: dict[Buffer, np.ndarray[Any, Any]] = {}
     in_arrays: list[np.ndarray[Any, Any]] = []
     out_arrays: list[np.ndarray[Any, Any]] = []
     const_arrays: list[np.ndarray[Any, Any]] = []
@@ -94,6 +100,7 @@ def run(
             kind
         ]
         index[t.buffer] = len(buffers)
+        bases[t.buffer] = base
         buffers.append([code, len(arrays), base.nbytes])
         arrays.append(base)
         return t
@@ -111,6 +118,13 @@ def run(
     if epilogue is not None:
         launch.epi_ins = [t for t in (operand(a, "input") for a in epi_ins) if t is not None]
         launch.epilogue = program(epilogue, [a.dtype for a in epi_ins], acc=launch.acc_dtype)
+    if device is not None:
+        for b, base in bases.items():
+            if b.kind == "const":
+                b.data = base
+        for _ in range(repeat):
+            device(launch, bases, threads)
+        return results  # type: ignore[return-value]
     code = [len(buffers), 1, *(w for b in buffers for w in b), *encode.encode_launch(launch, index)]
     native = _native.Program(encode.words(code), const_arrays, [False] * len(const_arrays), isa, _native.Arena(), _native.Packs(), threads)
     for _ in range(repeat):

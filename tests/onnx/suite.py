@@ -19,8 +19,6 @@ from onnx.backend.test.runner import Runner
 
 from pytensor_rt.backend import PytensorRtBackend
 
-COUNTS: dict[str, dict[str, int]] = {}  # device -> outcome -> number, for the summary
-
 
 def skips(device: str) -> dict[str, str]:
     """The skip file of a device."""
@@ -42,12 +40,12 @@ def _mark(function: Any, reason: str) -> Any:
     return pytest.mark.xfail(strict=True, reason=reason)(function)
 
 
-def cases(device: str) -> dict[str, type[unittest.TestCase]]:
-    """The suite's TestCase classes for one device."""
+def cases(device: str, module: str, like: str | None = None) -> dict[str, type[unittest.TestCase]]:
+    """The suite's TestCase classes for one device, for `module`. `like`: the device whose skip file holds, if not its own."""
     backend = type(f"Backend_{device}", (PytensorRtBackend,), {"session_device": device})
-    listed = skips(device)
+    listed = skips(like or device)
     found = set()
-    classes = Runner(backend, f"tests.onnx.test_{device}").test_cases
+    classes = Runner(backend, module).test_cases
     for cls in classes.values():
         for name in [n for n in vars(cls) if n.startswith("test_")]:
             if name.endswith("_cuda"):  # ONNX's CUDA twin of every case
@@ -58,7 +56,7 @@ def cases(device: str) -> dict[str, type[unittest.TestCase]]:
                 found.add(short)
                 setattr(cls, name, _mark(getattr(cls, name), listed[short]))
     unknown = set(listed) - found
-    assert not unknown, f"skips_{device}.txt names cases that do not exist: {sorted(unknown)[:5]}"
+    assert not unknown, f"skips_{like or device}.txt names cases that do not exist: {sorted(unknown)[:5]}"
     return classes
 
 

@@ -2,4 +2,5 @@
 
 from .suite import cases
 
-globals().update(cases("cpu"))
+SUITE_DEVICE = "cpu"
+globals().update(cases(SUITE_DEVICE, __name__))

@@ -40,7 +40,7 @@ def available_cpus() -> int:
 class Memory:
     """What the programs of one session share: the arena, the packed weights, the ISA level and the thread count."""
 
-    reference = False
+    replays_natively = True  # its plans are native programs: they may come from templates and be called directly
 
     def __init__(self, threads: int, isa: str, packs: Any = None, packed: list[Any] | None = None) -> None:
         self.native = native()
@@ -48,6 +48,9 @@ class Memory:
         self.arena = self.native.Arena()
         self.packs = packs if packs is not None else self.native.Packs()
         self.packed = packed if packed is not None else []  # packs are found by address: their sources must not be freed and reused
+
+    def wait(self) -> None:
+        """Everything is done when `run` returns."""
 
     def sibling(self) -> Memory:
         """Memory with its own arena that shares the packed weights."""
