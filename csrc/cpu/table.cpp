@@ -1,34 +1,55 @@
 // The kernel table of one ISA level. Kernel id order; a family's factories are declared in kernels.h.
+#include <initializer_list>
+
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
 #define PTRT_STR2(x) #x
 #define PTRT_STR(x) PTRT_STR2(x)
 
-#ifdef PTRT_SHARES  // another level, which differs from this one only where bytes or bfloat16 are multiplied
-namespace ptrt::PTRT_SHARES {
-#define PTRT_KERNEL(name) std::unique_ptr<Kernel> make_##name(LaunchDesc desc, BindContext& bind);
+// Levels that lend this one kernels, so that no code is there twice for nothing: PTRT_SHARES differs from this level only where bytes or
+// bfloat16 are multiplied; PTRT_PLAIN is the lowest level, whose code for kernels without vector code is as good as any.
 #define PTRT_MISSING(name)
+#define PTRT_KERNEL(name) std::unique_ptr<Kernel> make_##name(LaunchDesc desc, BindContext& bind);
+#ifdef PTRT_SHARES
+namespace ptrt::PTRT_SHARES {
 #include "cpu/kernels.inc"
+}  // namespace ptrt::PTRT_SHARES
+#else
+#define PTRT_SHARES PTRT_LEVEL
+#endif
+#ifdef PTRT_PLAIN
+namespace ptrt::PTRT_PLAIN {
+#include "cpu/kernels.inc"
+}  // namespace ptrt::PTRT_PLAIN
+#else
+#define PTRT_PLAIN PTRT_LEVEL
+#endif
 #undef PTRT_KERNEL
 #undef PTRT_MISSING
-}  // namespace ptrt::PTRT_SHARES
-#endif
 
 namespace ptrt::PTRT_LEVEL {
 
-#ifdef PTRT_SHARES
 namespace {
 constexpr bool equal(const char* a, const char* b) {
   while (*a && *a == *b) a++, b++;
   return *a == *b;
 }
-constexpr bool own(const char* kernel) { return equal(kernel, "gemm") || equal(kernel, "conv") || equal(kernel, "recurrent"); }
+constexpr bool is_one_of(const char* kernel, std::initializer_list<const char*> names) {
+  for (const char* name : names)
+    if (equal(kernel, name)) return true;
+  return false;
+}
+constexpr bool multiplies(const char* kernel) { return is_one_of(kernel, {"gemm", "conv", "recurrent"}); }
+constexpr bool plain(const char* kernel) {
+  return is_one_of(
+      kernel, {"scatter", "topk", "nonzero", "compress", "unique", "nms", "roi_align", "random", "linear_algebra", "col2im", "max_unpool"});
+}
 }  // namespace
-#define PTRT_MAKER(name) (own(#name) ? make_##name : PTRT_SHARES::make_##name)  // (the linker drops what nobody refers to)
-#else
-#define PTRT_MAKER(name) make_##name
-#endif
+
+// (The linker drops what nobody refers to.)
+#define PTRT_MAKER(name) \
+  (plain(#name) ? ptrt::PTRT_PLAIN::make_##name : multiplies(#name) ? ptrt::PTRT_LEVEL::make_##name : ptrt::PTRT_SHARES::make_##name)
 
 const KernelTable& table() {
   static const KernelTable t = {PTRT_STR(PTRT_LEVEL),

@@ -72,7 +72,7 @@ __forceinline__ void accumulate(const Weights (&w)[COUNT], const Operand* state,
     for (int i = 0; i < KQ; i += W) {
 #pragma unroll
       for (int n = 0; n < NB; n++) {
-        const Pack<A, W> h = load_pack<A, W>(state + n * KC + i);
+        const Pack<A, W> h = load_pack<A, W>(reinterpret_cast<const A*>(state) + n * KC + i);
 #pragma unroll
         for (int g = 0; g < COUNT; g++)
 #pragma unroll

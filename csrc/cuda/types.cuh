@@ -2,9 +2,12 @@
 // to T after every instruction, 4- and 2-bit integers compute in 8 bits. NVRTC has no standard headers, so the few names needed are made
 // here.
 #pragma once
-#ifndef __CUDACC_RTC__  // nvcc, unlike NVRTC with --device-as-default-execution-space, takes unmarked functions for host code
+#ifdef __CUDACC_RTC__
+#define PTRT_TABLE constexpr
+#else  // nvcc, unlike NVRTC with --device-as-default-execution-space, takes what is not marked for host code
 #undef __forceinline__
 #define __forceinline__ __device__ __inline__ __attribute__((always_inline))
+#define PTRT_TABLE static __device__ constexpr  // arrays of constants
 #endif
 #include "ptx.cuh"
 

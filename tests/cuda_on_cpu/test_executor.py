@@ -172,6 +172,14 @@ def integer_rows() -> list[Row]:
         add(f"set.{c}.u32.s32 %0, %1, %2;", "u32", "s32 s32", lambda x, y, f=f: -1 if f(x, y) else 0)
         add(f"set.{c}.xor.u32.u32 %0, %1, %2, 1;".replace(", 1;", ", p;").replace("set", "{ .reg .pred p; setp.gt.u32 p, %1, 5; set") + " }", "u32", "u32 u32",
             lambda x, y, f=f: -1 if f(x, y) != (x > 5) else 0)  # fmt: skip
+    for mode in ("clamp", "wrap"):
+        amount = (lambda n: min(n, 32)) if mode == "clamp" else (lambda n: n & 31)
+        add(f"bmsk.{mode}.b32 %0, %1, %2;", "u32", "u32 u32", lambda x, n, f=amount: ((1 << f(n)) - 1) << f(x) if f(x) < 32 else 0)
+        add(f"szext.{mode}.u32 %0, %1, %2;", "u32", "u32 u32", lambda x, n, f=amount: x & ((1 << f(n)) - 1))
+        add(
+            f"szext.{mode}.s32 %0, %1, %2;", "s32", "s32 u32",
+            lambda x, n, f=amount: x & ((1 << f(n)) - 1) | (-1 << f(n) if f(n) and x >> (f(n) - 1) & 1 else 0),
+        )  # fmt: skip
     for a, b in itertools.product(("u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64"), repeat=2):
         if a == b:
             continue
@@ -240,41 +248,25 @@ def test_real_arithmetic_to_nearest() -> None:
     sat = lambda x: np.where(x > 0, np.minimum(x, np.float32(1)), np.float32(0)).astype("f")
     rows.append(("add.sat.f32 %0, %1, %2;", "f32", ["f32", "f32"], lambda x, y: sat(x + y)))
     rows.append(("mul.ftz.sat.f32 %0, %1, %2;", "f32", ["f32", "f32"], lambda x, y: sat(clean(clean(x) * clean(y)))))
-    for c, f in {"eq": np.equal, "lt": np.less, "ge": np.greater_equal}.items():
-        for t in ("f32", "f64"):
-            rows.append(
-                (
-                    f"{{ .reg .pred p; setp.{c}.{t} p, %1, %2; selp.u32 %0, 1, 0, p; }}",
-                    "u32",
-                    [t, t],
-                    lambda x, y, f=f: f(x, y).astype("u4"),
-                )
-            )
-            rows.append((f"{{ .reg .pred p; setp.{c}u.{t} p, %1, %2; selp.u32 %0, 1, 0, p; }}", "u32", [t, t],
-                         lambda x, y, f=f: (f(x, y) | np.isnan(x) | np.isnan(y)).astype("u4")))  # fmt: skip
-            rows.append((f"set.{c}.f32.{t} %0, %1, %2;", "f32", [t, t], lambda x, y, f=f: f(x, y).astype("f")))
-    rows.append(
-        (
-            "{ .reg .pred p; setp.ne.f32 p, %1, %2; selp.u32 %0, 1, 0, p; }",
-            "u32",
-            ["f32", "f32"],
-            lambda x, y: ((x != y) & ~np.isnan(x) & ~np.isnan(y)).astype("u4"),
-        )
-    )
-    rows.append(
-        (
-            "{ .reg .pred p; setp.num.f32 p, %1, %2; selp.u32 %0, 1, 0, p; }",
-            "u32",
-            ["f32", "f32"],
-            lambda x, y: (~np.isnan(x) & ~np.isnan(y)).astype("u4"),
-        )
-    )
-    for name, f in {"finite": np.isfinite, "infinite": np.isinf, "number": lambda x: ~np.isnan(x), "notanumber": np.isnan,
-                    "subnormal": lambda x: (x != 0) & (np.abs(x) < np.finfo(x.dtype).tiny)}.items():  # fmt: skip
-        for t in ("f32", "f64"):
-            rows.append(
-                (f"{{ .reg .pred p; testp.{name}.{t} p, %1; selp.u32 %0, 1, 0, p; }}", "u32", [t], lambda x, f=f: f(x).astype("u4"))
-            )
+
+    def test(asm: str, t: str, f: Callable[..., Any]) -> None:
+        rows.append((f"{{ .reg .pred p; {asm}; selp.u32 %0, 1, 0, p; }}", "u32", [t] * (1 + ("%2" in asm)), lambda *v: f(*v).astype("u4")))
+
+    ordered = lambda x, y: ~np.isnan(x) & ~np.isnan(y)
+    comparisons = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}
+    classes = {"finite": np.isfinite, "infinite": np.isinf, "number": lambda x: ~np.isnan(x), "notanumber": np.isnan,
+               "subnormal": lambda x: (x != 0) & (np.abs(x) < np.finfo(x.dtype).tiny),
+               "normal": lambda x: np.isfinite(x) & (np.abs(x) >= np.finfo(x.dtype).tiny)}  # fmt: skip
+    for t in ("f32", "f64"):
+        for c, f in comparisons.items():
+            test(f"setp.{c}.{t} p, %1, %2", t, lambda x, y, f=f: f(x, y) & ordered(x, y))
+            test(f"setp.{c}u.{t} p, %1, %2", t, lambda x, y, f=f: f(x, y) | ~ordered(x, y))
+            rows.append((f"set.{c}.f32.{t} %0, %1, %2;", "f32", [t, t], lambda x, y, f=f: (f(x, y) & ordered(x, y)).astype("f")))
+        test(f"setp.num.{t} p, %1, %2", t, ordered)
+        test(f"setp.nan.{t} p, %1, %2", t, lambda x, y: ~ordered(x, y))
+        for name, f in classes.items():
+            test(f"testp.{name}.{t} p, %1", t, f)
+    test("setp.lt.ftz.f32 p, %1, %2", "f32", lambda x, y: clean(x) < clean(y))
     source = kernels(rows)
     for k, row in enumerate(rows):
         values = [reals(t, rng) for t in row[2]]
@@ -366,6 +358,19 @@ def test_half_arithmetic() -> None:
                 np.int32(1000 if pair else 2000), arch="compute_90")  # fmt: skip
             for j, e in enumerate(expected):
                 assert out[j] == e or (e == 0 and out[j] == 0x8000), f"{op}.{t}: {[v[j] for v in values]} gives {out[j]:#x}, not {e:#x}"
+
+
+def test_pairs_of_singles() -> None:
+    code = "struct P { const unsigned long long *x, *y; unsigned long long* z; };\n" + "".join(
+        f'extern "C" __global__ void {op}2(const __grid_constant__ P p) {{ int i = threadIdx.x; unsigned long long r; '
+        f'asm("{op}.rn.f32x2 %0, %1, %2{", %2" if op == "fma" else ""};" : "=l"(r) : "l"(p.x[i]), "l"(p.y[i])); p.z[i] = r; }}\n'
+        for op in ("add", "mul", "fma")
+    )
+    x, y = np.random.default_rng(8).normal(size=(2, 128)).astype(np.float32)
+    z = np.zeros(128, np.float32)
+    for op, f in {"add": x + y, "mul": x * y, "fma": (x.astype(float) * y + y).astype(np.float32)}.items():
+        run(code, op + "2", 1, 64, x.view(np.uint64), y.view(np.uint64), Out(z.view(np.uint64)), arch="compute_100")
+        assert np.array_equal(z, f), op
 
 
 @np.errstate(all="ignore")

@@ -375,6 +375,67 @@ def test_labels_have_scopes() -> None:
     assert np.array_equal(y, x * x + (x + 1) * (x + 1))
 
 
+ACCESS = [(t, n) for t in ("u8", "s8", "u16", "s16", "b32", "b64") for n in (1, 2, 4) if n * int(t[1:]) <= 128] + [("b32", 8), ("b64", 4)]
+
+
+@pytest.mark.parametrize("t, n", ACCESS, ids=lambda v: str(v))
+def test_loads_and_stores(t: str, n: int) -> None:
+    """Vectors of every type through shared, local and global memory, by address and by lane scattered, in order and all the same."""
+    size = int(t[1:]) // 8
+    reg, letter = ("unsigned long long", "l") if size == 8 else ("unsigned", "r")
+    vec = f".v{n}" if n > 1 else ""
+
+    def access(op: str, space: str, at: str) -> str:
+        regs = ", ".join(f"%{k}" for k in range(n))
+        outputs = ", ".join(f'"{"=" if op == "ld" else ""}{letter}"(r[{k}])' for k in range(n))
+        group = "{" + regs + "}" if n > 1 else regs
+        kind = t if op == "ld" else t.replace("s", "u")
+        text = f"ld{space}{vec}.{kind} {group}, [%{n}];" if op == "ld" else f"st{space}{vec}.{kind} [%{n}], {group};"
+        if op == "ld":
+            return f'asm volatile("{text}" : {outputs} : "l"({at}) : "memory");'
+        return f'asm volatile("{text}" :: {outputs}, "l"({at}) : "memory");'
+
+    inside = [
+        access("st", ".shared", f"__cvta_generic_to_shared(s + p.to[t] * {size * n})"),
+        access("ld", "", f"s + p.to[t] * {size * n}"),
+        access("st", "", f"l + (t & 1) * {size * n}"),
+        access("ld", "", f"l + (t & 1) * {size * n}"),
+    ]
+    source = f"""
+struct P {{ const int *from, *to; const char* x; char* y; {reg}* wide; int n; }};
+extern "C" __global__ void k(const __grid_constant__ P p) {{
+  __shared__ __align__(32) char s[64 * {size * n}]; __align__(32) char l[{2 * size * n}]; int t = threadIdx.x; if (t >= p.n) return; {reg} r[{n}];
+  {access("ld", ".global", f"__cvta_generic_to_global(p.x + p.from[t] * {size * n})")}
+  for (int k = 0; k < {n}; ++k) p.wide[t * {n} + k] = r[k];
+  {"".join(inside) if size * n <= 16 else "l[0] = s[0] = 0;"}
+  {access("st", ".global", f"__cvta_generic_to_global(p.y + p.to[t] * {size * n})")} }}"""
+    rng = np.random.default_rng(9)
+    dtype = np.dtype(f"{'i' if t[0] == 's' else 'u'}{size}")
+    raw = np.zeros(64 * 64 + 64, np.uint8)
+    first = -raw.ctypes.data % 64
+    arch = "compute_100" if n * size > 16 else "compute_80"
+    for start in (rng.permutation(64), np.arange(64), np.full(64, 7), np.arange(64)[::-1].copy()):
+        for to in (rng.permutation(64), np.arange(64)):
+            for active in (64, 45):
+                x = raw[first : first + 64 * n * size]
+                x[:] = rng.integers(0, 256, len(x))
+                out = np.zeros(64 * n * size + 64, np.uint8)
+                y = out[-out.ctypes.data % 64 :][: 64 * n * size]
+                values = np.zeros((64, n), np.uint32 if size < 8 else np.uint64)
+                run(source, "k", 1, 64, start.astype(np.int32), to.astype(np.int32), x, y, values, np.int32(active), arch=arch)
+                rows = x.view(dtype).reshape(64, n)[start]
+                expected = np.zeros((64, n), dtype)
+                expected[to[:active]] = rows[:active]
+                assert np.array_equal(y.view(dtype).reshape(64, n), expected)
+                assert np.array_equal(values[:active], rows[:active].astype(values.dtype))
+
+
+def test_recursion_is_unsupported() -> None:
+    source = "__device__ __noinline__ int f(int n, int* p) { return n < 2 ? *p : f(n - 1, p) * n; }"
+    with pytest.raises(UnsupportedPtx, match="recursion"):
+        module(source + 'extern "C" __global__ void k(int* p) { *p = f(*p, p); }')
+
+
 def test_cache_hints_and_packing() -> None:
     source = r"""
 struct P { const float4* x; float4* y; int n; };

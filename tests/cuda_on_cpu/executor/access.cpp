@@ -319,6 +319,7 @@ void decode_access(Decoder& d) {
   MemOp& m = *d.mem_op();
   const sv order = d.take_any({"volatile", "relaxed", "acquire", "release", "mmio"});
   m.strong = !order.empty();
+  d.program().may_spin |= load && m.strong;
   d.take("weak");
   d.take_any({"cta", "gpu", "sys", "cluster"});
   m.space = take_space(d);

@@ -214,6 +214,32 @@ const Ins* op_lop3_bool(Warp& w, const Ins* i) {
   set_pred(w, static_cast<int32_t>(i->imm >> 16 & 0xffffff), (i->imm & 256) ? some & q : some | q);
   return i + 1;
 }
+// imm: wraps (else clamps)
+const Ins* op_bmsk(Warp& w, const Ins* i) {
+  const bool wrap = i->imm;
+  lanes(
+      w, row<uint32_t>(w, i->d),
+      [wrap](uint32_t a, uint32_t b) {
+        if (wrap) a &= 31, b &= 31;
+        return a >= 32 || b == 0 ? 0u : (b >= 32 ? ~0u : (1u << b) - 1) << a;
+      },
+      row<uint32_t>(w, i->a), row<uint32_t>(w, i->b));
+  return i + 1;
+}
+// imm: bit 0: wraps, bit 1: signed
+const Ins* op_szext(Warp& w, const Ins* i) {
+  const int f = static_cast<int>(i->imm);
+  lanes(
+      w, row<uint32_t>(w, i->d),
+      [f](uint32_t a, uint32_t n) {
+        n = (f & 1) ? n & 31 : std::min(n, 32u);
+        if (n == 32) return a;
+        const uint32_t low = a & ((1u << n) - 1);
+        return (f & 2) && n && (a >> (n - 1) & 1) ? low | ~((1u << n) - 1) : low;
+      },
+      row<uint32_t>(w, i->a), row<uint32_t>(w, i->b));
+  return i + 1;
+}
 template <class T>
 const Ins* op_selp(Warp& w, const Ins* i) {
   const uint32_t p = pred(w, i->c);
@@ -404,10 +430,15 @@ void decode_lop3(Decoder& d) {
   d.emit(boolean.empty() ? op_lop3 : op_lop3_bool, d.dst(0, 4), a, b, c, imm);
   d.count(kInteger, 1);
 }
+void decode_mask(Decoder& d) {  // bmsk, szext
+  const bool wrap = d.take_any({"wrap", "clamp"}) == "wrap", mask = d.stmt().op == "bmsk";
+  const bool sign = is_signed(d.take_type());
+  const int32_t a = d.src(1, 4), b = d.src(2, 4);
+  d.emit(mask ? op_bmsk : op_szext, d.dst(0, 4), a, b, 0, mask ? wrap : wrap | sign << 1);
+  d.count(kInteger, 1);
+}
 void decode_selp(Decoder& d) {
   const int n = size_of(d.take_type());
-  const Ty t = d.reg_type(d.op(0));
-  (void)t;
   const int32_t a = d.src(1, n), b = d.src(2, n), c = d.src_pred(d.op(3));
   d.emit(need(d, by_size(n, [](auto x) -> Fn { return op_selp<decltype(x)>; })), d.dst(0, n), a, b, c);
   d.count(kInteger, 1);
@@ -477,6 +508,7 @@ void bit_rules(Rules& r) {
   r.any["prmt"] = decode_prmt;
   r.any["shf"] = decode_shf;
   r.any["lop3"] = decode_lop3;
+  r.any["bmsk"] = r.any["szext"] = decode_mask;
   r.any["selp"] = decode_selp;
   r.any["slct"] = decode_slct;
   r.any["fns"] = decode_fns;

@@ -189,9 +189,6 @@ const Ins* mad_wide(Warp& w, const Ins* i) {
   return i + 1;
 }
 
-template <template <class> class H, class... A>
-struct Pick;
-
 // The handler for T chosen by the type: all sizes and signs.
 #define EXE_PICK_INT(NAME, HANDLER)               \
   template <class F>                              \

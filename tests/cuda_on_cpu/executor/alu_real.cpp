@@ -210,6 +210,21 @@ const Ins* flushing(Warp& w, const Ins* i) {
   return i + 1;
 }
 
+// Pairs of float32: a row of them is a row of 64 values. imm: flushes subnormals
+template <class F, int kArity>
+const Ins* pairs(Warp& w, const Ins* i) {
+  const float *a = row<float>(w, i->a), *b = row<float>(w, i->b), *c = row<float>(w, i->c);
+  alignas(64) float t[64];
+  F f;
+  for (int l = 0; l < 64; ++l) {
+    if constexpr (kArity == 1) t[l] = a[l];
+    if constexpr (kArity == 2) t[l] = modified<float>(f, i->imm & 1, false, a[l], b[l]);
+    if constexpr (kArity == 3) t[l] = modified<float>(f, i->imm & 1, false, a[l], b[l], c[l]);
+  }
+  blend(row<uint64_t>(w, i->d), reinterpret_cast<const uint64_t*>(t), w.mask);
+  return i + 1;
+}
+
 struct Modifiers {
   bool ftz = false, sat = false;
   int rounding = kNearest;
@@ -225,10 +240,15 @@ Modifiers take_modifiers(Decoder& d) {
 
 template <class F, int kArity>
 void emit_real(Decoder& d, const Modifiers& m, Ty t, Fn f32, Fn f64, Cls cls, int flops) {
-  if (t != Ty::kF32 && t != Ty::kF64) d.unsupported("type");
+  const bool pair = t == Ty::kF32x2;
+  if ((t != Ty::kF32 && t != Ty::kF64 && !pair) || (pair && (m.sat || m.rounding != kNearest || kArity == 1))) d.unsupported("type");
   const int n = size_of(t);
   int32_t s[3] = {0, 0, 0};
   for (int k = 0; k < kArity; ++k) s[k] = d.src(k + 1, t);
+  if (pair) {
+    d.emit(pairs<F, kArity>, d.dst(0, n), s[0], s[1], s[2], m.ftz);
+    return d.count(kFp32, 2 * flops);
+  }
   Fn fn = t == Ty::kF32 ? f32 : f64;
   if (m.ftz && t == Ty::kF32 && !m.sat && m.rounding == kNearest) fn = flushing<F, kArity>;
   else if (m.ftz || m.sat || m.rounding != kNearest)
@@ -239,8 +259,7 @@ void emit_real(Decoder& d, const Modifiers& m, Ty t, Fn f32, Fn f64, Cls cls, in
 
 template <class F>
 void decode_binary(Decoder& d) {
-  const bool full = d.take_any({"full", "approx"}) != "";
-  (void)full;
+  d.take_any({"full", "approx"});
   const Modifiers m = take_modifiers(d);
   emit_real<F, 2>(d, m, d.take_type(), binary<float, F>, binary<double, F>, kOther, 1);
 }

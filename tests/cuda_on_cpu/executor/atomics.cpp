@@ -76,6 +76,14 @@ const Ins* op_atom(Warp& w, const Ins* i) {
   Resolved h;
   resolve(w, i, m.space, m.site, r, h);
   const bool host = w.launch->atomic_host;
+  // sums of float32 in global memory flush subnormals; in shared memory they do not
+  const bool flushes = sizeof(T) == 4 && static_cast<Ty>(m.type) == Ty::kF32 && m.op == kAdd && m.space != Space::kShared &&
+                       !(a[__builtin_ctz(w.mask)] & kTagMask);
+  auto combine = [&](T old, T b) {
+    if constexpr (sizeof(T) == 4)
+      if (flushes) return bits<uint32_t>(canon(flush(flush(bits<float>(old)) + flush(bits<float>(b)))));
+    return apply(static_cast<Ty>(m.type), m.op, old, b);
+  };
   alignas(64) T old[4][32];
   for (int x = 0; x < 32; ++x) {
     const int l = w.launch->lane_order[x];
@@ -93,13 +101,12 @@ const Ins* op_atom(Warp& w, const Ins* i) {
         }
       } else if (host) {
         T seen = __atomic_load_n(p, __ATOMIC_SEQ_CST);
-        while (!__atomic_compare_exchange_n(p, &seen, apply(static_cast<Ty>(m.type), m.op, seen, b), false, __ATOMIC_SEQ_CST,
-                                            __ATOMIC_SEQ_CST)) {
+        while (!__atomic_compare_exchange_n(p, &seen, combine(seen, b), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
         }
         old[k][l] = seen;
       } else {
         old[k][l] = *p;
-        *p = apply(static_cast<Ty>(m.type), m.op, *p, b);
+        *p = combine(*p, b);
       }
     }
   }
@@ -124,6 +131,7 @@ void decode_atom(Decoder& d) {
   const bool returns = d.stmt().op == "atom";
   MemOp& m = *d.mem_op();
   m.strong = true;
+  d.program().may_spin = true;
   const sv order = d.take_any({"relaxed", "acquire", "release", "acq_rel"});
   d.take_any({"cta", "gpu", "sys", "cluster"});
   if (order == "release" || order == "acq_rel") emit_fence(d);

@@ -122,12 +122,11 @@ inline const char* touch(const Now& n, Cell& c, int self, const Request& r) {
 
 // Lane `first` has read these cells; lets the other lanes in `rest` that read the same do so at once, if that needs no closer look. Returns
 // those that are left.
-uint32_t read_along(const Now& n, Cell* c, const Request& r, int first, uint32_t rest) {
+uint32_t read_along(const Now& n, Cell* c, int count, const Request& r, int first, uint32_t rest) {
   if (r.strong || n.w.pair_sync) return rest;
   uint32_t same = 0;
   for (int l = 0; l < 32; ++l) same |= static_cast<uint32_t>(r.address[l] == r.address[first]) << l;
   same &= rest;
-  const int count = std::max(1, r.bytes / n.w.launch->program->shared_granule);
   for (int k = 0; k < count; ++k)
     if (c[k].write_time >= n.b.full_time) return rest;
   for (int k = 0; k < count; ++k)
@@ -141,11 +140,36 @@ std::string conflict_text(const Cell& c, const char* s) {
   return ", where " + t + " without an order between the two";
 }
 
-Cell* cells_of(Allocation& a, int granule) {
+// Cells of a stretch of memory: that of an address is cell[(address >> shift) - first].
+struct Ground {
+  Cell* cell;
+  uint64_t first;
+  int shift;
+};
+Ground ground_of(Allocation& a, int granule) {
   if (a.granule == 0 || granule < a.granule) a.granule = granule, a.cells = Cells();
-  const size_t n = (a.hi + a.granule - 1) / a.granule - a.lo / a.granule + 1;
+  const int shift = __builtin_ctz(a.granule);
+  const size_t n = ((a.hi + a.granule - 1) >> shift) - (a.lo >> shift) + 1;
   if (!a.cells.current(n)) a.cells = Cells(n);
-  return a.cells.data();
+  return {a.cells.data(), a.lo >> shift, shift};
+}
+
+// Checks and records the accesses of the lanes in `mask`; where(lane) describes an address.
+template <bool kGlobal, class Where>
+void touch_lanes(const Now& n, const Ins* i, const Request& r, uint32_t mask, const Ground& g, const Where& where) {
+  const int count = std::max(1, r.bytes >> g.shift);
+  const bool needs_value = !kGlobal && r.kind != Access::kStore && !r.overwrites;
+  for (uint32_t m = mask; m;) {
+    const int lane = __builtin_ctz(m);
+    m &= m - 1;
+    Cell* c = g.cell + ((r.address[lane] >> g.shift) - g.first);
+    for (int k = 0; k < count; ++k) {
+      if (needs_value && c[k].write_time < n.start) fault(n.w, i, kinds::kUninitialised, what(r) + where(lane) + ", never written", lane);
+      if (const char* s = touch<kGlobal>(n, c[k], lane, r))
+        fault(n.w, i, kGlobal ? kinds::kGlobalRace : kinds::kRace, what(r) + where(lane) + conflict_text(c[k], s), lane);
+    }
+    if (r.kind == Access::kLoad && m && r.address[__builtin_ctz(m)] == r.address[lane]) m = read_along(n, c, count, r, lane, m);
+  }
 }
 
 Allocation* lookup(Launch& l, uint64_t address) {
@@ -171,29 +195,28 @@ void exchange_order(Launch& l, Block& b, uint64_t address, Access kind) {
   t = std::max(t, b.fence_time);
 }
 
-void check_lane(Warp& w, const Ins* i, Allocation& a, const Request& r, const Now& n, int lane) {
+// Accesses of lanes to an allocation they lie in.
+void check_lanes(Warp& w, const Ins* i, Allocation& a, const Request& r, uint32_t mask) {
   Launch& l = *w.launch;
-  const uint64_t at = r.address[lane], offset = at - a.lo;
+  auto where = [&](int lane) { return relative(a.name, static_cast<int64_t>(r.address[lane] - a.lo), static_cast<int64_t>(a.hi - a.lo)); };
   if (!a.initialised) {
     if (a.written.empty()) a.written.resize(a.hi - a.lo);
-    uint8_t* s = a.written.data() + offset;
-    if (r.kind != Access::kStore && !r.overwrites && memchr(s, 0, r.bytes))
-      fault(w, i, kinds::kUninitialised,
-            what(r) + relative(a.name, static_cast<int64_t>(offset), static_cast<int64_t>(a.hi - a.lo)) + ", never written", lane);
-    if (r.kind != Access::kLoad) memset(s, 1, r.bytes);
+    for (uint32_t m = mask; m; m &= m - 1) {
+      const int lane = __builtin_ctz(m);
+      uint8_t* s = a.written.data() + (r.address[lane] - a.lo);
+      if (r.kind != Access::kStore && !r.overwrites && memchr(s, 0, r.bytes))
+        fault(w, i, kinds::kUninitialised, what(r) + where(lane) + ", never written", lane);
+      if (r.kind != Access::kLoad) memset(s, 1, r.bytes);
+    }
   }
   if (a.constant) {
-    if (r.kind != Access::kLoad) fault(w, i, kinds::kOutOfBounds, what(r) + "constant " + a.name, lane);
+    if (r.kind != Access::kLoad) fault(w, i, kinds::kOutOfBounds, what(r) + "constant " + a.name, __builtin_ctz(mask));
     return;
   }
-  if (r.strong && l.program->uses_fences) exchange_order(l, *w.block, at, r.kind);
-  Cell* cells = cells_of(a, l.program->global_granule);
-  const int g = a.granule;
-  Cell* c = cells + (at / g - a.lo / g);
-  for (int k = 0; k < r.bytes; k += g, ++c)
-    if (const char* s = touch<true>(n, *c, lane, r))
-      fault(w, i, kinds::kGlobalRace,
-            what(r) + relative(a.name, static_cast<int64_t>(offset), static_cast<int64_t>(a.hi - a.lo)) + conflict_text(*c, s), lane);
+  if (r.strong && l.program->uses_fences)
+    for (uint32_t m = mask; m; m &= m - 1) exchange_order(l, *w.block, r.address[__builtin_ctz(m)], r.kind);
+  const Now n{w, *w.block, l.start_time, now()};
+  touch_lanes<true>(n, i, r, mask, ground_of(a, l.program->global_granule), where);
 }
 
 void check_alignment(Warp& w, const Ins* i, const Request& r) {
@@ -222,23 +245,24 @@ void range(const Request& r, uint64_t& lo, uint64_t& hi) {
 void check_global(Warp& w, const Ins* i, int site, const Request& r) {
   Launch& l = *w.launch;
   check_alignment(w, i, r);
-  const Now n{w, *w.block, l.start_time, now()};
   uint64_t lo, hi;
   range(r, lo, hi);
   Allocation*& cached = l.sites[site];
   if (!cached || lo < cached->lo || hi + r.bytes > cached->hi) cached = lookup(l, lo);
-  const bool same = cached && lo >= cached->lo && hi + r.bytes <= cached->hi;
+  if (cached && hi + r.bytes <= cached->hi) return check_lanes(w, i, *cached, r, r.mask);
   for (uint32_t m = r.mask; m; m &= m - 1) {
     const int lane = __builtin_ctz(m);
-    Allocation* a = same ? cached : lookup(l, r.address[lane]);
-    if (!a || r.address[lane] + r.bytes > a->hi) {
-      const Allocation* near = a ? a : l.memory->nearest(r.address[lane]);
-      const std::string where = near ? relative(near->name.empty() ? hex(near->lo) : near->name,
-                                                static_cast<int64_t>(r.address[lane] - near->lo), static_cast<int64_t>(near->hi - near->lo))
-                                     : hex(r.address[lane]) + ", no allocation";
-      fault(w, i, kinds::kOutOfBounds, what(r) + where, lane);
+    const uint64_t at = r.address[lane];
+    Allocation* a = lookup(l, at);
+    if (a && at + r.bytes <= a->hi) {
+      check_lanes(w, i, *a, r, m & -m);
+      continue;
     }
-    check_lane(w, i, *a, r, n, lane);
+    const Allocation* near = a ? a : l.memory->nearest(at);
+    const std::string where = near ? relative(near->name.empty() ? hex(near->lo) : near->name, static_cast<int64_t>(at - near->lo),
+                                              static_cast<int64_t>(near->hi - near->lo))
+                                   : hex(at) + ", no allocation";
+    fault(w, i, kinds::kOutOfBounds, what(r) + where, lane);
   }
 }
 
@@ -272,24 +296,13 @@ void check_shared(Warp& w, const Ins* i, const Request& r) {
             lane);
     }
   }
-  const Now n{w, b, b.start_time, now()};
-  const int g = p.shared_granule;
-  for (uint32_t m = r.mask; m;) {
-    const int lane = __builtin_ctz(m);
-    m &= m - 1;
-    const uint64_t offset = r.address[lane] - kSharedBase;
-    Cell* c = b.cells.data() + offset / g;
-    for (int k = 0; k < r.bytes; k += g, ++c) {
-      auto where = [&] {
-        const Program::SharedVar* v = find(r.address[lane], r.address[lane] + r.bytes);
-        return "shared " + relative(v->name, static_cast<int64_t>(offset) - v->offset, v->size < 0 ? l.shared_bytes : v->size);
-      };
-      if (r.kind != Access::kStore && !r.overwrites && c->write_time < b.start_time)
-        fault(w, i, kinds::kUninitialised, what(r) + where() + ", never written", lane);
-      if (const char* s = touch<false>(n, *c, lane, r)) fault(w, i, kinds::kRace, what(r) + where() + conflict_text(*c, s), lane);
-    }
-    if (r.kind == Access::kLoad && m && r.address[__builtin_ctz(m)] == r.address[lane]) m = read_along(n, c - r.bytes / g, r, lane, m);
-  }
+  auto where = [&](int lane) {
+    const Program::SharedVar* v = find(r.address[lane], r.address[lane] + r.bytes);
+    return "shared " +
+           relative(v->name, static_cast<int64_t>(r.address[lane] - kSharedBase) - v->offset, v->size < 0 ? l.shared_bytes : v->size);
+  };
+  const int shift = __builtin_ctz(p.shared_granule);
+  touch_lanes<false>(Now{w, b, b.start_time, now()}, i, r, r.mask, Ground{b.cells.data(), kSharedBase >> shift, shift}, where);
 }
 
 void check_window(Warp& w, const Ins* i, const Request& r, uint64_t base, int64_t size, const char* name) {

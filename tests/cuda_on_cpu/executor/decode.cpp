@@ -253,7 +253,7 @@ void Decoder::instruction(const Stmt& s) {
     Ty t = Ty::kNone;
     for (size_t k = s.mods.size(); k-- > 0 && t == Ty::kNone;) t = parse_type(s.mods[k]);
     const bool half = t == Ty::kF16 || t == Ty::kF16x2 || t == Ty::kBF16 || t == Ty::kBF16x2;
-    auto& table = half ? rules().half : t == Ty::kF32 || t == Ty::kF64 ? rules().real : rules().integer;
+    auto& table = half ? rules().half : t == Ty::kF32 || t == Ty::kF64 || t == Ty::kF32x2 ? rules().real : rules().integer;
     auto it = table.find(s.op);
     if (it != table.end()) rule = it->second;
   }
@@ -296,6 +296,7 @@ void Decoder::call(sv name, const Operand* returns, const Operand* params) {
     if (name == "vprintf") return;  // prints nothing; its result is never used
     unsupported("external function");
   }
+  callees_[f_].insert(callee);
   if (frames_.find(callee) == frames_.end()) {
     Frame& fr = frames_[callee];
     fr.regs.assign(callee->regs.size(), -1);
@@ -343,6 +344,11 @@ void Decoder::function(FunctionAst& f) {
   head();
   emit(f.entry ? op_exit : op_ret);
   program_.registers += static_cast<int32_t>(f.regs.size());
+}
+
+void Decoder::check_depth(FunctionAst& f, size_t depth) {
+  if (depth >= std::extent_v<decltype(Group::stack)>) throw Unsupported(std::string(f.name) + ": recursion, or calls too deep");
+  for (auto* c : callees_[&f]) check_depth(*c, depth + 1);
 }
 
 void Decoder::run(FunctionAst& entry) {
@@ -401,6 +407,7 @@ void Decoder::run(FunctionAst& entry) {
     pending_.pop_back();
     function(*f);
   }
+  check_depth(entry, 0);
   for (auto& x : fixups_) {
     size_t to;
     if (!x.f) {

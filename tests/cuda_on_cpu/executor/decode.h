@@ -1,6 +1,7 @@
 // Statements → instructions. Each family of opcodes registers rules next to its handlers.
 #pragma once
 #include <map>
+#include <set>
 #include <unordered_map>
 
 #include "counters.h"
@@ -99,6 +100,7 @@ class Decoder {
   int32_t alloc(int bytes);
   uint64_t alloc_local(const Var& v);
   uint64_t place(int var);
+  void check_depth(FunctionAst& f, size_t depth);
 
   Module& module_;
   Program& program_;
@@ -106,9 +108,10 @@ class Decoder {
   Frame* frame_ = nullptr;
   const Stmt* s_ = nullptr;
   uint64_t taken_ = 0;
-  bool head_due_ = true, plain_control_ = false;
+  bool head_due_ = true;
   std::unordered_map<FunctionAst*, Frame> frames_;
-  std::vector<FunctionAst*> pending_, active_;
+  std::vector<FunctionAst*> pending_;
+  std::unordered_map<FunctionAst*, std::set<FunctionAst*>> callees_;
   std::unordered_map<std::string, int32_t> const_rows_, special_rows_;
   std::unordered_map<const FunctionAst*, std::map<std::pair<sv, int>, size_t>> labels_;  // by name and scope
   std::vector<Fixup> fixups_;

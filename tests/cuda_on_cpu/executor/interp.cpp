@@ -10,8 +10,9 @@ namespace exe {
 
 namespace {
 
-// Basic blocks a warp, or some lanes of one, may run before others get a turn: they may be waiting for them.
-constexpr int64_t kWarpSlice = 1 << 16, kLaneSlice = 256;
+// Basic blocks a warp, or some lanes of one, may run before others get a turn. Lanes that do not wait for others meet these where their
+// paths join; a turn that ends before keeps them apart.
+constexpr int64_t kWarpSlice = 1 << 16, kLaneSlice = 1 << 20, kSpinningSlice = 256;
 
 std::string thread_name(const Launch& l, int t) {
   const uint32_t* b = l.block;
@@ -98,7 +99,7 @@ void run_warp(Warp& w) {
     w.current = g;
     w.mask = w.groups[g].mask;
     w.limit = reinterpret_cast<const Ins*>(UINTPTR_MAX);
-    int64_t fuel = w.ngroups > 1 ? kLaneSlice : kWarpSlice;
+    int64_t fuel = w.ngroups == 1 ? kWarpSlice : l.program->may_spin ? kSpinningSlice : kLaneSlice;
     if (w.ngroups > 1) {
       if (random) {
         fuel = 1 + l.rng.below(4);

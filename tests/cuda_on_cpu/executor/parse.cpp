@@ -7,12 +7,12 @@ namespace exe {
 
 Ty parse_type(sv s) {
   static const std::unordered_map<sv, Ty> table = {
-      {"pred", Ty::kPred},   {"b8", Ty::kB8},      {"b16", Ty::kB16},       {"b32", Ty::kB32},       {"b64", Ty::kB64},
-      {"b128", Ty::kB128},   {"u8", Ty::kU8},      {"u16", Ty::kU16},       {"u32", Ty::kU32},       {"u64", Ty::kU64},
-      {"s8", Ty::kS8},       {"s16", Ty::kS16},    {"s32", Ty::kS32},       {"s64", Ty::kS64},       {"f16", Ty::kF16},
-      {"f16x2", Ty::kF16x2}, {"bf16", Ty::kBF16},  {"bf16x2", Ty::kBF16x2}, {"tf32", Ty::kTF32},     {"f32", Ty::kF32},
-      {"f64", Ty::kF64},     {"e4m3", Ty::kE4M3},  {"e5m2", Ty::kE5M2},     {"e4m3x2", Ty::kE4M3x2}, {"e5m2x2", Ty::kE5M2x2},
-      {"u16x2", Ty::kU16x2}, {"s16x2", Ty::kS16x2}};
+      {"pred", Ty::kPred},   {"b8", Ty::kB8},       {"b16", Ty::kB16},       {"b32", Ty::kB32},       {"b64", Ty::kB64},
+      {"b128", Ty::kB128},   {"u8", Ty::kU8},       {"u16", Ty::kU16},       {"u32", Ty::kU32},       {"u64", Ty::kU64},
+      {"s8", Ty::kS8},       {"s16", Ty::kS16},     {"s32", Ty::kS32},       {"s64", Ty::kS64},       {"f16", Ty::kF16},
+      {"f16x2", Ty::kF16x2}, {"bf16", Ty::kBF16},   {"bf16x2", Ty::kBF16x2}, {"tf32", Ty::kTF32},     {"f32", Ty::kF32},
+      {"f64", Ty::kF64},     {"e4m3", Ty::kE4M3},   {"e5m2", Ty::kE5M2},     {"e4m3x2", Ty::kE4M3x2}, {"e5m2x2", Ty::kE5M2x2},
+      {"u16x2", Ty::kU16x2}, {"s16x2", Ty::kS16x2}, {"f32x2", Ty::kF32x2}};
   auto it = table.find(s);
   return it == table.end() ? Ty::kNone : it->second;
 }

@@ -95,6 +95,7 @@ struct Program {
   int64_t dynamic_offset = 0;                    // where the dynamic part starts
   int shared_granule = 16, global_granule = 16;  // the narrowest access in the code
   bool uses_fences = false;
+  bool may_spin = false;  // has atomics, or volatile loads and their like: lanes may wait for each other in loops
 };
 
 struct Module {

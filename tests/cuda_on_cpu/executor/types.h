@@ -38,6 +38,7 @@ enum class Ty : uint8_t {
   kE5M2x2,
   kU16x2,
   kS16x2,
+  kF32x2,
 };
 
 // Bytes of one value of the type; a predicate is kept as one bit per lane and counts as 0.
@@ -67,6 +68,7 @@ inline int size_of(Ty t) {
     case Ty::kB64:
     case Ty::kU64:
     case Ty::kS64:
+    case Ty::kF32x2:
     case Ty::kF64: return 8;
     case Ty::kB128: return 16;
     default: return 0;

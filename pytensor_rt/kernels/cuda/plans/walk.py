@@ -72,7 +72,7 @@ def vector_width(axis: int, tensors: Sequence[Tensor], most: int = 16) -> int:
 def constants(b: Builder, name: str, values: Sequence[int]) -> None:
     """A compile-time array of int; at least one element is declared."""
     held = ", ".join(str(int(v)) for v in values) or "0"
-    b.lines.append(f"constexpr int {name}[] = {{{held}}};")
+    b.lines.append(f"PTRT_TABLE int {name}[] = {{{held}}};")
 
 
 def results(b: Builder, rank: int, width: int) -> None:
