@@ -9,7 +9,7 @@ Rules build programs by calling ordinary functions on `Var`s:  `t.map(lambda v: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Union
 
 import numpy as np
@@ -121,6 +121,17 @@ def _scalar(x: Any, dtype: DType) -> Any:
     if isinstance(x, np.generic):
         return x.item() if dtype.kind in "biufc" else x
     return x
+
+
+def program_of(fn: Callable[..., Var], dtypes: Sequence[DType], acc: DType | None = None) -> Program:
+    """The program of a function on Vars, `fn([acc,] operand0, operand1, ...)`, given the operands' dtypes."""
+    b = Builder()
+    args = [Var(b, b.emit("acc", (), acc), acc)] if acc is not None else []
+    args += [Var(b, b.emit("load", (k,), d), d) for k, d in enumerate(dtypes)]
+    result = fn(*args)
+    if result.index != len(b.code) - 1:
+        b.code.append(("id", (result.index,), result.dtype))
+    return tuple(b.code)
 
 
 def cast(x: Var, dtype: DType) -> Var:

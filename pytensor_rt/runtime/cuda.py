@@ -20,7 +20,7 @@ from ..kernels.cuda.errors import WORDS, message
 from ..kernels.cuda.plans import plan_launch
 from ..lowering.tensor import ARENA, CONST, HOST, INPUT, Buffer, HostCall, Tensor, row_major
 from ..plan.plan import Plan
-from .program import Arrays, BoundPlan, describe_nodes, host_view
+from .program import Arrays, BoundPlan, describe_nodes, host_view, steps_of
 
 ALIGN = 256
 STATUS = 8 * WORDS  # bytes of the words in which a launch reports bad data
@@ -212,18 +212,7 @@ class CudaBound(BoundPlan):
         self.words = 16 * len(self.native) + size // 8
         memory.arena.reserve(plan.arena_bytes)
         memory.scratch.reserve(scratch)
-        self.steps: list[tuple[int, int] | HostCall] = []
-        at = start = 0
-        for launch in plan.launches:
-            if isinstance(launch, HostCall):
-                if at > start:
-                    self.steps.append((start, at))
-                start = at
-                self.steps.append(launch)
-            else:
-                at += 1
-        if at > start:
-            self.steps.append((start, at))
+        self.steps = steps_of(plan)
         self._upload_constants()
         self._prepared: dict[Any, list[Any]] = {}
         self._graphs: OrderedDict[Any, Any] = OrderedDict()  # (stretch, addresses) -> None after the first run, then a graph

@@ -106,18 +106,7 @@ class BoundPlan:
             except memory.native.LaunchError as e:
                 launch = self.native[e.launch]
                 raise UnsupportedError(f"{describe_nodes(launch)}: kernel {launch.kernel!r}: {e} ({_operands(launch)})") from e
-        self.steps: list[tuple[int, int] | HostCall] = []
-        at = start = 0
-        for launch in plan.launches:
-            if isinstance(launch, HostCall):
-                if at > start:
-                    self.steps.append((start, at))
-                start = at
-                self.steps.append(launch)
-            else:
-                at += 1
-        if at > start:
-            self.steps.append((start, at))
+        self.steps = steps_of(plan)
         self.simple = len(self.steps) <= 1 and not any(isinstance(s, HostCall) for s in self.steps)
         self.n_native = len(self.native)
         self._views: dict[Tensor, Any] = {}
@@ -263,6 +252,23 @@ class BoundPlan:
 
 def _whole_host(t: Tensor) -> bool:
     return t.buffer.kind == HOST and t.size == t.buffer.size and t.offset == 0 and t.contiguous
+
+
+def steps_of(plan: Plan) -> list[tuple[int, int] | HostCall]:
+    """Stretches of native launches (begin, end), numbered without the host calls, and the host calls between them."""
+    steps: list[tuple[int, int] | HostCall] = []
+    at = start = 0
+    for launch in plan.launches:
+        if isinstance(launch, HostCall):
+            if at > start:
+                steps.append((start, at))
+            start = at
+            steps.append(launch)
+        else:
+            at += 1
+    if at > start:
+        steps.append((start, at))
+    return steps
 
 
 def address_of_arena(memory: Any) -> int:

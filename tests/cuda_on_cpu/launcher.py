@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -80,33 +81,43 @@ def run(launch: Launch, bases: dict[Buffer, Array], threads: int = 1) -> None:
         host[:] = part
 
 
+def arguments(call: Call, address: dict[Buffer, int], scratch: int, status: int, uploaded: Callable[[Array], int]) -> bytes:
+    """The bytes of a call's arguments, given where everything lies."""
+
+    def resolve(p: Pointer) -> int:
+        if isinstance(p, Operand):
+            return address.get(p.buffer, 256) + p.offset  # an empty buffer has no memory, and is never read
+        if isinstance(p, Scratch):
+            return scratch + p.offset
+        if isinstance(p, Status):
+            return status
+        assert isinstance(p, Table)
+        return uploaded(p.data)
+
+    args = bytearray(call.args)
+    for at, p in call.pointers:
+        args[at : at + 8] = resolve(p).to_bytes(8, "little")
+    return bytes(args)
+
+
 def execute(calls: list[Call], launch: Launch, address: dict[Buffer, int], memory: executor.Memory, options: Any) -> list[Any]:
     """Run the calls of one launch; returns their counters."""
     status = Allocation(memory, 8 * errors.WORDS, "status", np.full(8 * errors.WORDS, 0xFF, np.uint8))
     scratch = Allocation(memory, max([c.scratch for c in calls], default=0), "scratch")
     tables: dict[int, Allocation] = {}
 
-    def resolve(p: Pointer) -> int:
-        if isinstance(p, Operand):
-            return address.get(p.buffer, 256) + p.offset  # an empty buffer has no memory, and is never read
-        if isinstance(p, Scratch):
-            return scratch.address + p.offset
-        if isinstance(p, Status):
-            return status.address
-        assert isinstance(p, Table)
-        if id(p.data) not in tables:
-            data = np.ascontiguousarray(p.data)
-            tables[id(p.data)] = Allocation(memory, data.nbytes, "table", data.reshape(-1).view(np.uint8))
-        return tables[id(p.data)].address
+    def uploaded(data: Array) -> int:
+        if id(data) not in tables:
+            host = np.ascontiguousarray(data)
+            tables[id(data)] = Allocation(memory, host.nbytes, "table", host.reshape(-1).view(np.uint8))
+        return tables[id(data)].address
 
     counters = []
     for call in calls:
-        args = bytearray(call.args)
-        for at, p in call.pointers:
-            args[at : at + 8] = resolve(p).to_bytes(8, "little")
+        args = arguments(call, address, scratch.address, status.address, uploaded)
         loaded = module(call.source)
         assert loaded.functions[call.entry.name].param_bytes == len(args), f"{call.entry.name}: the compiler's Args has another size"
-        counters.append(executor.launch(loaded, call.entry.name, call.grid, call.block, bytes(args), memory, call.shared, options))
+        counters.append(executor.launch(loaded, call.entry.name, call.grid, call.block, args, memory, call.shared, options))
     text = errors.message(status.bytes.view(np.uint64).tolist(), launch)
     if text is not None:
         raise _native.LaunchError(text)
@@ -139,26 +150,18 @@ def run_on_gpu(launch: Launch, bases: dict[Buffer, Array], threads: int = 1) -> 
     gpu.fill(status, 0, 0xFF, words.nbytes)
     tables: dict[int, Any] = {}
 
-    def resolve(p: Pointer) -> int:
-        if isinstance(p, Operand):
-            return address.get(p.buffer, 256) + p.offset
-        if isinstance(p, Scratch):
-            return int(scratch.ptr) + p.offset
-        if isinstance(p, Status):
-            return int(status.ptr)
-        assert isinstance(p, Table)
-        if id(p.data) not in tables:
-            data = np.ascontiguousarray(p.data)
-            tables[id(p.data)] = gpu.allocate(data.nbytes)
-            gpu.upload(tables[id(p.data)], 0, data)
-        return int(tables[id(p.data)].ptr)
+    def uploaded(data: Array) -> int:
+        if id(data) not in tables:
+            host = np.ascontiguousarray(data)
+            tables[id(data)] = gpu.allocate(host.nbytes)
+            gpu.upload(tables[id(data)], 0, host)
+            gpu.synchronize()
+        return int(tables[id(data)].ptr)
 
     for call in calls:
-        args = bytearray(call.args)
-        for at, p in call.pointers:
-            args[at : at + 8] = resolve(p).to_bytes(8, "little")
+        args = arguments(call, address, int(scratch.ptr), int(status.ptr), uploaded)
         with gpu.device, gpu.stream:
-            gpu.launch(gpu.function(call.source, call.entry.name), call.grid, call.block, bytes(args), call.shared)
+            gpu.launch(gpu.function(call.source, call.entry.name), call.grid, call.block, args, call.shared)
     gpu.download(status, 0, words)
     written = {t.buffer for t in launch.writes()}
     for (begin, end), block in zip(spans, blocks):

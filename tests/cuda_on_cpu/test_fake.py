@@ -9,7 +9,9 @@ from typing import Any
 import cupy
 import pytest
 
-from . import fake_cupy
+from tests.kernels import harness
+
+from . import fake_cupy, launcher, mutations
 
 
 def real(path: str) -> Any:
@@ -55,3 +57,13 @@ def test_methods_of_graphs_and_kernels() -> None:
     assert parameters(fake_cupy.Graph.launch) == parameters(cupy.cuda.Graph.launch)
     assert hasattr(cupy.RawKernel, "max_dynamic_shared_size_bytes") and hasattr(cupy.RawModule, "get_function")
     assert parameters(fake_cupy.RawModule.get_function) == parameters(cupy.RawModule.get_function)
+
+
+def test_cases_run_on_a_device_as_on_the_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `-m gpu` does with a kernel case, under the pretended driver."""
+    fake_cupy.install(monkeypatch, checks=True)
+    monkeypatch.setattr(launcher, "_gpu", None)
+    monkeypatch.setattr(harness, "device", launcher.run_on_gpu)
+    for case in (mutations.transposed, mutations.sliced_product, mutations.gathered, mutations.random_numbers):
+        case(1)
+    monkeypatch.setattr(launcher, "_gpu", None)

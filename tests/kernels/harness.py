@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from pytensor_rt import _native
-from pytensor_rt.dtypes import DType
-from pytensor_rt.lowering.expr import Builder, Var
+from pytensor_rt.lowering.expr import Var
+from pytensor_rt.lowering.expr import program_of as program
 from pytensor_rt.lowering.tensor import Buffer, Launch, Tensor
 from pytensor_rt.runtime import encode
 
@@ -27,17 +27,6 @@ ISAS: list[str] = _native.isa_levels()  # best first
 # Another device to run launches on: a function (launch, base array of every buffer, threads). None: the C++ kernels.
 Device = Callable[[Launch, dict[Buffer, np.ndarray[Any, Any]], int], None]
 device: Device | None = None
-
-
-def program(fn: Callable[..., Var], dtypes: Sequence[DType], acc: DType | None = None) -> tuple[Any, ...]:
-    """Build a program from a function on Vars: `fn([acc,] operand0, operand1, ...)`."""
-    b = Builder()
-    args = [Var(b, b.emit("acc", (), acc), acc)] if acc is not None else []
-    args += [Var(b, b.emit("load", (k,), d), d) for k, d in enumerate(dtypes)]
-    result = fn(*args)
-    if result.index != len(b.code) - 1:
-        b.code.append(("id", (result.index,), result.dtype))
-    return tuple(b.code)
 
 
 def tensor_of(a: np.ndarray[Any, Any], kind: str, number: int) -> tuple[Tensor, np.ndarray[Any, Any]]:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from ....dtypes import F16, F32, F64
-from ....lowering.expr import cast
+from ....lowering.expr import cast, program_of
 from ....lowering.tensor import Launch, Tensor
 from ..axes import Strides
 from ..build import Builder, Call, Scratch
 from ..manifest import Entry
 from .row_layout import ENOUGH, THREADS, Layout, ceil_pow2, floor_pow2, refuse_complex
 from .rows import ARG, LOG_SUM_EXP, REDUCE, partial_bytes, sweep
-from .samples import launch, program, tensor
+from .samples import launch, tensor
 
 SOFTMAX_ROWS = Entry("softmax_rows", "softmax_rows.cuh", THREADS, registers=80, wide_loads=True)
 SOFTMAX_SWEEP = Entry("softmax_sweep", "softmax_sweep.cuh", THREADS, registers=80, wide_loads=True)
@@ -147,7 +147,7 @@ def samples() -> Iterator[tuple[Entry, str, Launch]]:
         "softmax", [tensor((64, 512))], (64, 512), "float16", epilogue=lambda v: cast(v, F16), acc=F32, op="softmax", axis=1
     )  # fmt: skip
     masked.pro_ins = [tensor((64, 512)), tensor((512,), shape=(64, 512))]
-    masked.prologue = program(lambda x, m: x * 0.125 + m, [F32, F32])
+    masked.prologue = program_of(lambda x, m: x * 0.125 + m, [F32, F32])
     yield SOFTMAX_ROWS, "scaled and masked, to float16", masked
     yield NORMALIZE_ROWS, "rms", rows("normalize", (4096, 4096), op="rms", axes=(1,), epsilon=1e-6)
     yield NORMALIZE_SWEEP, "long rows", rows("normalize", (1024, 50_000), op="layer", axes=(1,), epsilon=1e-5)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from ....dtypes import F16, F32, I64, U8
 from ....errors import UnsupportedError
-from ....lowering.expr import cast, exp
+from ....lowering.expr import cast, exp, program_of
 from ....lowering.tensor import Launch
 from ..build import Builder, Call, Scratch, operand
 from ..manifest import Entry
 from .row_layout import THREADS, Layout, refuse_complex
-from .samples import launch, program, tensor
+from .samples import launch, tensor
 
 REDUCE = Entry("reduce", "reduce.cuh", THREADS, wide_loads=True)
 FINISH = Entry("reduce_finish", "reduce_finish.cuh", THREADS)
@@ -143,5 +143,5 @@ def samples() -> Iterator[tuple[Entry, str, Launch]]:
         op="mean",
         axes=(1,),
     )
-    fused.pro_ins, fused.prologue = [x, tensor((1000,), shape=(512, 1000))], program(lambda u, w: exp(u) * w, [F32, F32])
+    fused.pro_ins, fused.prologue = [x, tensor((1000,), shape=(512, 1000))], program_of(lambda u, w: exp(u) * w, [F32, F32])
     yield REDUCE, "mean with programs", fused

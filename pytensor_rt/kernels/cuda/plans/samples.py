@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....dtypes import DType
-from ....lowering.expr import Builder, Program, Var
+from ....lowering.expr import Var, program_of
 from ....lowering.tensor import CONST, INPUT, OUTPUT, Buffer, Launch, Tensor, row_major, size_of
 
 _numbers = count()
@@ -28,17 +27,6 @@ def tensor(
     if perm is not None:
         t = t.permute(perm)
     return t if shape is None else t.expand(shape)
-
-
-def program(fn: Callable[..., Var], dtypes: Sequence[DType], acc: DType | None = None) -> Program:
-    """A program from a function on Vars: `fn([acc,] operand0, operand1, ...)`."""
-    b = Builder()
-    args = [Var(b, b.emit("acc", (), acc), acc)] if acc is not None else []
-    args += [Var(b, b.emit("load", (k,), d), d) for k, d in enumerate(dtypes)]
-    result = fn(*args)
-    if result.index != len(b.code) - 1:
-        b.code.append(("id", (result.index,), result.dtype))
-    return tuple(b.code)
 
 
 def launch(
@@ -65,9 +53,9 @@ def launch(
             o.buffer.kind = OUTPUT
     made = Launch(kernel, list(ins), outs, params)
     if body is not None:
-        made.body = program(body, [t.dtype for t in ins if t is not None])
+        made.body = program_of(body, [t.dtype for t in ins if t is not None])
     made.acc_dtype = np.dtype(acc if acc is not None else dtype)
     if epilogue is not None:
         made.epi_ins = list(epi_ins)
-        made.epilogue = program(epilogue, [t.dtype for t in epi_ins], made.acc_dtype)
+        made.epilogue = program_of(epilogue, [t.dtype for t in epi_ins], made.acc_dtype)
     return made
