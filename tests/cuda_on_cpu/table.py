@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pytensor_rt.kernels.cuda.plans import plan_launch, samples
 from pytensor_rt.lowering.tensor import CONST, Buffer, Launch
@@ -19,6 +20,8 @@ from pytensor_rt.lowering.tensor import CONST, Buffer, Launch
 from . import executor
 from .binaries import inspect
 from .launcher import Allocation, execute
+from .mutations import MUTATIONS
+from .test_mutations import Mutant, mutated, outcomes
 
 PAGE = Path(__file__).parents[2] / "docs" / "cuda-kernels.md"
 SHOWN = (75, 90, 120)  # architectures whose registers and occupancy are listed
@@ -102,6 +105,25 @@ def rows(only: str) -> list[list[str]]:
     return out
 
 
+def caught() -> list[str]:
+    """The mutations of mutations.py with what caught each, as lines of Markdown."""
+    lines = [
+        "## Mutations",
+        "",
+        "Changes to these kernels, made one at a time, and what the executor or the comparison with NumPy said.",
+        "",
+    ]
+    lines += ["| file | change | launch | caught by |", "|---|---|---|---|"]
+    for m in MUTATIONS:
+        with pytest.MonkeyPatch.context() as patch:
+            found = outcomes(m.case, Mutant(mutated(m)), patch)
+        old, new = [" ".join(t.split()).replace("|", "\\|") for t in (m.old, m.new)]
+        lines.append(
+            f"| {m.file} | `{old}` → {f'`{new}`' if new else 'nothing'} | {m.case.__name__} | {', '.join(sorted(found)) or 'nothing'} |"
+        )
+    return lines
+
+
 HEAD = ["kernel", "sample", "threads", "registers", "shared bytes", "occupancy", "load bytes", "tensor cores", "conflicts", "sectors per load",
         "sectors per store", "roofline µs"]  # fmt: skip
 
@@ -128,7 +150,7 @@ def main() -> int:
     if args.only:
         print("\n".join(lines))
         return 0
-    PAGE.write_text(INTRODUCTION + "\n" + "\n".join(lines) + "\n")
+    PAGE.write_text(INTRODUCTION + "\n" + "\n".join(lines) + "\n\n" + "\n".join(caught()) + "\n")
     print(f"{len(cells)} launches of {len({r[0] for r in cells})} kernels: {PAGE.name}")
     return 0
 

@@ -256,7 +256,7 @@ def test_real_arithmetic_to_nearest() -> None:
     comparisons = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}
     classes = {"finite": np.isfinite, "infinite": np.isinf, "number": lambda x: ~np.isnan(x), "notanumber": np.isnan,
                "subnormal": lambda x: (x != 0) & (np.abs(x) < np.finfo(x.dtype).tiny),
-               "normal": lambda x: np.isfinite(x) & (np.abs(x) >= np.finfo(x.dtype).tiny)}  # fmt: skip
+               "normal": lambda x: np.isfinite(x) & ((x == 0) | (np.abs(x) >= np.finfo(x.dtype).tiny))}  # fmt: skip
     for t in ("f32", "f64"):
         for c, f in comparisons.items():
             test(f"setp.{c}.{t} p, %1, %2", t, lambda x, y, f=f: f(x, y) & ordered(x, y))

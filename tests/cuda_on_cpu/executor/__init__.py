@@ -5,7 +5,8 @@
 >>> memory.add(x.ctypes.data, x.nbytes, "x", initialised=True)
 >>> counters = launch(module, "kernel", (2, 1, 1), (128, 1, 1), args, memory)
 
-Kernels dereference host addresses: what is passed as a device pointer is the address of a NumPy array.
+Kernels dereference host addresses: what is passed as a device pointer is the address of a NumPy array. Launches that share a Module or a Memory
+must not overlap in time. How it works, and what it does not know: README.md.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Function:
 class Options:
     """How to run: `order` and `seed` choose among the interleavings CUDA allows, `async_copies` when cp.async lands.
 
-    With `checks` off nothing is checked, shared-memory wavefronts are not counted, and blocks may run on several threads. `step_limit`: basic
-    blocks the warps of one block may enter before they count as hung.
+    With `checks` off nothing is checked (a wrong kernel may crash the process), shared-memory wavefronts are not counted, and blocks may run on
+    several threads. `step_limit`: basic blocks the warps of one block may enter before they count as hung.
     """
 
     order: Literal["forward", "reverse", "random"] = "forward"

@@ -374,7 +374,7 @@ const Ins* op_testp(Warp& w, const Ins* i) {
           case 1: return c == FP_INFINITE;
           case 2: return c != FP_NAN;
           case 3: return c == FP_NAN;
-          case 4: return c == FP_NORMAL;
+          case 4: return c == FP_NORMAL || c == FP_ZERO;
           default: return c == FP_SUBNORMAL;
         }
       },

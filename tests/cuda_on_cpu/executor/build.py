@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,6 +64,9 @@ def library() -> Path:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources.items()))
     _run([*command, "-shared", *map(str, objects), "-lpthread"], target)
+    for path in cache.iterdir():  # of sources long gone
+        if path.stat().st_mtime < time.time() - 7 * 86400 and path not in objects:
+            path.unlink(missing_ok=True)
     return target
 
 

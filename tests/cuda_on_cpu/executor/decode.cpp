@@ -8,8 +8,8 @@ namespace {
 const Rules& rules() {
   static const Rules all = [] {
     Rules r;
-    integer_rules(r), bit_rules(r), real_rules(r), half_rules(r), compare_rules(r), convert_rules(r), memory_rules(r), atomic_rules(r),
-        async_rules(r), control_rules(r), warp_rules(r), mma_rules(r);
+    integer_rules(r), bit_rules(r), move_rules(r), real_rules(r), half_rules(r), compare_rules(r), convert_rules(r), memory_rules(r),
+        atomic_rules(r), async_rules(r), control_rules(r), warp_rules(r), mma_rules(r);
     return r;
   }();
   return all;

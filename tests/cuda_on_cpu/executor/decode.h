@@ -17,6 +17,7 @@ struct Rules {
 };
 void integer_rules(Rules& r);
 void bit_rules(Rules& r);
+void move_rules(Rules& r);
 void real_rules(Rules& r);
 void half_rules(Rules& r);
 void compare_rules(Rules& r);

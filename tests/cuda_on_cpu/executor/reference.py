@@ -81,7 +81,8 @@ def rounded(q: Fraction, t: str, mode: str = "rn") -> float:
     if v >= Fraction(2) ** (emax + 1):
         largest = float((2 - Fraction(1, 2**mant)) * Fraction(2) ** emax)
         stays = mode == "rz" or mode == ("rm" if q > 0 else "rp")
-        v = largest if stays else math.inf
+        overflow = largest if stays else math.inf
+        return overflow if q > 0 else -overflow
     return float(v) if q > 0 else -float(v)
 
 
@@ -96,32 +97,19 @@ def rounded_array(x: np.ndarray[Any, Any], t: str) -> np.ndarray[Any, Any]:
 
 def reals(t: str, rng: np.random.Generator, count: int = 40) -> np.ndarray[Any, Any]:
     """Values of every kind: zeros, subnormals, powers of two, neighbours, infinities, NaN, and random ones of all magnitudes."""
-    dtype = NUMPY[t]
-    info = np.finfo(dtype)
-    special = [
-        0.0,
-        1.0,
-        1 + float(info.eps),
-        1.5,
-        2.0,
-        0.1,
-        1e-3,
-        float(info.tiny),
-        float(info.tiny) * 1.5,
-        float(info.smallest_subnormal),
-        float(info.max),
-        math.inf,
-        3.0,
-    ]
+    info: Any = np.finfo(NUMPY[t])
+    tiny, eps = float(info.tiny), float(info.eps)
+    special = [0.0, 1.0, 1 + eps, 1.5, 2.0, 3.0, 0.1, 1e-3, tiny, tiny * 1.5, float(info.smallest_subnormal), float(info.max), math.inf]
     wide = np.ldexp(1 + rng.random(count), rng.integers(info.minexp // 2, info.maxexp // 2, count))
     near = np.ldexp(1 + rng.random(count), rng.integers(-3, 4, count))
     v = np.concatenate([special, wide, near])
-    return np.concatenate([v, -v, [math.nan]]).astype(dtype)
+    return np.concatenate([v, -v, [math.nan]]).astype(NUMPY[t])
 
 
 def same(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Bits are equal, or both are NaN."""
-    return (got.view(f"u{got.itemsize}") == expected.view(f"u{got.itemsize}")) | (np.isnan(got) & np.isnan(expected))
+    word = f"u{got.itemsize}"
+    return np.asarray((got.view(word) == expected.view(word)) | (np.isnan(got) & np.isnan(expected)))
 
 
 def pairs(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
