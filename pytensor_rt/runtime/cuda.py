@@ -217,6 +217,10 @@ class CudaBound(BoundPlan):
         self._prepared: dict[Any, list[Any]] = {}
         self._graphs: OrderedDict[Any, Any] = OrderedDict()  # (stretch, addresses) -> None after the first run, then a graph
 
+    def profile(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
+        """Raises UnsupportedError: launches of a graph have no times of their own."""
+        raise UnsupportedError("profile is for device 'cpu'; on a GPU, run the program under NVIDIA's Nsight Systems")
+
     def describe(self, launch: int) -> str:
         """The kernels of a launch with their grids."""
         return ", ".join(f"{c.entry.name}<{'x'.join(str(n) for n in c.grid if n > 1) or 1}>" for c in self.calls[launch])

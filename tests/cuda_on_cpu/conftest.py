@@ -6,15 +6,26 @@ that reason. With `-m gpu`, those modules, ONNX's suite and the models run on th
 
 from __future__ import annotations
 
+import importlib.util
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytensor_rt.kernels.cuda import device
 from tests.kernels import harness
 
-from . import fake_cupy, launcher
+if TYPE_CHECKING:
+    from . import fake_cupy
+
+_MISSING = [m for m in ("cupy", "nvidia") if importlib.util.find_spec(m) is None]
+collect_ignore_glob = ["test_*.py"] if _MISSING else []
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _MISSING:
+        terminalreporter.write_line(f"tests/cuda_on_cpu was skipped as a whole: {', '.join(_MISSING)} not installed (see the extra `test`)")
+
 
 _ON_BOTH = re.compile(r"test_(kernels_.*|onnx|models)\.py")
 
@@ -43,10 +54,14 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
 @pytest.fixture(autouse=True)
 def _replayed_on_cuda(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.path.name.startswith("test_kernels_"):
+        from . import launcher
+
         monkeypatch.setattr(harness, "device", launcher.run_on_gpu if _wants_gpu(request.config) else launcher.run)
 
 
 @pytest.fixture
 def driver(request: Any, monkeypatch: pytest.MonkeyPatch) -> fake_cupy.Driver | None:
     """The pretended driver under device "cuda"; None where the real one is used."""
+    from . import fake_cupy
+
     return None if _wants_gpu(request.config) else fake_cupy.install(monkeypatch)
