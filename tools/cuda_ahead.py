@@ -31,7 +31,7 @@ def compile_one(nvcc: str, source: str, arch: int, target: Path) -> str:
             f"-arch=sm_{arch}",
             "-std=c++17",
             "--expt-relaxed-constexpr",
-            f"-I{device.sources()}",
+            f"-I{ROOT / 'csrc' / 'cuda'}",
             "-o",
             str(target),
             str(file),

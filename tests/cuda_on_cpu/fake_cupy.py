@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cupy
@@ -33,6 +34,7 @@ class Driver:
         self.allocations = 0
         self.pinned: dict[int, int] = {}
         self.modules: dict[str, executor.Module] = {}
+        self.lock = Lock()
 
 
 DRIVER = Driver()
@@ -259,8 +261,9 @@ class RawKernel:
         shape = tuple([max(1, g) for g in grid])
 
         def work() -> None:
-            DRIVER.launches.append((self.name, shape, block))
-            executor.launch(self.module, self.name, shape, block, data, DRIVER.memory, shared_mem, DRIVER.options)
+            with DRIVER.lock:  # launches of several streams that share memory take turns on the executor
+                DRIVER.launches.append((self.name, shape, block))
+                executor.launch(self.module, self.name, shape, block, data, DRIVER.memory, shared_mem, DRIVER.options)
 
         DRIVER.current[-1].submit(work)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -25,17 +26,17 @@ ARCHS = (75, 80, 86, 89, 90, 100, 120)  # what the kernels are verified for
 DEFAULT_SHARED = 48 << 10
 
 
-def sources() -> Path:
-    """The folder of the *.cuh files: package data, or csrc/cuda of a checkout."""
-    packaged = Path(__file__).parent / "csrc"
-    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "csrc" / "cuda"
-
-
 @lru_cache(maxsize=1)
 def headers() -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """(texts, names) of all *.cuh files."""
-    files = sorted(sources().glob("*.cuh"))
-    return tuple([f.read_bytes() for f in files]), tuple([f.name.encode() for f in files])
+    """(texts, names) of all *.cuh files: from the package's archive, or csrc/cuda of a checkout."""
+    archive = Path(__file__).parent / "csrc.tar.xz"
+    if archive.exists():
+        with tarfile.open(archive) as held:
+            texts = {Path(m.name).name: held.extractfile(m).read() for m in held if m.name.endswith(".cuh")}  # type: ignore[union-attr]
+    else:
+        texts = {f.name: f.read_bytes() for f in (Path(__file__).parents[3] / "csrc" / "cuda").glob("*.cuh")}
+    names = sorted(texts)
+    return tuple([texts[n] for n in names]), tuple([n.encode() for n in names])
 
 
 @lru_cache(maxsize=1)

@@ -70,7 +70,7 @@ class Options:
     async_copies: Literal["lazy", "eager"] = "lazy"
     checks: bool = True
     threads: int = 1
-    step_limit: int = 200_000_000
+    step_limit: int = 50_000_000
 
 
 @dataclass

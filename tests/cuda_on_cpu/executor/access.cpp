@@ -272,6 +272,14 @@ const Ins* op_ld(Warp& w, const Ins* i) {
   }
   return i + 1;
 }
+// A parameter of the kernel at a known place: the same for all lanes. imm: its address
+template <class D, class T>
+const Ins* op_ld_param(Warp& w, const Ins* i) {
+  const D v = static_cast<D>(read<T>(reinterpret_cast<uint64_t>(w.param) + static_cast<uint64_t>(i->imm)));
+  w.launch->counters.param_requests++;
+  lanes(w, row<D>(w, i->d), [v](D) { return v; }, row<D>(w, i->d));
+  return i + 1;
+}
 template <class S, class T>
 const Ins* op_st(Warp& w, const Ins* i) {
   const MemOp& m = *i->as<MemOp>();
@@ -298,12 +306,21 @@ const Ins* op_st(Warp& w, const Ins* i) {
 }
 
 template <class D>
-Fn pick_ld(int width, bool sign) {
+Fn pick_ld(int width, bool sign, bool param) {
   switch (width) {
-    case 1: return sign ? Fn(op_ld<D, int8_t>) : Fn(op_ld<D, uint8_t>);
-    case 2: return sign ? Fn(op_ld<D, int16_t>) : Fn(op_ld<D, uint16_t>);
-    case 4: return sign ? Fn(op_ld<D, int32_t>) : Fn(op_ld<D, uint32_t>);
-    default: return op_ld<D, uint64_t>;
+    case 1:
+      return param  ? (sign ? Fn(op_ld_param<D, int8_t>) : Fn(op_ld_param<D, uint8_t>))
+             : sign ? Fn(op_ld<D, int8_t>)
+                    : Fn(op_ld<D, uint8_t>);
+    case 2:
+      return param  ? (sign ? Fn(op_ld_param<D, int16_t>) : Fn(op_ld_param<D, uint16_t>))
+             : sign ? Fn(op_ld<D, int16_t>)
+                    : Fn(op_ld<D, uint16_t>);
+    case 4:
+      return param  ? (sign ? Fn(op_ld_param<D, int32_t>) : Fn(op_ld_param<D, uint32_t>))
+             : sign ? Fn(op_ld<D, int32_t>)
+                    : Fn(op_ld<D, uint32_t>);
+    default: return param ? op_ld_param<D, uint64_t> : op_ld<D, uint64_t>;
   }
 }
 template <class S>
@@ -352,12 +369,24 @@ void decode_access(Decoder& d) {
                                                                                     : Ty::kB16);
   }
   note_access(d, m.space, m.width * m.count);
-  Fn fn;
-  if (load)
-    fn = m.reg_width == 2   ? pick_ld<uint16_t>(m.width, m.sign)
-         : m.reg_width == 4 ? pick_ld<uint32_t>(m.width, m.sign)
-                            : pick_ld<uint64_t>(m.width, m.sign);
-  else fn = m.reg_width == 2 ? pick_st<uint16_t>(m.width) : m.reg_width == 4 ? pick_st<uint32_t>(m.width) : pick_st<uint64_t>(m.width);
+  auto pick_load = [&](bool param) {
+    return m.reg_width == 2   ? pick_ld<uint16_t>(m.width, m.sign, param)
+           : m.reg_width == 4 ? pick_ld<uint32_t>(m.width, m.sign, param)
+                              : pick_ld<uint64_t>(m.width, m.sign, param);
+  };
+  if (load && m.space == Space::kParam && address.var >= 0 && address.reg < 0) {
+    const uint64_t at = d.address_of(address.var) + static_cast<uint64_t>(m.offset);
+    const int bytes = m.width * m.count;
+    if (at >= kParamBase && at - kParamBase + bytes <= static_cast<uint64_t>(d.program().param_bytes) && at % bytes == 0) {
+      for (int k = 0; k < m.count; ++k)
+        if (m.regs[k] >= 0) d.emit(pick_load(true), m.regs[k], 0, 0, 0, static_cast<int64_t>(at) + k * m.width);
+      return d.count(kLoadStore);
+    }
+  }
+  Fn fn = load               ? pick_load(false)
+          : m.reg_width == 2 ? pick_st<uint16_t>(m.width)
+          : m.reg_width == 4 ? pick_st<uint32_t>(m.width)
+                             : pick_st<uint64_t>(m.width);
   if (order == "release") emit_fence(d);
   d.emit(fn, 0, 0, 0, 0, reinterpret_cast<int64_t>(&m));
   d.count(kLoadStore);

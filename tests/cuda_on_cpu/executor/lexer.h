@@ -65,7 +65,7 @@ class Lexer {
     const char* save = p_++;
     const char* s = p_;
     while (p_ < end_ && word_char(*p_)) ++p_;
-    if (s == p_) p_ = save;
+    if (s == p_) return p_ = save, sv();
     return sv(s, p_ - s);
   }
   int64_t integer() {

@@ -118,8 +118,8 @@ def pairs(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> list[np.ndarray[A
 
 def ulps(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
     """The largest error in units of the last place of the result's type; both NaN or the same infinity is no error."""
-    e = expected.astype(got.dtype)
     with np.errstate(all="ignore"):
+        e = expected.astype(got.dtype)
         error = np.abs(got.astype(np.longdouble) - expected.astype(np.longdouble)) / np.spacing(np.abs(e)).astype(np.longdouble)
     error = np.where((got == e) | (np.isnan(got) & np.isnan(e)), 0, error)
     return float(np.where(np.isnan(error), np.inf, error).max())
