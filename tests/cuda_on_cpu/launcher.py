@@ -103,7 +103,17 @@ def arguments(call: Call, address: dict[Buffer, int], scratch: int, status: int,
 
 
 def execute(calls: list[Call], launch: Launch, address: dict[Buffer, int], memory: executor.Memory, options: Any) -> list[Any]:
-    """Run the calls of one launch; returns their counters."""
+    """Run the calls of one launch; returns their counters. Raises _native.LaunchError for bad data."""
+    counters, text = executed(calls, launch, address, memory, options)
+    if text is not None:
+        raise _native.LaunchError(text)
+    return counters
+
+
+def executed(
+    calls: list[Call], launch: Launch, address: dict[Buffer, int], memory: executor.Memory, options: Any
+) -> tuple[list[Any], str | None]:
+    """The counters of one launch's calls, and what they say is wrong with the data."""
     status = Allocation(memory, 8 * errors.WORDS, "status", np.full(8 * errors.WORDS, 0xFF, np.uint8))
     scratch = Allocation(memory, max([c.scratch for c in calls], default=0), "scratch")
     tables: dict[int, Allocation] = {}
@@ -120,10 +130,7 @@ def execute(calls: list[Call], launch: Launch, address: dict[Buffer, int], memor
         loaded = module(call.source)
         assert loaded.functions[call.entry.name].param_bytes == len(args), f"{call.entry.name}: the compiler's Args has another size"
         counters.append(executor.launch(loaded, call.entry.name, call.grid, call.block, args, memory, call.shared, options))
-    text = errors.message(status.bytes.view(np.uint64).tolist(), launch)
-    if text is not None:
-        raise _native.LaunchError(text)
-    return counters
+    return counters, errors.message(status.bytes.view(np.uint64).tolist(), launch)
 
 
 _gpu: Any = None
