@@ -214,7 +214,6 @@ class CudaBound(BoundPlan):
         memory.scratch.reserve(scratch)
         self.steps = steps_of(plan)
         self._upload_constants()
-        self._prepared: dict[Any, list[Any]] = {}
         self._graphs: OrderedDict[Any, Any] = OrderedDict()  # (stretch, addresses) -> None after the first run, then a graph
 
     def profile(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
@@ -283,7 +282,7 @@ class CudaBound(BoundPlan):
         moved = self._feed(inputs)
         if self._slots:
             device.fill(self.io, self._status_at, 0xFF, STATUS * len(self._slots))
-        key = (self.memory.arena.address, self.memory.scratch.address, *moved.values())
+        key = (self.memory.arena.address, self.memory.scratch.address, *[moved.get(b, 0) for b in self.inputs])
         self._inputs = inputs
         for step in self.steps:
             if isinstance(step, HostCall):
@@ -378,10 +377,13 @@ class CudaBound(BoundPlan):
             return np.ascontiguousarray(whole).reshape(-1)
         data = np.empty(b.size, b.dtype)
         if b.nbytes:
-            region, at = (self.memory.arena.memory, int(self.plan.offsets[b])) if b.kind == ARENA else (self.io, self._at[b])
-            self.memory.device.download(region, at, data.view(np.uint8))
+            self.memory.device.download(*self._region(b), data.view(np.uint8))
             self.memory.device.synchronize()
         return data
+
+    def _region(self, b: Buffer) -> tuple[Any, int]:
+        """The device memory that holds an arena or output buffer, and where in it."""
+        return (self.memory.arena.memory, int(self.plan.offsets[b])) if b.kind == ARENA else (self.io, self._at[b])
 
     def read(self, t: Tensor, inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> Any:
         """The value of a tensor on the host."""
@@ -394,20 +396,12 @@ class CudaBound(BoundPlan):
             return host_view(inputs[self.inputs.index(b)], t)
         return _view(self._bytes(b), t)
 
-    def _call(self, call: HostCall, inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
-        values = call.fn(*[None if t is None else self.read(t, inputs, outputs, host) for t in call.ins])
-        for t, v in zip(call.outs, values):
-            if t is None:
-                continue
-            if t.buffer.kind == HOST:
-                self._keep(t, v, host)
-            elif t.size:
-                data = self._bytes(t.buffer)
-                _view(data, t)[...] = v
-                b = t.buffer
-                region, at = (self.memory.arena.memory, int(self.plan.offsets[b])) if b.kind == ARENA else (self.io, self._at[b])
-                self.memory.device.upload(region, at, data.view(np.uint8))
-                self.memory.device.synchronize()
+    def write(self, t: Tensor, v: Any, inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
+        """Store a value on the device, leaving the rest of its buffer as it is."""
+        data = self._bytes(t.buffer)
+        _view(data, t)[...] = v
+        self.memory.device.upload(*self._region(t.buffer), data.view(np.uint8))
+        self.memory.device.synchronize()
 
 
 def _on_cuda(value: Any) -> bool:

@@ -190,7 +190,11 @@ class BoundPlan:
             if t.buffer.kind == HOST:
                 self._keep(t, v, host)
             elif t.size:
-                self.read(t, inputs, outputs, host)[...] = v
+                self.write(t, v, inputs, outputs, host)
+
+    def write(self, t: Tensor, v: Any, inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
+        """Store the value of a tensor that a host call has computed."""
+        self.read(t, inputs, outputs, host)[...] = v
 
     @staticmethod
     def _keep(t: Tensor, v: Any, host: dict[int, Any]) -> None:

@@ -201,17 +201,6 @@ def alloc(size: int) -> MemoryPointer:
     return MemoryPointer(cupy.cuda.UnownedMemory(block.address, size, block, 0), 0)
 
 
-class PinnedMemoryPointer:
-    """cupy.cuda.PinnedMemoryPointer: a buffer of page-locked host memory."""
-
-    def __init__(self, size: int) -> None:
-        self.raw = np.full(size, 0xFF, np.uint8)
-        DRIVER.pinned[self.raw.ctypes.data] = size
-
-    def __buffer__(self, flags: int) -> memoryview:
-        return memoryview(self.raw)
-
-
 def alloc_pinned_memory(size: int) -> Any:
     """cupy.cuda.alloc_pinned_memory"""
     raw = np.full(size, 0xFF, np.uint8)

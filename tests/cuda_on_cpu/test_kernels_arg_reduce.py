@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import row_layout
+from pytensor_rt.kernels.cuda import build
 from tests.kernels.test_arg_reduce import *  # noqa: F403
 from tests.kernels.test_arg_reduce import check
 
@@ -25,7 +25,7 @@ def test_stretches(dtype: str) -> None:
 
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_layout, "_NEAR_WIDE", -1)
+    monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(2)
     for dtype in ("float32", "float64", "int8", "uint32", "int64"):
         x = rng.integers(0, 12, (20, 64)).astype(dtype)

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from pytensor_rt.kernels.cuda import build
 from pytensor_rt.kernels.cuda.plans import attention as plans
 from tests.kernels.harness import run, strided
 from tests.kernels.test_attention import *  # noqa: F403
@@ -109,7 +110,7 @@ def test_lowest_masks_leave_a_mean() -> None:
 
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(26)
     for s, t, dtype, tolerance in [(1, 300, np.float32, 1e-5), (20, 70, np.float32, 1e-5), (20, 70, np.float16, 1e-3)]:
         q, k, v = make(rng, 2, 4, 2, s, t, 24, 40, dtype)

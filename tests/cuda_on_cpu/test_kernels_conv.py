@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda import plans
-from pytensor_rt.kernels.cuda.plans import conv_problem, conv_winograd
+from pytensor_rt.kernels.cuda import build, plans
+from pytensor_rt.kernels.cuda.plans import conv_winograd
 from tests.cuda_on_cpu import launcher
 from tests.kernels import conv_reference as ref
 from tests.kernels import harness
@@ -174,14 +174,14 @@ def test_depthwise_bytes() -> None:
 @pytest.mark.parametrize("case", [PATHS[0], PATHS[2], PATHS[6], SHAPES[7], SHAPES[10], SHAPES[2]], ids=lambda c: "x".join(map(str, c[1])))
 def test_64_bit_indices(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for tensors of more than 2**31 elements."""
-    monkeypatch.setattr(conv_problem.Problem, "wide", property(lambda p: True))
+    monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(24)
     check(rng, *case[:6], dtype=case[6] if len(case) > 6 else np.float32)
     check(rng, *case[:6], dtype=case[6] if len(case) > 6 else np.float32, lx="any", ly="first", const=False)
 
 
 def test_winograd_with_64_bit_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv_problem.Problem, "wide", property(lambda p: True))
+    monkeypatch.setattr(build, "NARROW", -1)
     monkeypatch.setattr(conv_winograd, "pays", lambda p: True)
     check(np.random.default_rng(25), (2, 20, 9, 10), (24, 20, 3, 3), pads=[1, 0, 1, 2], describe=[])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import indexing
+from pytensor_rt.kernels.cuda import build
 from tests.kernels import test_gather as cases
 from tests.kernels.test_gather import *  # noqa: F403
 
@@ -16,7 +16,7 @@ from tests.kernels.test_gather import *  # noqa: F403
 )
 def test_rows_move_in_the_largest_units(dtype: type, columns: int, offset: int, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if wide:
-        monkeypatch.setattr(indexing, "needs_wide", lambda *tensors, sizes=(): True)
+        monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(40)
     x = cases.values(rng, (7, offset + columns), dtype)[:, offset:]
     idx = rng.integers(-7, 7, (5, 3))

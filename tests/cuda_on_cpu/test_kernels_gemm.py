@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import gemm_call, gemm_paths, linear
+from pytensor_rt.kernels.cuda import build
+from pytensor_rt.kernels.cuda.plans import gemm_paths, linear
 from pytensor_rt.lowering import expr as E
 from tests.kernels.harness import run, strided
 from tests.kernels.test_gemm import *  # noqa: F403
@@ -112,8 +113,7 @@ def test_slices_of_k(dtype: Any, planned: list[Any]) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=str)
 def test_64_bit_indices(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemm_call, "wide", lambda p, slices=1: True)
-    monkeypatch.setattr(gemm_paths, "wide", lambda p, slices=1: True)
+    monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(5)
     for m, n, k in [(1, 33, 40), (40, 24, 600), (20, 16, 32)]:
         a, b = normal(rng, (3, 2, m, k), dtype), normal(rng, (2, k, n), dtype)

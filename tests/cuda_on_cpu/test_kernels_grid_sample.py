@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pytensor_rt.dtypes import F32
-from pytensor_rt.kernels.cuda.plans import sampling
+from pytensor_rt.kernels.cuda import build
 from pytensor_rt.kernels.ref.sampling import grid_sample as oracle
 from tests.kernels.harness import run
 from tests.kernels.test_grid_sample import *  # noqa: F403
@@ -45,6 +45,6 @@ def test_integers_are_interpolated_and_truncated() -> None:
 
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(build, "NARROW", -1)
     test_lots_of_channels("linear", 8)
     test_lots_of_channels("nearest", 3)

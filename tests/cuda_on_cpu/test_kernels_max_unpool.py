@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import windows
+from pytensor_rt.kernels.cuda import build
 from tests.kernels.harness import run
 from tests.kernels.test_max_unpool import *  # noqa: F403
 
@@ -29,6 +29,6 @@ def test_negative_positions_count_from_the_end() -> None:
 
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(build, "NARROW", -1)
     test_inverse_of_pool()  # noqa: F405
     test_the_last_of_several_wins()

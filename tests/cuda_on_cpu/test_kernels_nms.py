@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pytensor_rt.kernels.cuda import build
 from pytensor_rt.kernels.cuda.plans import selection
 from tests.kernels import test_nms as cases
 from tests.kernels.test_nms import *  # noqa: F403
@@ -29,7 +30,7 @@ def greedy(boxes: np.ndarray, scores: np.ndarray, most: int, limit: float) -> li
 @pytest.mark.parametrize("most", [10, 300, 5000])
 def test_many_boxes(most: int, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if wide:
-        monkeypatch.setattr(selection, "needs_wide", lambda *tensors, sizes=(): True)
+        monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(70)
     corner = rng.random((3000, 2)).astype(np.float32)
     boxes = np.concatenate([corner, corner + np.float32(0.02) + rng.random((3000, 2)).astype(np.float32) / 20], -1)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pytensor_rt.dtypes import F32
-from pytensor_rt.kernels.cuda.plans import plan_launch, windows
+from pytensor_rt.kernels.cuda import build
+from pytensor_rt.kernels.cuda.plans import plan_launch
 from pytensor_rt.lowering.expr import cast, relu
 from tests.kernels import harness, test_pool
 from tests.kernels.test_pool import *  # noqa: F403
@@ -133,7 +134,7 @@ def test_epilogue_of_vectors_and_shared_windows() -> None:
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of operands beyond 2**31 elements."""
-    monkeypatch.setattr(windows, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(build, "NARROW", -1)
     x = np.random.default_rng(12).standard_normal((1, 8, 9, 9)).astype(np.float32)
     for p in (case("max", (3, 3), (2, 2), None, (1, 1, 1, 1)), case("max", (5, 5), (1, 1), (2, 1)), case("average", (8, 9))):
         check(x, p)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pytensor_rt.kernels.cuda import build
 from pytensor_rt.kernels.cuda.plans import recurrent as plans
 from tests.kernels.harness import run, strided
 from tests.kernels.test_recurrent import *  # noqa: F403
@@ -116,8 +117,8 @@ def test_quantised_wide_layer() -> None:
 
 @pytest.mark.parametrize("cell,lbr", CELLS)
 def test_wide_indices(cell: str, lbr: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    narrow = plans.is_wide
-    monkeypatch.setattr(plans, "is_wide", lambda *tensors: True)
+    narrow = build.NARROW
+    monkeypatch.setattr(build, "NARROW", -1)
     for resident in (True, False):
         if not resident:
             monkeypatch.setattr(plans, "RESIDENT_BYTES", 0)
@@ -125,6 +126,6 @@ def test_wide_indices(cell: str, lbr: int, monkeypatch: pytest.MonkeyPatch) -> N
     if cell == "lstm":
         case, ins = quantised_case(3, False, True, t=3, n=5, i=11, h=17, direction="reverse", lengths=True)
         got = run("recurrent", ins, case.out_shapes(), case.params())
-        monkeypatch.setattr(plans, "is_wide", narrow)
+        monkeypatch.setattr(build, "NARROW", narrow)
         for a, b in zip(got, run("recurrent", ins, case.out_shapes(), case.params())):
             assert a.tobytes() == b.tobytes()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pytensor_rt.kernels.cuda import build
 from pytensor_rt.kernels.cuda.plans import row_layout
 from pytensor_rt.lowering.expr import cast
 from tests.kernels import test_reduce
@@ -58,7 +59,7 @@ def test_stretches_with_programs() -> None:
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels as they are where an operand reaches beyond 2^31 elements."""
-    monkeypatch.setattr(row_layout, "_NEAR_WIDE", -1)
+    monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(3)
     for op in ("sum", "max", "l2", "log_sum_exp"):
         x = rng.standard_normal((40, 5, 33)).astype(np.float32)

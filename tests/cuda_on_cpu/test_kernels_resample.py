@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pytensor_rt.dtypes import F64
+from pytensor_rt.kernels.cuda import build
 from pytensor_rt.kernels.cuda.plans import plan_launch
-from pytensor_rt.kernels.cuda.plans import resample as resampling
 from pytensor_rt.kernels.ref.sampling import resample as oracle
 from tests.kernels import harness
 from tests.kernels.harness import run
@@ -104,6 +104,6 @@ def test_integers_saturate() -> None:
 
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resampling, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(build, "NARROW", -1)
     test_epilogue("linear")
     test_many_taps_go_axis_by_axis(monkeypatch, "float32", 1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import sampling
+from pytensor_rt.kernels.cuda import build
 from tests.kernels.harness import run
 from tests.kernels.test_roi_align import *  # noqa: F403
 from tests.kernels.test_roi_align import reference
@@ -34,5 +34,5 @@ def test_an_empty_region_gives_zeros() -> None:
 
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(build, "NARROW", -1)
     test_lots_of_channels("avg", 8)

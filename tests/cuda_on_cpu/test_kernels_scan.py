@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import row_layout
+from pytensor_rt.kernels.cuda import build
 from tests.kernels.harness import run
 from tests.kernels.test_scan import *  # noqa: F403
 from tests.kernels.test_scan import reference
@@ -55,7 +55,7 @@ def test_infinities_reach_only_what_follows() -> None:
 
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_layout, "_NEAR_WIDE", -1)
+    monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(3)
     for axis in (0, 1):
         check("sum", rng.random((300, 70)).astype(np.float32), axis, 0, 1)

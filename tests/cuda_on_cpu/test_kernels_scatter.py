@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import indexing
+from pytensor_rt.kernels.cuda import build
 from tests.kernels import test_scatter as cases
 from tests.kernels.test_scatter import *  # noqa: F403
 
@@ -14,7 +14,7 @@ from tests.kernels.test_scatter import *  # noqa: F403
 def wide(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Indices of either width."""
     if request.param:
-        monkeypatch.setattr(indexing, "needs_wide", lambda *tensors, sizes=(): True)
+        monkeypatch.setattr(build, "NARROW", -1)
     return bool(request.param)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import indexing, selection
+from pytensor_rt.kernels.cuda import build
+from pytensor_rt.kernels.cuda.plans import selection
 from tests.kernels import test_select as cases
 from tests.kernels.test_select import *  # noqa: F403
 
@@ -14,8 +15,7 @@ from tests.kernels.test_select import *  # noqa: F403
 def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Indices of either width; numberings whose chunks have several steps."""
     if request.param == "64-bit":
-        monkeypatch.setattr(selection, "needs_wide", lambda *tensors, sizes=(): True)
-        monkeypatch.setattr(indexing, "needs_wide", lambda *tensors, sizes=(): True)
+        monkeypatch.setattr(build, "NARROW", -1)
     elif request.param == "few chunks":
         monkeypatch.setattr(selection, "CHUNKS", 3)
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import fourier, signal
+from pytensor_rt.kernels.cuda import build
+from pytensor_rt.kernels.cuda.plans import fourier
 from pytensor_rt.kernels.cuda.plans.fourier import LONG_STEP, ONE_STEP, _steps
 from tests.kernels.harness import run
 from tests.kernels.test_signal import *  # noqa: F403
@@ -72,8 +73,7 @@ def test_determinants_of_each_size_class() -> None:
 
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (fourier, signal):
-        monkeypatch.setattr(module, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(build, "NARROW", -1)
     test_three_steps(monkeypatch)
     test_determinants_of_each_size_class()
     test_random_moments_and_known_answer()  # noqa: F405

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import row_layout
+from pytensor_rt.kernels.cuda import build
 from pytensor_rt.lowering.expr import cast
 from tests.kernels.harness import run
 from tests.kernels.test_softmax import *  # noqa: F403
@@ -57,7 +57,7 @@ def test_programs_in_stretches() -> None:
 
 
 def test_wide_indices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_layout, "_NEAR_WIDE", -1)
+    monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(4)
     for op in OPS:
         for shape, axis in (((6, 40), 1), ((40, 6), 0), ((2, 9000), 1), ((1, 70_000), 1)):

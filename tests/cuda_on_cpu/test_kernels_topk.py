@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytensor_rt.kernels.cuda.plans import selection
+from pytensor_rt.kernels.cuda import build
 from tests.kernels import test_topk as cases
 from tests.kernels.test_topk import *  # noqa: F403
 
@@ -17,7 +17,7 @@ from tests.kernels.test_topk import *  # noqa: F403
 )
 def test_rounds(shape: tuple[int, ...], axis: int, k: int, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if wide:
-        monkeypatch.setattr(selection, "needs_wide", lambda *tensors, sizes=(): True)
+        monkeypatch.setattr(build, "NARROW", -1)
     rng = np.random.default_rng(60)
     for dtype in (np.float16, np.int64):
         cases.check(cases.values(rng, shape, dtype), axis, k, int(k % 3 == 0))

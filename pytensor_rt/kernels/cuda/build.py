@@ -22,6 +22,7 @@ from .manifest import Entry
 from .source import body, register_type, scalar_format, scalar_value, type_of
 
 MAX_ARGS = 4096  # bytes of parameters that every architecture takes
+NARROW = (1 << 31) - (1 << 17)  # what 32-bit indices may reach: the loads of a last, partial block count beyond the end
 
 
 @dataclass(frozen=True)
@@ -194,21 +195,6 @@ class Builder:
             + f"\n  return r{len(program) - 1};\n}}"
         )
 
-    def input(self, rank: int, strides: Sequence[int], pro_strides: Sequence[Sequence[int]], position: int = 0) -> None:
-        """`load_x(a, c)`: operand 0 of the launch (or its prologue) at coordinates c, with type X."""
-        t = self.launch.ins[position]
-        assert t is not None
-        if self.launch.prologue and position == 0:
-            self.program("prologue", self.launch.prologue, self.launch.pro_ins, pro_strides, rank)
-            dtype = self.launch.prologue[-1][2]
-            self.type("X", dtype)
-            self.functions.append(
-                f"__forceinline__ Value<X> load_x(const Args& a, const Idx (&c)[{max(1, rank)}]) {{ return prologue(a, c); }}"
-            )
-        else:
-            self.type("X", t.dtype)
-            self.loader("x", t, strides)
-
     def output(self, rank: int, strides: Sequence[int], epi_strides: Sequence[Sequence[int]], acc: DType | None = None) -> None:
         """`store_y(a, c, v)`: v, of the kernel's own result type Acc, through the epilogue into output 0, of type Y."""
         launch = self.launch
@@ -271,9 +257,10 @@ def operand(t: Tensor) -> Operand:
     return Operand(t.buffer, int(t.offset) * t.dtype.itemsize)
 
 
-def is_wide(*tensors: Tensor | None) -> bool:
-    """Must indices be 64 bits wide? True if any operand reaches an element near 2**31, with room for the threads of a last, partial block."""
-    return any(t is not None and max(reach(t.shape, t.strides), int(t.size)) >= (1 << 31) - 65536 for t in tensors)
+def is_wide(*tensors: Tensor | None, sizes: Sequence[int] = ()) -> bool:
+    """Must indices be 64 bits wide? True if an operand reaches an element beyond NARROW, or one of `sizes` (of scratch, of a grid) does."""
+    held = [t for t in tensors if t is not None]
+    return max([0, *sizes, *(max(reach(t.shape, t.strides), int(t.size)) for t in held)]) > NARROW
 
 
 def divider(n: int) -> tuple[int, int, int]:

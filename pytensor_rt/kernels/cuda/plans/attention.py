@@ -64,7 +64,7 @@ def attention(launch: Launch) -> list[Call]:
     chunks = _ceil(shape.e, width)
     splits = _splits(shape, shape.b * shape.g * tiles * chunks)
     per_split = _ceil(_ceil(shape.t, splits), KEYS) * KEYS
-    wide = is_wide(q, k, v, mask, y, *launch.epi_ins) or splits * shape.b * shape.h * shape.s * shape.e >= 1 << 31
+    wide = is_wide(q, k, v, mask, y, *launch.epi_ins, sizes=[splits * shape.b * shape.h * shape.s * shape.e])
     b = Builder(launch, MMA if tensors else TILES, wide)
     for name, value in (
         *constants.items(),

@@ -113,7 +113,7 @@ def col2im(launch: Launch) -> list[Call]:
     _require(ok, name, "x does not fit the image and the windows")
     _require(x.dtype.kind in "fiub" or x.dtype.name == "bfloat16", name, "unsupported dtype")
     far = max(max(y.shape[2 + i] + abs(pads[i]), dilations[i] * kernel[i]) for i in range(n))
-    b = Builder(launch, COL2IM, is_wide(x, y) or far >= 1 << 31)
+    b = Builder(launch, COL2IM, is_wide(x, y, sizes=[far]))
     b.define("AXES", n)
     b.type("X", x.dtype)
     b.type("Y", y.dtype)

@@ -134,7 +134,7 @@ class Problem:
         most = sum(max(abs(a.low), abs(a.high)) * max(1, abs(a.x)) for a in self.axes)
         most += self.groups * self.channels * abs(self.x_channel)
         spans = [most, self.phases * self.groups * (self.depth + 64) * (self.filters + 64), reach(self.x.shape, self.x.strides)]
-        return max(spans) >= _LIMIT or is_wide(self.x, self.y, *self.w.tensors, *self.launch.epi_ins)
+        return is_wide(self.x, self.y, *self.w.tensors, *self.launch.epi_ins, sizes=spans)
 
 
 def of_launch(launch: Launch) -> Problem:

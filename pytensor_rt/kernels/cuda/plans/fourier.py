@@ -164,7 +164,7 @@ def _step(
     columns = max(1, min(TILE // radix, units))
     if quotient == 1 and (along or along_out):
         columns -= columns > 1 and columns % 2 == 0
-    b = Builder(launch, STEP, is_wide(x, y) or job.lines * job.work >= 1 << 31)
+    b = Builder(launch, STEP, is_wide(x, y, sizes=[job.lines * job.work]))
     nothing = Scratch(0)
     chirp, chirp_spectrum = _chirp(job.n, job.work) if job.chirped else (nothing, nothing)
     stages = _stages(radix)

@@ -53,7 +53,7 @@ def wide(p: Problem, slices: int = 1) -> bool:
     """Must indices have 64 bits?"""
     launch = p.launch
     tensors: list[Tensor | None] = [*launch.ins, *launch.epi_ins, *launch.outs]
-    return is_wide(*tensors) or max(p.batches * p.m * p.n * slices, p.batches * p.m * (p.k + 16), p.batches * p.n * (p.k + 16)) >= 1 << 31
+    return is_wide(*tensors, sizes=[p.batches * n for n in (p.m * p.n * slices, p.m * (p.k + 16), p.n * (p.k + 16))])
 
 
 def cut(p: Problem, blocks: int, wanted: int, least: int, step: int, longest: int) -> Cut:

@@ -8,12 +8,12 @@ from math import prod
 from ....lowering.tensor import Launch, Tensor, row_major
 from ...spec import REDUCTIONS
 from ..axes import Strides, merge, reach
-from ..build import Builder, Call, Pointer, operand
+from ..build import Builder, Call, Pointer, is_wide, operand
 from ..manifest import Entry
 from ..source import type_of
 from .elementwise import map_
 from .samples import launch, tensor
-from .sorting import Tiles, Workspace, as_units, integer_kind, item_bytes, item_type, merges, need, needs_wide, unit_of, use_items
+from .sorting import Tiles, Workspace, as_units, integer_kind, item_bytes, item_type, merges, need, unit_of, use_items
 from .walk import memory_order, param, results
 
 MANY_LANES = 4096  # free positions that keep a device busy: each applies its updates one after another
@@ -73,7 +73,7 @@ def gathered(launch: Launch, x: Tensor, index: Tensor, pointer: Pointer, mode: s
         unit = 1
     else:
         unit, width = width, 1
-    b = Builder(launch, GATHER, needs_wide(x, index, y, *launch.epi_ins))
+    b = Builder(launch, GATHER, is_wide(x, index, y, *launch.epi_ins))
     b.lines.append('#include "index.cuh"')
     rank = max(1, len(axes.sizes))
     b.define("RANK", rank)
@@ -180,7 +180,7 @@ def _copied(launch: Launch, x: Tensor, y: Tensor) -> list[Call]:
         return map_(Launch("map", [units[0]], [units[1]], body=(("load", (0,), units[0].dtype),), nodes=launch.nodes))
     axes = merge(y.shape, [y.strides], [memory_order(y)])
     unit = _units(axes.sizes, [(x, axes.strides[0]), (y, axes.strides[0])], (0,) * len(axes.sizes), [])
-    b = Builder(launch, COPY, needs_wide(x, y))
+    b = Builder(launch, COPY, is_wide(x, y))
     kind = type_of(unit_of(x.dtype.itemsize * unit))
     b.pointer("x_data", f"const {kind}", operand(x))
     b.pointer("y_data", kind, operand(y))
@@ -227,7 +227,7 @@ class _Scatter:
             ys, ids, us = (tuple([s[i] for i in order]) for s in self.axes.strides[:3])
             self.unit = _units(sizes, [(y, ys), (updates, us)], ids, self.parts)
         sized = [self.free * self.count, self.bias + reach(y.shape, y.strides)]
-        self.wide = needs_wide(index, updates, y, sizes=sized)
+        self.wide = is_wide(index, updates, y, sizes=sized)
 
     def calls(self) -> list[Call]:
         updates, free = self.count, self.free // self.unit

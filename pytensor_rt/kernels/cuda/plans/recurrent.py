@@ -122,7 +122,7 @@ class _Plan:
         self.ranges = memory(2 * RANGE_PARTS, 4)
         self.scratch = memory.bytes
         outs = [t for t in launch.outs if t is not None]
-        self.wide = is_wide(*[t for t in o if t is not None], *outs) or self.scratch >= 1 << 31
+        self.wide = is_wide(*o, *outs, sizes=[self.scratch])
 
     def calls(self) -> list[Call]:
         n, out = self.layer, []

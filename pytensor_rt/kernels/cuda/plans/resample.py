@@ -105,7 +105,7 @@ def _pass(launch: Launch, tables: dict[int, AxisTable], masks: dict[int, AxisTab
     x_strides = tuple(0 if i in tables else s for i, s in enumerate(x.strides))
     walk = Walk(y.shape, [x_strides, *[t.strides for t in (y, *launch.epi_ins)]], memory_order(y), {*axes, *outside})
     entries = max([t.taps * y.shape[a] for a, t in tables.items()], default=0)
-    b = Builder(launch, VECTORS if width * x.dtype.itemsize == 16 else ELEMENTS, entries >= 1 << 31 or is_wide(x, y, *launch.epi_ins))
+    b = Builder(launch, VECTORS if width * x.dtype.itemsize == 16 else ELEMENTS, is_wide(x, y, *launch.epi_ins, sizes=[entries]))
     named(b)
     b.define("RANK", walk.rank)
     b.define("WIDTH", width)

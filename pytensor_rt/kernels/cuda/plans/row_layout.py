@@ -18,7 +18,6 @@ from ..source import register_type, type_of
 THREADS = 256
 ENOUGH = 1 << 16  # threads that keep a large device busy; fixed, so that results do not depend on the device
 KEPT = 3  # kept axes, at least: a division more per thread, at its start, for a fraction of the variants
-_NEAR_WIDE = (1 << 31) - (1 << 17)  # indices run past the end by less than a block of loads
 _FAR = 1 << 62
 
 
@@ -57,7 +56,7 @@ class Layout:
         self.rank = len(self.sizes)
         self.columns = _distance(strides[0][self.kept - 1]) < _distance(strides[0][-1]) or (n_reduced == 0 and n_kept > 0)
         self.axis = self.kept - 1 if self.columns else self.rank - 1
-        self.wide = is_wide(*tensors, *launch.outs) or any(int(t.size) > _NEAR_WIDE for t in (x, *tensors))
+        self.wide = is_wide(*tensors, *launch.outs, sizes=[int(x.size)])
         n = len(sources)
         self.xs = [(name, t, s) for (name, t), s in zip(sources, strides[1:])]
         self.y = strides[1 + n] if out is not None else None

@@ -8,7 +8,7 @@ from math import prod
 from ....dtypes import BOOL, C64, F32, I64, is_float
 from ....lowering.tensor import CONST, Buffer, Launch, Tensor
 from ..axes import merge
-from ..build import Builder, Call, Pointer, operand
+from ..build import Builder, Call, Pointer, is_wide, operand
 from ..manifest import Entry
 from ..source import type_of
 from .indexing import gathered
@@ -24,7 +24,6 @@ from .sorting import (
     key_function,
     merges,
     need,
-    needs_wide,
     use_items,
 )
 from .walk import param
@@ -85,7 +84,7 @@ def compress(launch: Launch) -> list[Call]:
 
 def _numbered(launch: Launch, work: Workspace, x: Tensor, y: Pointer, y_strides: tuple[int, int], room: int) -> list[Call]:
     """Write the coordinates of the `room` elements of x that are not zero."""
-    b = Builder(launch, WRITE, needs_wide(x, sizes=[room]))
+    b = Builder(launch, WRITE, is_wide(x, sizes=[room]))
     name = type_of(x.dtype)
     axes = merge(x.shape, [x.strides])
     b.define("X_RANK", max(1, len(axes.sizes)))
@@ -136,7 +135,7 @@ def topk(launch: Launch) -> list[Call]:
     size = count * first.kept * item_bytes(item) if first.chunks > 1 else 0
     source, other = work.take(size), work.take(size)
     axes = merge(x.shape, [x.strides, values.strides, indices.strides], [lanes])
-    wide = needs_wide(x, values, indices, sizes=[count * first.chunks * first.width])
+    wide = is_wide(x, values, indices, sizes=[count * first.chunks * first.width])
 
     def build(entry: Entry, tiles: Tiles, stage: Pointer, to: Pointer) -> Builder:
         b = Builder(launch, entry, wide)
@@ -185,7 +184,7 @@ def unique(launch: Launch) -> list[Call]:
     need(total.dtype == I64 and total.shape == (1,), "unique", "n must be int64 [1]")
     n = int(x.shape[0])
     item = item_type(x.dtype.itemsize, n)
-    wide = needs_wide(x, y, first, inverse, counts, sizes=[2 * n])
+    wide = is_wide(x, y, first, inverse, counts, sizes=[2 * n])
     word = 8 if wide else 4
     tiles, work = Tiles(1, n), Workspace()
     source, other = (work.take(tiles.kept * item_bytes(item)) for _ in range(2))
@@ -234,7 +233,7 @@ def nms(launch: Launch) -> list[Call]:
     tasks = batches * classes if most > 0 else 0
     tiles, work = Tiles(tasks, spatial), Workspace()
     source, other = (work.take(tasks * tiles.kept * 8) for _ in range(2))
-    wide = needs_wide(boxes, scores, selected, sizes=[tasks * tiles.kept])
+    wide = is_wide(boxes, scores, selected, sizes=[tasks * tiles.kept])
     picked, counts = work.take(tasks * most * (8 if wide else 4)), work.take(tasks * (8 if wide else 4))
     chunk = max(1, -(-tasks // CHUNKS))
 

@@ -42,7 +42,7 @@ def random(launch: Launch) -> list[Call]:
     axes = merge(y.shape, [y.strides])
     per = 2 if y.dtype == F64 else 4  # elements of a thread
     first, last = float(launch.params["a"]), float(launch.params["b"])
-    b = Builder(launch, RANDOM, is_wide(y) or total >= (1 << 31) - 4096)
+    b = Builder(launch, RANDOM, is_wide(y, sizes=[total]))
     b.define("RANK", max(1, len(axes.sizes)))
     b.define("NORMAL", launch.params["op"] == "normal")
     b.define("DENSE", axes.strides[0] in ((), (1,)) and int(y.offset) % per == 0)
@@ -71,7 +71,7 @@ def linear_algebra(launch: Launch) -> list[Call]:
     n, count = int(x.shape[-1]), prod(y.shape)
     shared = 8 * n * n <= SHARED_BYTES
     axes = merge(y.shape, [x.strides[:-2], y.strides])
-    b = Builder(launch, DETERMINANT, is_wide(x, y) or n * n * count >= 1 << 31)
+    b = Builder(launch, DETERMINANT, is_wide(x, y, sizes=[n * n * count]))
     b.define("RANK", max(1, len(axes.sizes)))
     b.define("IN_SHARED", shared)
     b.type("X", x.dtype)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ....dtypes import BOOL, C128, U8, U16, U32, U64, DType, is_float
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch, Tensor
-from ..build import Builder, Call, Scratch, is_wide
+from ..build import Builder, Call, Scratch
 from ..manifest import Entry
 from ..source import type_of
 
@@ -125,12 +125,6 @@ def as_units(t: Tensor, width: int = 1, strides: Sequence[int] | None = None) ->
     """The tensor with `width` neighbours as one element that is moved as it is; `strides` are in the tensor's own elements."""
     held = t.strides if strides is None else tuple(strides)
     return Tensor(t.buffer, t.offset // width, t.shape, tuple([s // width for s in held]), unit_of(t.dtype.itemsize * width))
-
-
-def needs_wide(*tensors: Tensor | None, sizes: Sequence[int] = ()) -> bool:
-    """Must indices be 64 bits wide, with room for a block's worth beyond the end?"""
-    held = [t for t in tensors if t is not None]
-    return is_wide(*held) or max([int(t.size) for t in held] + [int(n) for n in sizes], default=0) + (1 << 16) >= 1 << 31
 
 
 def need(ok: bool, kernel: str, what: str) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 
 from ....dtypes import BOOL, F32, F64, I32, U8
 from ....lowering.tensor import CONST, Launch, Tensor
-from ..build import Builder, Call, operand
+from ..build import Builder, Call, is_wide, operand
 from ..manifest import Entry
 from ..source import type_of
 from .forest import Forest
 from .samples import launch, tensor
-from .sorting import need, needs_wide
+from .sorting import need
 from .walk import param
 
 AGGREGATES = ("sum", "average", "min", "max")
@@ -36,7 +36,7 @@ def tree_ensemble(launch: Launch) -> list[Call]:
     forest = Forest([None if t is None else t.value for t in ins[1:]], features, targets, compare)
     tables, missing = forest.pack()
     n = int(x.shape[0])
-    b = Builder(launch, WALK, needs_wide(x, y))
+    b = Builder(launch, WALK, is_wide(x, y))
     for name, t in (("X", x), ("Y", y)):
         b.type(name, t.dtype)
         b.pointer(f"{name.lower()}_data", type_of(t.dtype) if t is y else f"const {type_of(t.dtype)}", operand(t))

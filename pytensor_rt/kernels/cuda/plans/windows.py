@@ -16,7 +16,6 @@ from ..manifest import Entry
 from .samples import launch, tensor
 from .walk import Walk, constants, memory_order, named, param, results, vector_width
 
-INDEX_LIMIT = (1 << 31) - (1 << 15)  # 32-bit indices may be that much beyond what is there
 UNROLLED = 16  # taps of a window that is compiled for its size
 SHARED_TAPS, SHARED_RESULTS = 32, 1 << 16  # windows of more taps are shared between threads if there are fewer results ...
 ALWAYS_SHARED = 128  # ... and always from so many taps on, which keeps sums of one thread short
@@ -57,7 +56,7 @@ def pool(launch: Launch) -> list[Call]:
     b = Builder(
         launch,
         SHARED if shared else VECTORS if width * x.dtype.itemsize == 16 else WINDOWS,
-        most >= INDEX_LIMIT or is_wide(x, *outs, *launch.epi_ins),
+        is_wide(x, *outs, *launch.epi_ins, sizes=[most]),
     )
     named(b)
     b.define("RANK", walk.rank)
@@ -152,7 +151,7 @@ def max_unpool(launch: Launch) -> list[Call]:
         raise UnsupportedError("max_unpool: operands do not match")
     if any(n < 0 for n in reference):
         raise UnsupportedError("max_unpool: bad reference shape")
-    wide = prod(reference) >= 1 << 31 or is_wide(x, positions, y)
+    wide = is_wide(x, positions, y, sizes=[prod(reference)])
     total, rank = int(y.size), max(1, y.ndim)
 
     def builder(entry: Entry, n: int) -> Builder:
