@@ -32,9 +32,9 @@ class PreparedModel(BackendRep):  # type: ignore[misc]
 
 
 class PytensorRtBackend(Backend):  # type: ignore[misc]
-    """Runs ONNX models and nodes. `session_device` is the pytensor_rt device that ONNX's "CPU" means."""
+    """Runs ONNX models and nodes. `session_device` is the pytensor_rt device that ONNX's "CPU" means; None: the default."""
 
-    session_device = "cpu"
+    session_device: str | None = None
 
     @classmethod
     def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:

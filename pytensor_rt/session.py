@@ -43,8 +43,10 @@ class InferenceSession:
 
     Args:
         model: path of an .onnx file, its bytes, or a ModelProto. Weights of a file are mapped, not read.
-        device: "cpu" (the compiled kernels), "cuda" (an NVIDIA GPU, through CuPy), "auto" (the GPU if everything it needs is there, else the CPU;
-            `session.device` says which), or "reference" (NumPy, slow: the oracle of the tests). There is no silent fallback.
+        device: "cpu" (the compiled kernels), "cuda" (an NVIDIA GPU, through CuPy), "numba" (the CPU, through numba: for installations without the
+            compiled kernels), "auto" (the first of cuda, cpu and numba that has all it needs; `session.device` says which), or "reference" (NumPy, slow:
+            the oracle of the tests). The default is "cpu", or "numba", with a warning, if this installation has no compiled kernels. A device that is
+            asked for and not available is an error, never a fallback.
         threads: the most CPU threads a run may use; default: all CPUs this process may use. Results do not depend on it.
         weights: "packed" copies large weights into the order the kernels like best, at their second use. "mapped" leaves them in the model's file
             and gives its pages back after every use: BERT-base runs in 72 MB instead of 406 MB and 1.25 times the time. The results are the same
@@ -63,7 +65,7 @@ class InferenceSession:
         self,
         model: str | os.PathLike[str] | bytes | ModelProto,
         *,
-        device: str = "cpu",
+        device: str | None = None,
         threads: int | None = None,
         weights: str = "packed",
         optimize: bool = True,
@@ -72,13 +74,8 @@ class InferenceSession:
     ) -> None:
         from .graph import load_model
 
-        if device not in ("cpu", "cuda", "auto", "reference"):
-            raise DeviceError(f"device {device!r} is not available; there are 'cpu', 'cuda' and 'auto'")
+        device = _resolve(device)
         memory: Any = None
-        if device == "auto":
-            from .kernels.cuda.device import usable
-
-            device = "cuda" if usable() else "cpu"
         if device == "cuda":
             from .kernels.cuda.device import Device
             from .runtime.cuda import CudaMemory
@@ -105,6 +102,12 @@ class InferenceSession:
             self.threads, self._memory = 1, ReferenceMemory()
         elif memory is not None:
             self.threads, self._memory = 1, memory
+        elif self.device == "numba":
+            from .runtime.numba import NumbaMemory
+            from .runtime.workers import available_cpus
+
+            self.threads = threads or available_cpus()
+            self._memory = NumbaMemory(self.threads)
         else:
             from .kernels import cpu
 
@@ -116,7 +119,7 @@ class InferenceSession:
         self.precision = precision
         self._engine = Engine(loaded, self._memory, PlanOptions(precision=PRECISIONS[precision]))
         self._inputs = {v.name: v for v in self._engine.input_infos}
-        self._lanes = Lanes(self._engine, 1 if self.device == "reference" else MAX_LANES if self.device == "cuda" else cpu.available_cpus())
+        self._lanes = Lanes(self._engine, {"reference": 1, "cuda": MAX_LANES, "numba": MAX_LANES}.get(self.device) or cpu.available_cpus())
         self._lane = self._lanes.first
         self._output_names = self._engine.output_names
         self.load_seconds = time.perf_counter() - start
@@ -144,7 +147,7 @@ class InferenceSession:
 
     @property
     def isa(self) -> str:
-        """The ISA level of the kernels in use: v2, v3, v4, v4x or neon."""
+        """What the kernels in use are compiled for: an ISA level (v2, v3, v4, v4x or neon), a GPU's architecture, or a CPU as LLVM names it."""
         isa: str = self._memory.isa
         return isa
 
@@ -362,6 +365,32 @@ class Runner:
     def report(self) -> PlanReport:
         """The plan report of this runner."""
         return _report(self._memory, [self._segment.bound])
+
+
+def _resolve(device: str | None) -> str:
+    """The device that a session's argument means. Raises DeviceError for one that does not exist."""
+    if device is None:
+        from .kernels import cpu
+
+        if cpu.is_built():
+            return "cpu"
+        import warnings
+
+        warnings.warn(
+            "pytensor_rt was installed without its compiled kernels and uses device 'numba', which is slower and compiles at the first run; "
+            "reinstall it where a C++ compiler is found to get them, or name a device to silence this",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return "numba"
+    if device == "auto":
+        from .kernels import cpu
+        from .kernels.cuda.device import usable
+
+        return "cuda" if usable() else "cpu" if cpu.is_built() else "numba"
+    if device not in ("cpu", "cuda", "numba", "reference"):
+        raise DeviceError(f"device {device!r} is not available; there are 'cpu', 'cuda', 'numba' and 'auto'")
+    return device
 
 
 def _report(memory: Any, bounds: list[Any]) -> PlanReport:

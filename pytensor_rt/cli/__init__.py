@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "check the results against onnxruntime and onnx.reference; find the first node that differs",
     "bench": "latency, next to onnxruntime's",
     "compile": "compile the CUDA kernels of a model ahead of time, for machines without a compiler; needs no GPU",
+    "warmup": "compile the kernels of device 'numba' into its cache: those a model needs, or all that common models do",
     "doctor": "what this installation is made of and can do",
 }
 
@@ -34,12 +35,14 @@ def parser() -> argparse.ArgumentParser:
         p = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == "doctor":
             continue
-        if name != "demo":
+        if name == "warmup":
+            p.add_argument("model", metavar="MODEL", nargs="?", help="an .onnx file (default: what common models need)")
+        elif name != "demo":
             p.add_argument("model", metavar="MODEL", help="an .onnx file")
         if name == "info":
             continue
         p.add_argument("--threads", type=int, default=None, metavar="N", help="the most CPU threads to use (default: all)")
-        p.add_argument("--device", default="cpu", help="cpu (default), cuda, auto or reference")
+        p.add_argument("--device", default=None, help="cpu (default where the compiled kernels are), numba, cuda, auto or reference")
         if name == "demo":
             continue
         p.add_argument(

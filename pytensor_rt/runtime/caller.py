@@ -59,9 +59,7 @@ def caller(segment: Segment, specs: Sequence[InputSpec], outputs: list[str]) -> 
         return Caller(segment, _checking(segment, specs, sources))
     plain = bound.simple and len(order) == len(sources)
     used = [position[n] for n in segment.in_names]
-    native: Call = bound.memory.native.Direct(
-        bound.program, list(specs), used, segment.out_specs, order if plain else list(range(len(segment.out_specs))), first[1]
-    )
+    native = bound.direct(list(specs), used, segment.out_specs, order if plain else list(range(len(segment.out_specs))), first[1])
     return Caller(segment, native if plain else _continuing(segment, native, sources))
 
 

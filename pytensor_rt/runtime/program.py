@@ -137,6 +137,15 @@ class BoundPlan:
         except self.memory.native.LaunchError as e:
             raise self.failure(e) from None
 
+    def direct(
+        self, specs: list[Any], used: list[int], outputs: list[Any], order: list[int], launches: int
+    ) -> Callable[[Any], list[Any] | None]:
+        """A function of a feed that runs the first `launches` launches: it returns the outputs numbered in `order`, new arrays, or None if the feed is
+        not a dict of exactly the contiguous arrays of `specs` (name, shape, dtype), of which the program's inputs are those numbered in `used`.
+        """
+        function: Callable[[Any], list[Any] | None] = self.memory.native.Direct(self.program, specs, used, outputs, order, launches)
+        return function
+
     def compiled(self) -> list[Step]:
         """The steps as functions of (inputs, outputs, host values). Those that read the arena hold views of it: ask again before every run."""
         address = address_of_arena(self.memory)

@@ -15,9 +15,16 @@ def native() -> ModuleType:
         from ... import _native
     except ImportError as e:
         raise DeviceError(
-            f"device 'cpu' needs the compiled extension, which this installation lacks ({e}); reinstall with a C++ compiler"
+            f"device 'cpu' needs the compiled extension, which this installation lacks ({e}); reinstall with a C++ compiler, or use device 'numba'"
         ) from e
     return _native
+
+
+def is_built() -> bool:
+    """Does this installation have the compiled extension?"""
+    from importlib.util import find_spec
+
+    return find_spec("pytensor_rt._native") is not None
 
 
 def isa_level() -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from ...dtypes import DType
 from ...errors import UnsupportedError
 from ...lowering.tensor import Buffer, Launch, Tensor
-from .axes import reach
+from ..axes import reach
 from .manifest import Entry
 from .source import body, register_type, scalar_format, scalar_value, type_of
 

@@ -17,7 +17,7 @@ import numpy as np
 from ....dtypes import F32, F64, I32, DType, is_float
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch, Tensor
-from ..axes import merge, reach
+from ...axes import merge, reach
 from ..build import Builder, Pointer, Scratch, Table, is_wide, operand
 
 _LIMIT = 1 << 31

@@ -8,7 +8,7 @@ from math import prod
 from ....dtypes import F32, U8, U16, U32, U64, DType
 from ....lowering.expr import cast, gelu_erf
 from ....lowering.tensor import Launch, Tensor
-from ..axes import Axes, Strides, merge
+from ...axes import Axes, Strides, merge
 from ..build import Builder, Call, is_wide, used_operands
 from ..manifest import Entry
 from .samples import launch, tensor

@@ -11,7 +11,7 @@ import numpy as np
 
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch, Tensor
-from ..axes import merge
+from ...axes import merge
 from ..build import Builder, Call, Pointer, Scratch, Table, is_wide
 from ..manifest import Entry
 from .walk import is_standard, param

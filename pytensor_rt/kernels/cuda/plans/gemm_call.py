@@ -7,10 +7,11 @@ from math import prod
 
 from ....dtypes import DType
 from ....lowering.tensor import Launch, Tensor
+from ...gemm_rules import name
 from ..build import Builder, Call, Pointer, Scratch, is_wide
 from ..manifest import Entry
 from ..source import type_of
-from .gemm_problem import Problem, Side, name
+from .gemm_problem import Problem, Side
 
 SUM = Entry("gemm_sum", "gemm_sum.cuh", 256)
 MOST_SHIFT = 32  # values of k that share a scale, as far as kernels make use of it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...gemm_rules import name
 from ..build import Builder, Call, Scratch
 from ..manifest import Entry
 from .gemm_call import (
@@ -22,7 +23,7 @@ from .gemm_call import (
     width,
     zeros,
 )
-from .gemm_problem import Problem, Side, Zero, name
+from .gemm_problem import Problem, Side, Zero
 
 TILES = Entry("gemm_tiles", "gemm_tiles.cuh", 128, registers=255, wide_loads=True)
 MMA = Entry("gemm_mma", "gemm_mma.cuh", 128, registers=255, opcodes=("HMMA", "IMMA", "SHFL"))  # SHFL: bf16 on sm_75

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from math import prod
 
 from ....lowering.tensor import Launch, Tensor, row_major
+from ...axes import Strides, merge, reach
 from ...spec import REDUCTIONS
-from ..axes import Strides, merge, reach
 from ..build import Builder, Call, Pointer, is_wide, operand
 from ..manifest import Entry
 from ..source import type_of

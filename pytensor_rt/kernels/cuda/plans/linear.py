@@ -10,12 +10,13 @@ import numpy as np
 from ....dtypes import F16, I8, from_code
 from ....lowering.expr import gelu_erf, relu
 from ....lowering.tensor import CONST, Buffer, Launch, Tensor, row_major
+from ...gemm_rules import optional, validate
 from ..build import Call
 from ..manifest import Entry
 from . import gemm_weights
 from .gemm_call import SUM
 from .gemm_paths import DOTS, FEW_ROWS, MMA, QUANTISE, TILES, plan, quantised
-from .gemm_problem import dequantising, optional, read, validate
+from .gemm_problem import dequantising, read
 from .samples import launch, tensor
 
 ENTRIES = (TILES, MMA, FEW_ROWS, DOTS, SUM, QUANTISE)

@@ -8,7 +8,7 @@ from typing import Any
 from ....dtypes import F16, F32, F64
 from ....lowering.expr import cast, program_of
 from ....lowering.tensor import Launch, Tensor
-from ..axes import Strides
+from ...axes import Strides
 from ..build import Builder, Call, Scratch
 from ..manifest import Entry
 from .row_layout import ENOUGH, THREADS, Layout, ceil_pow2, floor_pow2, refuse_complex

@@ -11,7 +11,7 @@ from math import prod
 
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch, Tensor
-from ..axes import Strides, merge
+from ...axes import Strides, merge
 from ..build import Builder, is_wide, operand, used_operands
 from ..source import register_type, type_of
 

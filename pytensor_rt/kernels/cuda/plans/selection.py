@@ -7,7 +7,7 @@ from math import prod
 
 from ....dtypes import BOOL, C64, F32, I64, is_float
 from ....lowering.tensor import CONST, Buffer, Launch, Tensor
-from ..axes import merge
+from ...axes import merge
 from ..build import Builder, Call, Pointer, is_wide, operand
 from ..manifest import Entry
 from ..source import type_of

@@ -10,8 +10,8 @@ import numpy as np
 from ....dtypes import F64, U64
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch
+from ...axes import merge
 from ...ref.common import narrow, wide
-from ..axes import merge
 from ..build import Builder, Call, Scratch, is_wide, operand
 from ..manifest import Entry
 from . import fourier

@@ -8,8 +8,8 @@ from typing import Any
 
 from ....dtypes import F16, F32, F64, DType, is_float
 from ....lowering.tensor import Launch, Tensor
+from ...axes import Strides, merge
 from ...spec import SPECS
-from ..axes import Strides, merge
 from ..build import Builder
 
 

@@ -10,7 +10,7 @@ from ....dtypes import BOOL, I64, is_float, is_int
 from ....errors import UnsupportedError
 from ....lowering.expr import relu
 from ....lowering.tensor import Launch, Tensor, row_major
-from ..axes import merge
+from ...axes import merge
 from ..build import Builder, Call, Scratch, is_wide
 from ..manifest import Entry
 from .samples import launch, tensor

@@ -1,4 +1,9 @@
-"""A tree ensemble as csrc/cuda/trees.cuh walks it: checked, renumbered and packed. The checks are those of csrc/cpu/tree_ensemble_forest.cpp."""
+"""Tree ensembles as the planned backends walk them: checked, renumbered and packed. The checks are those of csrc/cpu/tree_ensemble_forest.cpp.
+
+Nodes where `fast`: {threshold, int32 feature, int32 left}, 16 bytes with padding: a row goes to `left` if x[feature] <= threshold, else to `left` + 1; a leaf's threshold
+is NaN and leads back to the leaf. If any node sends NaN to its true child, features are `feature << 1 | (NaN goes left)`. Other nodes: {float64 threshold, int32
+feature, outcomes, yes, no, begin, end}, 32 bytes: `outcomes` are the results of the comparison that count as true, begin .. end the members of its set.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ....dtypes import DType
-from ...spec import NODE_MODES
-from ..build import Table
-from .sorting import need
+from ..dtypes import BOOL, F32, F64, I32, U8, DType
+from ..errors import UnsupportedError
+from ..lowering.tensor import CONST, Launch, Tensor
+from .spec import NODE_MODES
 
 Array = np.ndarray[Any, Any]
 LEAF, LT, GTE, GT, MEMBER = (NODE_MODES.index(m) for m in ("leaf", "lt", "gte", "gt", "member"))
@@ -20,7 +25,36 @@ OUTCOMES = tuple([{"leq": 3, "lt": 1, "gte": 6, "gt": 4, "eq": 2, "neq": 29, "le
 
 
 def _check(ok: object, what: str) -> None:
-    need(bool(ok), "tree_ensemble", what)
+    if not ok:
+        raise UnsupportedError(f"tree_ensemble: {what}")
+
+
+def forest_of(launch: Launch, targets: int) -> Forest:
+    """The forest of a launch of `tree_ensemble`. Raises UnsupportedError for operands that are no forest."""
+    x, *trees = list(launch.ins) + [None] * (12 - len(launch.ins))
+    y = launch.outs[0]
+    assert x is not None and y is not None
+    _check_operands([x, *trees], x, y, targets)
+    assert trees[1] is not None
+    compare = F64 if F64 in (x.dtype, trees[1].dtype) else F32
+    return Forest([None if t is None else t.value for t in trees], int(x.shape[1]), targets, compare)
+
+
+def _check_operands(ins: list[Tensor | None], x: Tensor, y: Tensor, targets: int) -> None:
+    for t in ins[1:]:
+        _check(t is None or (t.buffer.kind == CONST and t.ndim == 1), "the trees must be constant vectors")
+    held = [t for t in ins[:11] if t is not None]
+    _check(len(held) == 11, "expected eleven or twelve inputs")
+    real = (F32, F64)
+    _check(all(held[k].dtype == I32 for k in (1, 4, 5, 6, 7, 9)), "node indices must be int32")
+    _check(all(t.dtype in real for t in (x, held[2], held[8], y)), "x, thresholds, weights and y must be float or double")
+    _check(held[3].dtype == U8 and held[10].dtype == BOOL, "modes must be uint8 and missing_true bool")
+    _check(ins[11] is None or ins[11].dtype in real, "member_sets must be float or double")
+    nodes = held[1].shape[0]
+    _check(all(held[k].shape[0] == nodes for k in (2, 3, 4, 5, 10)), "node arrays differ in length")
+    _check(held[9].shape[0] == nodes + 1 and held[7].shape == held[8].shape, "leaf arrays differ in length")
+    _check(1 <= targets < 1 << 24, "bad parameters")
+    _check(x.ndim == 2 and y.ndim == 2 and tuple(y.shape) == (x.shape[0], targets), "y must be [n, n_targets]")
 
 
 class Forest:
@@ -96,8 +130,9 @@ class Forest:
             self.begin, self.end = self.range[:-1].astype(np.int32), self.range[1:].astype(np.int32)
 
     # ----------------------------------------------------------------------------------------------------------------------- packing
-    def pack(self) -> tuple[dict[str, Table], bool]:
-        """The tables that the kernel reads, and whether any node sends NaN to its true child."""
+    def pack(self) -> tuple[dict[str, Array], bool]:
+        """What kernels read: nodes, roots, ranges (begin and end of each node's entries), entry_targets, weights (float64, of entries or, where
+        `single`, of nodes), members; none of them empty. And whether any node sends NaN to its true child."""
         missing = False
         members: Array = np.zeros(0, self.compare)
         if self.fast:
@@ -111,11 +146,29 @@ class Forest:
                 self.inner[order], 0.0, weight[np.minimum(self.begin[order], max(0, weight.size - 1))] if weight.size else 0.0
             )
         ranges = np.stack([self.begin[order], self.end[order]], 1)
-        tables = {
+        packed = {
             "nodes": nodes.view(np.uint8).reshape(-1), "roots": roots, "ranges": ranges.reshape(-1).astype(np.int32),
             "entry_targets": self.target.astype(np.int32), "weights": weight, "members": members,
         }  # fmt: skip
-        return {name: _table(name, data) for name, data in tables.items()}, missing
+        return {name: np.ascontiguousarray(a) if a.size else np.zeros(1, a.dtype) for name, a in packed.items()}, missing
+
+    def heights(self) -> Array:
+        """Steps from each root to its farthest leaf: int32, at least one element."""
+        heights = np.zeros(max(1, self.trees), np.int32)
+        trees, front = np.arange(self.trees), self.roots.astype(np.int64)
+        height = 0
+        while True:
+            inner = self.inner[front]
+            trees, front = trees[inner], front[inner]
+            if not front.size:
+                return heights
+            height += 1
+            heights[trees] = height
+            below = np.concatenate([self.yes[front], self.no[front]])
+            met = np.concatenate([trees, trees]) * self.n + below
+            if not self.fast:  # subtrees may be shared
+                met = np.unique(met)
+            trees, front = np.divmod(met, self.n)
 
     def _fast_nodes(self) -> tuple[Array, Array, Array, bool]:
         """(nodes, their old numbers, roots, is NaN ever sent to a true child): level by level, siblings side by side."""
@@ -171,7 +224,6 @@ class Forest:
         return nodes, sets.astype(self.compare)
 
 
-def _table(name: str, data: Array) -> Table:
-    """A table that plans of a session share if its bytes are the same; never empty, because tables have addresses."""
-    held = np.ascontiguousarray(data) if data.size else np.zeros(1, data.dtype)
-    return Table(held, ("tree_ensemble", name, held.dtype.str, blake2b(held.view(np.uint8).data, digest_size=16).digest()))
+def identity(name: str, data: Array) -> tuple[str, str, str, bytes]:
+    """A key under which plans of a session share a packed array of the same bytes."""
+    return ("tree_ensemble", name, data.dtype.str, blake2b(data.reshape(-1).view(np.uint8).data, digest_size=16).digest())
