@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import BOOL, F16, F32, F64, I64, U32, U64, DType, is_float
+from ...dtypes import BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, DType, is_float
 from ...errors import UnsupportedError
 from .build import Block, Fn, Table, View, Word, f64
 
@@ -20,6 +20,7 @@ Program = Sequence[tuple[str, tuple[Any, ...], DType]]
 TILE = 512
 REGISTERS = 65536  # bytes of jit/box.py's register file
 KEPT = 16384  # bytes of registers that are kept in the first-level cache
+_LOADED_AS_FLOAT = (I8, U8, I16, U16, I32)
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _WIDENED = ("add", "sub", "mul", "neg", "abs", "div", "pow", "bnot", "shl", "recip", "ceil", "floor", "round", "trunc")
 _FLOAT_ONLY = {
@@ -29,12 +30,12 @@ _FLOAT_ONLY = {
 
 
 def kind_of(dtype: DType) -> str:
-    """The class of register that holds a dtype: "f" float32, "d" float64, "i" int64. Raises UnsupportedError for complex numbers and strings."""
+    """The class of register that holds a dtype: "f" float32, "d" float64, "w" int32, "i" int64. Raises UnsupportedError for complex numbers and strings."""
     if dtype == F64:
         return "d"
     if dtype.kind in "cO":
         raise UnsupportedError(f"device 'numba' cannot compute with {dtype}")
-    return "f" if is_float(dtype) else "i"
+    return "f" if is_float(dtype) else "i" if dtype in (I64, U64, U32) else "w"
 
 
 def width(dtype: DType) -> tuple[int, int]:
@@ -51,7 +52,7 @@ def _values(dtype: DType) -> Table:
     if dtype.name.startswith("float4"):
         codes &= 15
     with np.errstate(all="ignore"):
-        held = codes.view(dtype).astype(np.float32 if is_float(dtype) else np.int64)
+        held = codes.view(dtype).astype(np.float32 if is_float(dtype) else np.int32)
     return Table(held, ("values", dtype.name))
 
 
@@ -80,6 +81,7 @@ class _Translator:
 
     def __init__(self, program: Program, dtypes: Sequence[DType], acc: DType | None) -> None:
         self.steps: list[_Step] = []
+        self._constants: dict[int, Any] = {}  # value -> what it is, as an array of rank 0
         self._memo: dict[Any, int] = {}
         held: list[tuple[int, DType]] = []
         for op, args, dtype in program:
@@ -125,47 +127,62 @@ class _Translator:
     def _constant(self, value: Any, dtype: DType) -> int:
         from ..ref.opcodes import constant
 
-        kind = kind_of(dtype)
-        v = constant(value, dtype)
-        if kind == "i":
-            whole = int(v.astype(np.int64))
-            return self.step("vm.fill[i]", (), 8, whole)
-        return self.step(f"vm.fill[{kind}]", (), _size(dtype), f64(float(v)))
+        return self._fill(constant(value, dtype))
+
+    def _fill(self, v: Any) -> int:
+        """A value of rank 0, of any dtype, in all elements."""
+        kind = kind_of(v.dtype)
+        whole = kind in ("i", "w")
+        imm = int(v.astype(np.int64)) if whole else f64(float(v))
+        at = self.step(f"vm.fill[{kind}]", (), _size(v.dtype), imm)
+        self._constants[at] = v
+        return at
 
     def _apply(self, op: str, values: list[tuple[int, DType]], dtype: DType) -> int:
         args = tuple(v for v, _ in values)
         source = values[0][1]
         if op in _COMPARISONS or op in ("isnan", "isinf_pos", "isinf_neg"):
             name = f"{op}_u" if source == U64 and op in ("lt", "le", "gt", "ge") else op
-            return self.step(f"vm.test[{kind_of(source)},{name}]", args, 8)
+            return self.step(f"vm.test[{kind_of(source)},{name}]", args, 4)
         if op == "where":
             return self.step(f"vm.where[{kind_of(dtype)}]", args, _size(dtype))
         kind = kind_of(dtype)
-        if kind != "i":
+        if (
+            op == "sub"
+            and dtype == F32
+            and args[1] in self._constants
+            and float(self._constants[args[1]]) == 0.0
+            and not np.signbit(self._constants[args[1]])
+        ):
+            return args[0]  # x - 0 is x, whatever x
+        if kind in ("f", "d"):
             if op in ("band", "bor", "bxor", "bnot", "shl", "shr", "land", "lor", "lxor", "lnot"):
                 raise UnsupportedError(f"map: {op} of {dtype}")
             return self._grid(self.step(f"vm.op[{kind},{op}]", args, _size(dtype)), dtype)
         if op in ("land", "lor", "lxor", "lnot"):
-            return self.step(f"vm.op[i,{op}]", args, 8)
+            return self.step(f"vm.op[{kind},{op}]", args, _size(dtype))
         if dtype == BOOL:
             name = {"add": "bor", "mul": "band", "max": "bor", "min": "band", "bnot": "lnot", "sub": "bxor", "pow": "bor"}.get(op, op)
-            return self.step(f"vm.op[i,{name}]", args, 8)
+            return self.step(f"vm.op[w,{name}]", args, 4)
         if op in _FLOAT_ONLY:
             wide = tuple(self.cast(v, t, F64) for v, t in values)
             return self.cast(self.step(f"vm.op[d,{op}]", wide, 8), F64, dtype)
         bits, _ = width(dtype)
         if op in ("shl", "shr"):
             name = "shr_u" if op == "shr" and dtype == U64 else op
-            r = self.step(f"vm.shift[{name},{8 * dtype.itemsize if dtype.kind == 'V' and op == 'shr' else bits}]", args, 8)
+            r = self.step(
+                f"vm.shift[{kind},{name},{8 * dtype.itemsize if dtype.kind == 'V' and op == 'shr' else bits}]", args, _size(dtype)
+            )
         else:
             unsigned = dtype == U64 and op in ("abs", "sign", "div", "mod", "fmod", "pow", "max", "min", "relu", "recip")
             name = {"fmod": "mod"}.get(op, op) + "_u" if unsigned else op
-            r = self.step(f"vm.op[i,{name}]", args, 8)
+            r = self.step(f"vm.op[{kind},{name}]", args, _size(dtype))
         return self._wrapped(r, dtype) if op in _WIDENED else r
 
     def _wrapped(self, v: int, dtype: DType) -> int:
+        """An integer result brought to the width of its dtype, which is that of its register for int32, int64 and uint64."""
         bits, signed = width(dtype)
-        return v if bits == 64 else self.step(f"vm.wrap[{bits},{signed}]", (v,), 8)
+        return v if dtype in (I32, I64, U64) else self.step(f"vm.wrap[{kind_of(dtype)},{bits},{signed}]", (v,), _size(dtype))
 
     def _grid(self, v: int, dtype: DType, mode: str = "wrap") -> int:
         """A float32 or float64 result on the grid of its dtype."""
@@ -181,21 +198,30 @@ class _Translator:
         """ONNX Cast."""
         if source == dtype:
             return v
+        if v in self._constants:
+            from ..ref.casts import cast
+
+            return self._fill(cast(self._constants[v], dtype, saturate=not wrap))
         a, b = kind_of(source), kind_of(dtype)
         if dtype == BOOL:
-            return self.step(f"vm.test[{a},nonzero]", (v,), 8)
-        if b == "i":
-            if a == "i":
-                return self._wrapped(v, dtype)
+            return self.step(f"vm.test[{a},nonzero]", (v,), 4)
+        if b in ("i", "w"):
+            if a in ("i", "w"):
+                return self._wrapped(v if a == b else self.step(f"vm.convert[{a}_{b}]", (v,), _size(dtype)), dtype)
             if dtype == U64:
                 return self.step(f"vm.convert[{a}_u]", (v,), 8)
-            long = dtype in (I64, U32)
-            return self._wrapped(self.step(f"vm.convert[{a}_{'i64' if long else 'i32'}]", (v,), 8), dtype)
-        if a == "i":
-            c = "u" if source == U64 else "i"
+            return self._wrapped(self.step(f"vm.convert[{a}_{'i64' if b == 'i' else 'w'}]", (v,), _size(dtype)), dtype)
+        if a in ("i", "w"):
+            c = "u" if source == U64 else a
             if b == "d":
                 return self.step(f"vm.convert[{c}_d]", (v,), 8)
-            return self._grid(self.step(f"vm.convert[{c}_f]", (v,), 4), dtype, "wrap" if wrap else "saturate")
+            step = self.steps[v]
+            if step.kind in ("load", "acc") and source in _LOADED_AS_FLOAT:  # the load converts
+                imm = step.imm
+                v = self.step(f"memory.load_f[:{source.name}]", (), 4, imm, step.kind, step.operand if step.kind == "load" else 0)
+            else:
+                v = self.step(f"vm.convert[{c}_f]", (v,), 4)
+            return self._grid(v, dtype, "wrap" if wrap else "saturate")
         if b == "d":
             return self.step("vm.convert[f_d]", (v,), 8)
         if a == "d":
@@ -207,11 +233,15 @@ class _Translator:
             return self.cast(v, source, dtype)
         bits, signed = width(dtype)
         kind = kind_of(source)
+        if v in self._constants:
+            from ..ref.casts import cast_sat
+
+            return self._fill(cast_sat(self._constants[v], dtype))
         if kind == "f" and bits > 16:
             v, kind = self.step("vm.convert[f_d]", (v,), 8), "d"
         if source == U64:
             kind = "u"
-        return self.step(f"vm.saturate[{kind},{bits},{signed}]", (v,), 8)
+        return self.step(f"vm.saturate[{kind},{bits},{signed}]", (v,), _size(dtype))
 
 
 def _dtype_name(dtype: DType) -> str:
@@ -219,12 +249,12 @@ def _dtype_name(dtype: DType) -> str:
 
 
 def _size(dtype: DType) -> int:
-    return 4 if kind_of(dtype) == "f" else 8
+    return 4 if kind_of(dtype) in ("f", "w") else 8
 
 
 def _is_register(dtype: DType) -> bool:
     """Does memory of this dtype look like a register of its class?"""
-    return dtype in (F32, F64, I64, U64)
+    return dtype in (F32, F64, I32, I64, U64)
 
 
 def operands_of(program: Program) -> list[int]:
@@ -254,6 +284,9 @@ def block(
     steps = list(translated.steps)
     result, dtype = translated.result
     assert dtype == out_dtype, f"the program gives {dtype}, but {out_dtype} was declared"
+    store = f"memory.store[:{_dtype_name(out_dtype)}]"
+    if steps[result].fn.startswith("vm.saturate[f,") and out_dtype in (I8, U8, I16, U16):  # the store saturates
+        store, (result,) = f"memory.store_sat[:{_dtype_name(out_dtype)}]", steps[result].args
     live = _live(steps, result)
     register, n_registers, pinned = _allocate(steps, live, result)
     size = max([4, *(steps[k].size for k in live)])
@@ -291,13 +324,22 @@ def block(
         elif step.kind == "load":
             v = operands[step.operand]
             assert v is not None
-            instructions += [5 if _is_register(v.dtype) else 1, Fn(step.fn), register[s], numbers["load", step.operand], 0, 0, step.imm, 0]
+            instructions += [
+                5 if _is_register(v.dtype) and step.fn.startswith("memory.load[") else 1,
+                Fn(step.fn),
+                register[s],
+                numbers["load", step.operand],
+                0,
+                0,
+                step.imm,
+                0,
+            ]
         elif step.kind == "acc":
             table_of: Word = _values(acc) if acc is not None and has_table(acc) else 0
             instructions += [3, Fn(step.fn), register[s], step.operand, 0, 0, step.imm, table_of]
         else:
             instructions += [4, 0, register[s], numbers["iota", step.operand], 0, 0, 0, 0]
-    instructions += [2, Fn(f"memory.store[:{_dtype_name(out_dtype)}]"), register[result], 0, 0, 0, 0, 0]
+    instructions += [2, Fn(store), register[result], 0, 0, 0, 0, 0]
     straight = register[result] if _is_register(out_dtype) and not in_place and steps[result].kind == "op" and result not in pinned else -1
     head = 11 + n_outer
     at_instructions = head + len(table)

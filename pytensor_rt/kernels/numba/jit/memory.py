@@ -79,8 +79,8 @@ def bf16_bits(x: Any) -> Any:
 
 
 _DIRECT = {
-    "float32": (F, types.float32), "float64": (D, types.float64), "int8": (L, types.int8), "uint8": (L, types.uint8), "bool": (L, types.uint8),
-    "int16": (L, types.int16), "uint16": (L, types.uint16), "int32": (L, types.int32), "uint32": (L, types.uint32), "int64": (L, types.int64),
+    "float32": (F, types.float32), "float64": (D, types.float64), "int8": (I, types.int8), "uint8": (I, types.uint8), "bool": (I, types.uint8),
+    "int16": (I, types.int16), "uint16": (I, types.uint16), "int32": (I, types.int32), "uint32": (L, types.uint32), "int64": (L, types.int64),
     "uint64": (L, types.int64),
 }  # fmt: skip
 
@@ -128,8 +128,14 @@ def load(dtype: str) -> Callable[..., int]:
     if dtype in _HALF:
         value = _HALF[dtype][0]
         return _loads(F, types.uint16, inline(lambda x, imm: value(x)))
-    register = F if "float" in dtype else L
+    register = F if "float" in dtype else I
     return _loads(register, types.uint8, inline(lambda x, imm: at(imm, register)[L(x)]))
+
+
+def load_f(dtype: str) -> Callable[..., int]:
+    """From memory of an integer dtype that class "w" holds, as float32."""
+    element = _DIRECT[dtype][1]
+    return _loads(F, element, inline(lambda x, imm: F(x)))
 
 
 def to_f16() -> Callable[..., int]:
@@ -153,9 +159,20 @@ def store(dtype: str) -> Callable[..., int]:
         encode = encoder(dtype, "wrap")
         bits = inline(lambda x: element(encode(x)))
     else:  # 4- and 2-bit integers: the low bits of a byte
-        register, element = L, types.uint8
+        register, element = I, types.uint8
         mask = 3 if dtype.endswith("2") else 15
-        bits = inline(lambda x: element(x & L(mask)))
+        bits = inline(lambda x: element(x & I(mask)))
+    return _stores(register, element, bits)
+
+
+def store_sat(dtype: str) -> Callable[..., int]:
+    """float32 to memory of an integer dtype of 8 or 16 bits: rounded half to even, clamped; NaN gives the lowest value."""
+    element = _DIRECT[dtype][1]
+    to = inline(vm._saturate_f(*vm._range(element.bitwidth, int(not dtype.startswith("u")))))
+    return _stores(F, element, inline(lambda x: element(to(x))))
+
+
+def _stores(register: Any, element: Any, bits: Callable[..., Any]) -> Callable[..., int]:
     size, wide = element.bitwidth // 8, register.bitwidth // 8
 
     def run(r, address, rs, cs, rows, cols, imm):

@@ -1,7 +1,7 @@
 """The operations of the register machine (see box.py): each a loop over the n elements of a tile, compiled one by one as programs need them.
 
-A register holds float32 ("f": all floats up to 32 bits, their values on the grid of their format), float64 ("d") or int64 ("i": all integers and bool;
-uint64 by its bits). Functions take (d, a, b, c, imm, n): addresses of the result and of up to three arguments, an immediate, a count.
+A register holds float32 ("f": all floats up to 32 bits, their values on the grid of their format), float64 ("d"), int32 ("w": bool and the integers whose
+values it has) or int64 ("i": int64, uint32, and uint64 by its bits). Functions take (d, a, b, c, imm, n): addresses of the result and of up to three arguments, an immediate, a count.
 
 The float32 functions are own polynomials; their error bounds are those of csrc/cpu/vmath.h, from which the coefficients come, and
 tests/kernels/test_vmath.py holds them here too. Those that are rare go through float64 and the C library.
@@ -445,7 +445,7 @@ def _saturate_f(lo: int, hi: int) -> Callable[..., Any]:
         v = np.rint(x)
         v = v if v > F(low) else F(low)
         v = F(high) if v > F(high) else v
-        return L(I(v))
+        return I(v)
 
     return to
 
@@ -456,9 +456,9 @@ def _range(bits: int, signed: int) -> tuple[int, int]:
 
 CONVERT: dict[str, tuple[Callable[..., Any], Any, Any]] = {  # name -> (function, type of the argument, type of the result)
     "f_d": (lambda x: D(x), F, D), "d_f": (lambda x: F(x), D, F), "d_f_odd": (lambda x: odd(x), D, F), "i_f": (lambda x: F(x), L, F),
-    "i_d": (lambda x: D(x), L, D), "u_f": (lambda x: F(U(x)), L, F), "u_d": (lambda x: D(U(x)), L, D), "f_i64": (lambda x: trunc64(D(x)), F, L),
-    "f_i32": (lambda x: trunc32(D(x)), F, L), "f_u": (lambda x: trunc_u(D(x)), F, L), "d_i64": (lambda x: trunc64(x), D, L),
-    "d_i32": (lambda x: trunc32(x), D, L), "d_u": (lambda x: trunc_u(x), D, L), "bf16": (lambda x: to_bf16(x), F, F),
+    "i_d": (lambda x: D(x), L, D), "w_f": (lambda x: F(x), I, F), "w_d": (lambda x: D(x), I, D), "w_i": (lambda x: x, I, L), "i_w": (lambda x: x, L, I), "u_f": (lambda x: F(U(x)), L, F), "u_d": (lambda x: D(U(x)), L, D), "f_i64": (lambda x: trunc64(D(x)), F, L),
+    "f_w": (lambda x: trunc32(D(x)), F, I), "f_u": (lambda x: trunc_u(D(x)), F, L), "d_i64": (lambda x: trunc64(x), D, L),
+    "d_w": (lambda x: trunc32(x), D, I), "d_u": (lambda x: trunc_u(x), D, L), "bf16": (lambda x: to_bf16(x), F, F),
     "f16": (lambda x: to_f16(x), F, F),
 }  # fmt: skip
 
@@ -467,39 +467,40 @@ CONVERT: dict[str, tuple[Callable[..., Any], Any, Any]] = {  # name -> (function
 def _loop(fn: Callable[..., Any], result: Any, arguments: tuple[Any, ...]) -> Callable[..., int]:
     g = inline(fn)
     n_args = fn.__code__.co_argcount
+    wide = [L if X == I else X for X in arguments]  # functions of integers are written for int64; LLVM narrows what it can
     if n_args == 1:
-        (X,) = arguments
+        (X,), (A,) = arguments, wide
 
         def one(d, a, b, c, imm, n):
             x, y = at(a, X), at(d, result)
             for i in range(n):
-                y[i] = g(x[i])
+                y[i] = result(g(A(x[i])))
             return 0
 
         return one
     if n_args == 2:
-        X, Y = arguments
+        (X, Y), (A, B) = arguments, wide
 
         def two(d, a, b, c, imm, n):
             x, z, y = at(a, X), at(b, Y), at(d, result)
             for i in range(n):
-                y[i] = g(x[i], z[i])
+                y[i] = result(g(A(x[i]), B(z[i])))
             return 0
 
         return two
-    X, Y, Z = arguments
+    (X, Y, Z), (A, B, C) = arguments, wide
 
     def three(d, a, b, c, imm, n):
         x, z, t, y = at(a, X), at(b, Y), at(c, Z), at(d, result)
         for i in range(n):
-            y[i] = g(x[i], z[i], t[i])
+            y[i] = result(g(A(x[i]), B(z[i]), C(t[i])))
         return 0
 
     return three
 
 
-_CLASS = {"f": F, "d": D, "i": L}
-_TABLES = {"f": FLOAT32, "d": FLOAT64, "i": INT}
+_CLASS = {"f": F, "d": D, "i": L, "w": I}
+_TABLES = {"f": FLOAT32, "d": FLOAT64, "i": INT, "w": INT}
 
 
 def op(kind: str, name: str) -> Callable[..., int]:
@@ -510,15 +511,15 @@ def op(kind: str, name: str) -> Callable[..., int]:
 
 
 def test(kind: str, name: str) -> Callable[..., int]:
-    """A predicate or comparison of one class: 0 or 1."""
+    """A predicate or comparison of one class: 0 or 1, as a bool is held."""
     fn, X = PREDICATES[name], _CLASS[kind]
-    return _loop(fn, L, (X,) * fn.__code__.co_argcount)
+    return _loop(fn, I, (X,) * fn.__code__.co_argcount)
 
 
 def where(kind: str) -> Callable[..., int]:
     """c ? x : y."""
     X = _CLASS[kind]
-    return _loop(lambda c, x, y: x if c != 0 else y, X, (L, X, X))
+    return _loop(lambda c, x, y: x if c != 0 else y, X, (I, X, X))
 
 
 def convert(name: str) -> Callable[..., int]:
@@ -527,22 +528,24 @@ def convert(name: str) -> Callable[..., int]:
     return _loop(fn, Y, (X,))
 
 
-def wrap(bits: int, signed: int) -> Callable[..., int]:
+def wrap(kind: str, bits: int, signed: int) -> Callable[..., int]:
     """Keep the low bits."""
-    return _loop(_signed(bits) if signed else _unsigned(bits), L, (L,))
+    X = _CLASS[kind]
+    return _loop(_signed(bits) if signed else _unsigned(bits), X, (X,))
 
 
 def saturate(kind: str, bits: int, signed: int) -> Callable[..., int]:
     """cast_sat to an integer type, from a class; "u": from uint64."""
     lo, hi = _range(bits, signed)
+    result = I if hi < 1 << 31 else L
     if kind == "u":
-        return _loop(_clamp_u(hi), L, (L,)) if hi < 1 << 63 else _loop(lambda x: x, L, (L,))
-    if kind == "i":
-        return _loop(_clamp(lo, min(hi, (1 << 63) - 1)), L, (L,))
-    return _loop(_saturate_f(lo, hi), L, (F,)) if kind == "f" else _loop(_saturate(lo, hi), L, (D,))
+        return _loop(_clamp_u(hi), result, (L,)) if hi < 1 << 63 else _loop(lambda x: x, L, (L,))
+    if kind in ("i", "w"):
+        return _loop(_clamp(lo, min(hi, (1 << 63) - 1)), result, (_CLASS[kind],))
+    return _loop(_saturate_f(lo, hi), I, (F,)) if kind == "f" else _loop(_saturate(lo, hi), result, (D,))
 
 
-def shift(name: str, bits: int) -> Callable[..., int]:
+def shift(kind: str, name: str, bits: int) -> Callable[..., int]:
     """shl, shr (of signed integers) or shr_u; a count outside of the width gives 0."""
     left, logical = name == "shl", name == "shr_u"
 
@@ -552,13 +555,14 @@ def shift(name: str, bits: int) -> Callable[..., int]:
         r = x << n if left else (L(U(x) >> U(n)) if logical else x >> n)
         return r if inside else L(0)
 
-    return _loop(fn, L, (L, L))
+    X = _CLASS[kind]
+    return _loop(fn, X, (X, X))
 
 
 def fill(kind: str) -> Callable[..., int]:
-    """imm: the bits of a double (of an integer for class i), in all elements."""
+    """imm: the bits of a double (the integer itself for classes i and w), in all elements."""
     X = _CLASS[kind]
-    whole = kind == "i"
+    whole = kind in ("i", "w")
 
     def run(d, a, b, c, imm, n):
         y = at(d, X)
