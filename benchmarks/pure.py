@@ -3,8 +3,8 @@
     python benchmarks/pure.py                                  the architectures
     python benchmarks/pure.py --models 'resnet*' zoo --reference 20
 
-Both devices run in turns in one process, in blocks of about `--seconds`; the column is the median over blocks of each block's median. onnx.reference
-runs once, in a process of its own that is given up after `--reference` seconds (">" marks a bound; 0: not at all).
+"diff" is the largest difference between the devices' results over 1e-4 + 1e-3 |cpu|. Both devices run in turns in one process, in blocks of about `--seconds`; the column is the median over blocks of each block's median. onnx.reference
+runs once, with one BLAS thread, in a process of its own that is given up after `--reference` seconds (">" marks a bound; 0: not at all).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import fnmatch
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -54,6 +55,7 @@ def _reference(path: str, feeds: Any, answer: Any) -> None:
 
 def reference(path: Path, feeds: Any, limit: float) -> tuple[float | None, str]:
     """Seconds of one run of onnx.reference and "", the limit and ">" if it took longer, or None and what went wrong."""
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # for the child, which imports NumPy anew
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
     process = context.Process(target=_reference, args=(str(path), feeds, answer))
@@ -67,6 +69,16 @@ def reference(path: Path, feeds: Any, limit: float) -> tuple[float | None, str]:
     if got is None:
         return limit, ">"
     return (got, "") if isinstance(got, float) else (None, got)
+
+
+def difference(a: Any, b: Any) -> float:
+    """The largest |a - b| / (1e-4 + 1e-3 |b|) of two outputs."""
+    if not isinstance(b, np.ndarray):
+        return 0.0 if repr(a) == repr(b) else float("inf")
+    if b.dtype.kind not in "fiub":
+        return 0.0 if np.array_equal(a, b) else float("inf")
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    return float(np.max(np.abs(x - y) / (1e-4 + 1e-3 * np.abs(y)), initial=0.0))
 
 
 def geomean(values: list[float]) -> float:
@@ -87,7 +99,10 @@ def main() -> None:
     groups = {"architectures": list(architectures.MODELS), "zoo": list(zoo.MODELS)}
     names = [n for p in args.models for n in groups.get(p, fnmatch.filter(known, p))]
     rows: list[dict[str, Any]] = []
-    print(f"{'model':34} {'cpu ms':>9} {'numba ms':>9} {'ratio':>6} {'spread':>7} {'onnx.reference ms':>18} {'times':>7}", flush=True)
+    print(
+        f"{'model':34} {'cpu ms':>9} {'numba ms':>9} {'ratio':>6} {'spread':>7} {'diff':>6} {'onnx.reference ms':>18} {'times':>7}",
+        flush=True,
+    )
     for name in dict.fromkeys(names):
         model = known[name]
         try:
@@ -97,9 +112,8 @@ def main() -> None:
             continue
         feeds = model.inputs(np.random.default_rng(1))
         sessions = {d: rt.InferenceSession(path, device=d, threads=1) for d in ("cpu", "numba")}
-        for s in sessions.values():
-            for _ in range(2):
-                s.run(None, feeds)
+        results = {d: [s.run(None, feeds) for _ in range(2)][-1] for d, s in sessions.items()}
+        diff = max(difference(a, b) for a, b in zip(results["numba"], results["cpu"]))
         times: dict[str, list[float]] = {d: [] for d in sessions}
         for _ in range(args.blocks):
             for d, s in sessions.items():
@@ -107,7 +121,7 @@ def main() -> None:
         cpu, numba = (statistics.median(times[d]) for d in sessions)
         ratios = [a / b for a, b in zip(times["cpu"], times["numba"])]
         row: dict[str, Any] = {"model": name, "cpu": cpu, "numba": numba, "ratio": cpu / numba, "spread": (max(ratios) - min(ratios)) / 2}
-        text = f"{name:34} {1e3 * cpu:9.3f} {1e3 * numba:9.3f} {cpu / numba:6.2f} {'±':>2}{row['spread']:5.2f}"
+        text = f"{name:34} {1e3 * cpu:9.3f} {1e3 * numba:9.3f} {cpu / numba:6.2f} {'±':>2}{row['spread']:5.2f} {diff:6.2f}"
         if args.reference:
             seconds, note = reference(path, feeds, args.reference)
             if seconds is None:

@@ -223,6 +223,11 @@ class NumbaProgram:
         self._least = WORTH
         self._attached: tuple[Any, Any] | None = None
 
+    @property
+    def words(self) -> np.ndarray[Any, Any]:
+        """The words of all calls."""
+        return self._words.data
+
     def divide_all(self) -> None:
         """For tests: divide every call that can be, whatever it costs."""
         self._least = 1e-9
@@ -438,7 +443,7 @@ class NumbaBound(BoundPlan):
         if calls:
             self.program = NumbaProgram(calls, len(self.native), memory, addresses, plan.offsets, ios)
             self.program.launches = self.native
-        self.words = 32 * len(calls) + 16
+        self.words = len(self.program.words) + 16 if self.program is not None else 16  # its share of the plan cache
         self.steps = steps_of(plan)
         self.simple = len(self.steps) <= 1 and not any(isinstance(s, HostCall) for s in self.steps)
         self._views, self._views_at = {}, -1

@@ -31,6 +31,8 @@ from typing import Any
 
 from ...errors import DeviceError
 
+FORMAT = 1  # of the files; count up when the way functions are compiled or kept changes
+OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # of numba.njit
 ENTRY = "ptrt_entry"  # the name of every kernel's symbol
 QUIET_SECONDS = 2.0  # compilation that takes longer says so
 
@@ -159,7 +161,12 @@ def cpu() -> tuple[str, str]:
     llvm = _llvm()
     name = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
     features = os.environ.get("NUMBA_CPU_FEATURES")
-    return name, features if features is not None else llvm.get_host_cpu_features().flatten()
+    if features is None:
+        try:
+            features = llvm.get_host_cpu_features().flatten()
+        except RuntimeError:  # LLVM cannot ask this machine: what every CPU of its kind has
+            features = ""
+    return name, features
 
 
 @lru_cache(maxsize=1)
@@ -189,7 +196,7 @@ def key() -> str:
         *cpu(),
     ):
         digest.update(part.encode() + b"\0")
-    digest.update(Path(__file__).read_bytes())
+    digest.update(repr((FORMAT, sorted(OPTIONS), ENTRY)).encode())
     return digest.hexdigest()[:24]
 
 
@@ -302,8 +309,9 @@ def _compile(name: str) -> tuple[dict[str, Any], bytes]:
     python = factory(*[_type(numba, t) for t in dtypes.rstrip("]").split(",") if t])
     parameters = python.__code__.co_varnames[: python.__code__.co_argcount]
     signature = types.int64(*[types.CPointer(types.int64) if p == "w" else types.int64 for p in parameters])
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    dispatcher = numba.njit(**options)(python)
+    if numba.config.DISABLE_JIT:
+        raise DeviceError("device 'numba' cannot compile its kernels because NUMBA_DISABLE_JIT is set; unset it")
+    dispatcher = numba.njit(fastmath={"contract"}, **OPTIONS)(python)
     dispatcher.compile(signature)
     symbol = dispatcher.overloads[signature.args].fndesc.llvm_func_name
     parsed = llvm.parse_assembly(dispatcher.inspect_llvm(signature.args).replace(symbol, ENTRY))
