@@ -1,6 +1,9 @@
 """Convolution with 3x3 filters by Winograd's F(4, 3): tiles of 4x4 outputs from tiles of 6x6 inputs, with a quarter of the products.
 
 y = A' [ (G w G') * (B' x B) ] A
+
+The points of interpolation are 0, +-5/8, +-3/2 and infinity, as in csrc/cpu/winograd_transforms.h: half the rounding error of the usual +-1 and +-2.
+The factors 1 / (P P Q Q), GP and GQ are applied to sums, in A, and not to filters: G is made of powers of P and Q alone.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from .vectors import BYTES, _fma, _spread
 
 LANES = BYTES // 4
 POSITIONS = 36
+P, Q = 0.625, 1.5
+PP, QQ = P * P, Q * Q
+GP, GQ = 1 / (2 * PP * (PP - QQ)), 1 / (2 * QQ * (QQ - PP))
 
 
 def _constant(kind: Any, value: float) -> Any:
@@ -27,22 +33,26 @@ def _constant(kind: Any, value: float) -> Any:
 def _input(b: Any, d: list[Any]) -> list[Any]:
     """B' times six vectors."""
     kind = d[0].type
-    four, minus4, minus5, two = (_constant(kind, v) for v in (4.0, -4.0, -5.0, 2.0))
-    even, odd = _fma(b, minus4, d[2], d[4]), _fma(b, minus4, d[1], d[3])
-    near, far = b.fsub(d[4], d[2]), b.fmul(two, b.fsub(d[3], d[1]))
+    product, minus_sum, minus_pp, minus_qq, p, q = (_constant(kind, v) for v in (PP * QQ, -PP - QQ, -PP, -QQ, P, Q))
+    near, far = _fma(b, minus_qq, d[2], d[4]), _fma(b, minus_pp, d[2], d[4])
+    odd_near, odd_far = b.fmul(p, _fma(b, minus_qq, d[1], d[3])), b.fmul(q, _fma(b, minus_pp, d[1], d[3]))
     return [
-        _fma(b, four, d[0], _fma(b, minus5, d[2], d[4])), b.fadd(even, odd), b.fsub(even, odd), b.fadd(near, far), b.fsub(near, far),
-        _fma(b, four, d[1], _fma(b, minus5, d[3], d[5])),
+        _fma(b, product, d[0], _fma(b, minus_sum, d[2], d[4])), b.fadd(near, odd_near), b.fsub(near, odd_near), b.fadd(far, odd_far),
+        b.fsub(far, odd_far), _fma(b, product, d[1], _fma(b, minus_sum, d[3], d[5])),
     ]  # fmt: skip
 
 
 def _output(b: Any, m: list[Any]) -> list[Any]:
     """A' times six vectors."""
     kind = m[0].type
-    two, four, eight = (_constant(kind, v) for v in (2.0, 4.0, 8.0))
+    first = _constant(kind, 1 / (PP * QQ))
+    p, q = ([_constant(kind, factor * point**k) for k in range(4)] for factor, point in ((GP, P), (GQ, Q)))
     s, t = b.fadd(m[1], m[2]), b.fsub(m[1], m[2])
     u, v = b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
-    return [b.fadd(m[0], b.fadd(s, u)), _fma(b, two, v, t), _fma(b, four, u, s), b.fadd(_fma(b, eight, v, t), m[5])]
+    return [
+        _fma(b, first, m[0], _fma(b, p[0], s, b.fmul(q[0], u))), _fma(b, p[1], t, b.fmul(q[1], v)), _fma(b, p[2], s, b.fmul(q[2], u)),
+        _fma(b, p[3], t, _fma(b, q[3], v, m[5])),
+    ]  # fmt: skip
 
 
 @intrinsic
@@ -136,15 +146,15 @@ def transform_output(
 def _filter(a: Any, b: Any, c: Any, i: Any) -> Any:
     """Row i of G times three numbers."""
     if i == 0:
-        return a / 4.0
+        return a
     if i == 1:
-        return (a + b + c) / -6.0
+        return a + P * b + PP * c
     if i == 2:
-        return (b - a - c) / 6.0
+        return a - P * b + PP * c
     if i == 3:
-        return a / 24.0 + b / 12.0 + c / 6.0
+        return a + Q * b + QQ * c
     if i == 4:
-        return a / 24.0 - b / 12.0 + c / 6.0
+        return a - Q * b + QQ * c
     return c
 
 
