@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ import numpy as np
 from ..errors import UnsupportedError
 from ..kernels.messages import describe
 from ..kernels.numba import code
-from ..kernels.numba.build import STATUS, Block, Call, Fn, Operand, Prepared, Scratch, Status, Table, Word
+from ..kernels.numba.build import STATUS, Call, Operand, Prepared, Scratch, Status, Table
 from ..kernels.numba.plans import plan_launch
-from ..lowering.tensor import ARENA, CONST, HOST, INPUT, OUTPUT, Buffer, HostCall, Launch, Tensor
+from ..lowering.tensor import ARENA, CONST, HOST, Buffer, HostCall, Launch
 from ..plan.plan import Plan
 from .program import Arrays, BoundPlan, describe_nodes, steps_of
+from .words import Overlaps, Words
 from .workers import workers
 
 ALIGN = 64
@@ -118,45 +119,6 @@ class NumbaMemory:
     def sibling(self) -> NumbaMemory:
         """Memory with an arena and a scratch of its own, and the same packed constants."""
         return NumbaMemory(self.threads, self.packs)
-
-
-class Words:
-    """The words of many calls in one array, and which of them are addresses of what."""
-
-    def __init__(self, calls: Sequence[tuple[Call, int]]) -> None:
-        self._out: list[int] = []
-        self.inside: list[tuple[int, int]] = []  # words that are addresses of words: (position, position)
-        self.functions: list[tuple[int, str]] = []
-        self.addresses: list[tuple[int, Operand | Scratch | Table | Prepared]] = []
-        self.statuses: list[tuple[int, int]] = []  # (position, launch)
-        self.rows: list[int] = []  # where every call's words begin
-        for call, launch in calls:
-            self.rows.append(self._add(call.words, launch))
-        self.data = np.array(self._out or [0], np.int64)
-        self.start = int(self.data.__array_interface__["data"][0])
-        for at, target in self.inside:
-            self.data[at] = self.start + 8 * target
-
-    def _add(self, words: Sequence[Word], launch: int) -> int:
-        start = len(self._out)
-        self._out += [0] * len(words)
-        nested: list[tuple[int, Block]] = []
-        for k, word in enumerate(words, start):
-            if isinstance(word, int):
-                self._out[k] = word if word < 1 << 63 else word - (1 << 64)
-            elif isinstance(word, Block):
-                nested.append((k, word))
-            elif isinstance(word, Fn):
-                self.functions.append((k, word.name))
-            elif isinstance(word, Status):
-                self.statuses.append((k, launch))
-            elif isinstance(word, (Operand, Scratch, Table, Prepared)):
-                self.addresses.append((k, word))
-            else:
-                self._out[k] = int(word)
-        for k, b in nested:
-            self.inside.append((k, self._add(b.words, launch)))
-        return start
 
 
 class NumbaProgram:
@@ -467,22 +429,6 @@ class NumbaBound(BoundPlan):
         return self._scratch
 
 
-class Overlaps:
-    """Which tensors of a plan may share bytes: those of one buffer, and arena buffers at overlapping offsets."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._offsets = plan.offsets
-
-    def __call__(self, a: Tensor, b: Tensor) -> bool:
-        x, y = a.buffer, b.buffer
-        if x is y:
-            return True
-        if x.kind != ARENA or y.kind != ARENA:
-            return False
-        p, q = int(self._offsets[x]), int(self._offsets[y])
-        return p < q + int(y.nbytes) and q < p + int(x.nbytes)
-
-
 def constants(buffers: Iterable[Buffer]) -> tuple[list[Any], dict[Buffer, int]]:
     """The data of the constants among buffers, and its addresses."""
     held: list[Any] = []
@@ -495,4 +441,4 @@ def constants(buffers: Iterable[Buffer]) -> tuple[list[Any], dict[Buffer, int]]:
     return held, addresses
 
 
-__all__ = ["INPUT", "OUTPUT", "LaunchError", "NumbaBound", "NumbaMemory"]
+__all__ = ["LaunchError", "NumbaBound", "NumbaMemory", "NumbaProgram"]
