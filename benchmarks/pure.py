@@ -14,6 +14,7 @@ import fnmatch
 import json
 import multiprocessing
 import os
+import queue
 import statistics
 import sys
 import time
@@ -62,7 +63,7 @@ def reference(path: Path, feeds: Any, limit: float) -> tuple[float | None, str]:
     process.start()
     try:
         got = answer.get(timeout=limit)
-    except Exception:
+    except queue.Empty:
         got = None
     process.terminate()
     process.join()

@@ -54,3 +54,20 @@ def reach(shape: Sequence[int], strides: Sequence[int], offset: int = 0) -> int:
         if n > 1:
             low, high = low + min(0, (n - 1) * s), high + max(0, (n - 1) * s)
     return max(abs(low), abs(high))
+
+
+def fold_batch(shape: list[int], axis: int, rows: list[list[int]], columns: list[list[int]]) -> None:
+    """Make batch axis `axis` of a product a part of m, if b does not depend on it and everything else steps evenly.
+
+    `rows` are the strides of what has m as its axis -2, `columns` of what has not; they and `shape` are changed.
+    """
+    m = shape[-2]
+    if any(v[axis] for v in columns) or (m != 1 and shape[axis] != 1 and any(v[axis] != m * v[-2] for v in rows)):
+        return
+    if shape[axis] != 1:
+        for v in rows:
+            if m == 1:
+                v[-2] = v[axis]
+    shape[-2] *= shape[axis]
+    for v in (shape, *rows, *columns):
+        del v[axis]

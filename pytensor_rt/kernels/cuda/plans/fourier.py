@@ -12,9 +12,10 @@ import numpy as np
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch, Tensor
 from ...axes import merge
+from ...parameters import param
 from ..build import Builder, Call, Pointer, Scratch, Table, is_wide
 from ..manifest import Entry
-from .walk import is_standard, param
+from .walk import is_standard
 
 LARGEST_PRIME = 31
 ONE_STEP = 2048  # elements of a transform in one block: 64 KiB of shared memory

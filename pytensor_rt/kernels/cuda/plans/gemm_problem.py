@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ....dtypes import DType
 from ....lowering.tensor import Launch, Tensor
-from ...axes import Strides, merge
+from ...axes import Strides, fold_batch, merge
 from ...gemm_rules import optional
 from ..build import Pointer, operand
 
@@ -105,7 +105,7 @@ def read(launch: Launch, swappable: bool) -> Problem:
         sides.reverse()
     if not pinned:
         for axis in range(r - 3, -1, -1):
-            _fold(shape, axis, rows + others, columns)
+            fold_batch(shape, axis, rows + others, columns)
     vectors = rows + columns + others
     batch_axes = list(range(len(shape) - 2))
     if pinned:
@@ -129,20 +129,6 @@ def _swap(shape: list[int], y: list[int]) -> bool:
     if (m <= FEW) != (n <= FEW):
         return n <= FEW
     return y[-1] != 1 and (y[-2] == 1 or m == 1)
-
-
-def _fold(shape: list[int], axis: int, rows: list[list[int]], columns: list[list[int]]) -> None:
-    """Make batch axis `axis` a part of m, if B does not depend on it and everything else steps evenly."""
-    m = shape[-2]
-    if any(v[axis] for v in columns) or (m != 1 and shape[axis] != 1 and any(v[axis] != m * v[-2] for v in rows)):
-        return
-    if shape[axis] != 1:
-        for v in rows:
-            if m == 1:
-                v[-2] = v[axis]
-    shape[-2] *= shape[axis]
-    for v in (shape, *rows, *columns):
-        del v[axis]
 
 
 def _alignment(offset: int) -> int:

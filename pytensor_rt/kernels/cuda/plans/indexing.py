@@ -7,6 +7,7 @@ from math import prod
 
 from ....lowering.tensor import Launch, Tensor, row_major
 from ...axes import Strides, merge, reach
+from ...parameters import param
 from ...spec import REDUCTIONS
 from ..build import Builder, Call, Pointer, is_wide, operand
 from ..manifest import Entry
@@ -14,7 +15,7 @@ from ..source import type_of
 from .elementwise import map_
 from .samples import launch, tensor
 from .sorting import Tiles, Workspace, as_units, integer_kind, item_bytes, item_type, merges, need, unit_of, use_items
-from .walk import memory_order, param, results
+from .walk import memory_order, results
 
 MANY_LANES = 4096  # free positions that keep a device busy: each applies its updates one after another
 FEW_UPDATES = 16  # so few may be applied one after another anyway

@@ -12,13 +12,12 @@ import numpy as np
 from ....dtypes import F16, F32, F64, I8, I32, U8, DType, from_code
 from ....errors import UnsupportedError
 from ....lowering.tensor import CONST, Launch, Tensor
+from ...recurrent_operands import FUNCTIONS, GATES, Operands
 from ..build import Builder, Call, Pointer, Scratch, Table, is_wide, operand
 from ..manifest import Entry
 from ..source import type_of
 from .samples import launch, tensor
 
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-FUNCTIONS = {"lstm": 3, "gru": 2, "rnn": 1}
 USUAL = {"lstm": (0, 1, 1), "gru": (0, 1), "rnn": (1,)}  # sigmoid, tanh
 STRETCH_BYTES = 32 << 20  # of input products kept at a time, so that most stay in the L2 of a large device
 RESIDENT_BYTES = 512 << 10  # of recurrent weights that one block reads in a step: more, and a call per step on many blocks is faster
@@ -46,23 +45,6 @@ class Layer(NamedTuple):
     @property
     def gates(self) -> int:
         return GATES[self.cell]
-
-
-class Operands(NamedTuple):
-    """What spec.py lists; absent ones are None."""
-
-    x: Tensor
-    w: Tensor
-    r: Tensor
-    b: Tensor | None
-    lengths: Tensor | None
-    h0: Tensor | None
-    c0: Tensor | None
-    p: Tensor | None
-    w_scale: Tensor | None
-    w_zero: Tensor | None
-    r_scale: Tensor | None
-    r_zero: Tensor | None
 
 
 class Mode(NamedTuple):

@@ -11,10 +11,11 @@ import numpy as np
 from ....dtypes import C64, C128, F32, F64, DType, is_float
 from ....errors import UnsupportedError
 from ....lowering.tensor import ARENA, Buffer, Launch, Tensor
+from ...parameters import param
 from ..build import Builder, Call, Operand, Scratch, Table, is_wide
 from ..manifest import Entry
 from .resample_table import AxisTable
-from .walk import Walk, constants, memory_order, named, param, results, vector_width
+from .walk import Walk, constants, memory_order, named, results, vector_width
 
 FEW = 4  # taps of an axis that are kept in registers
 MOST_AT_ONCE = 64  # taps of an output that are summed in one launch

@@ -8,7 +8,8 @@ import numpy as np
 
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch
-from .walk import param
+from ...parameters import param
+from ...resample_rules import cubic, positions
 
 Array = np.ndarray[Any, Any]
 MAX_ENTRIES = 1 << 32
@@ -41,7 +42,7 @@ class AxisTable:
         self.taps = 1 if op == "nearest" else 2 - 2 * first
         if n_out * self.taps > MAX_ENTRIES:
             raise UnsupportedError("resample: too many taps")
-        at = _positions(mode, np.arange(n_out, dtype=np.float64), float(n), float(n_out), scale, start, end)
+        at = positions(mode, np.arange(n_out, dtype=np.float64), float(n), float(n_out), scale, start, end)
         at = np.where(np.abs(at) < 1e15, at, 0.0)  # NaN too
         self.outside: Array | None = None
         if mode == "tf_crop_and_resize":
@@ -56,7 +57,7 @@ class AxisTable:
             return
         offsets = np.arange(first, 2 - first, dtype=np.float64)[:, None]
         distance = np.abs(offsets - ratio) * shrink
-        weight = np.maximum(0.0, 1 - distance) if op == "linear" else _cubic(cubic_a, distance)
+        weight = np.maximum(0.0, 1 - distance) if op == "linear" else cubic(cubic_a, distance)
         index = below + offsets
         if exclude:
             weight = np.where((index < 0) | (index > n - 1), 0.0, weight)
@@ -65,31 +66,3 @@ class AxisTable:
             weight = weight / np.where(total == 0, 1.0, total)
         self.index = np.clip(index, 0, n - 1).astype(np.int32)
         self.weight = weight
-
-
-def _positions(mode: str, x: Array, n: float, n_out: float, scale: float, start: float, end: float) -> Array:
-    """Where outputs lie in the input. The resized length of the formulas is not rounded to n_out."""
-    width = scale * n
-    if mode == "align_corners":
-        return np.zeros_like(x) if width == 1 else x * (n - 1) / (width - 1)
-    if mode == "asymmetric":
-        return x / scale
-    if mode == "tf_crop_and_resize":
-        within = np.full_like(x, (end - start) * (n - 1) / 2) if width == 1 else x * (end - start) * (n - 1) / (width - 1)
-        return np.asarray(start * (n - 1) + within)
-    if mode == "tf_half_pixel_for_nn":
-        return (x + 0.5) / scale
-    at = (x + 0.5) / scale - 0.5
-    if mode == "pytorch_half_pixel":
-        return np.full_like(x, -0.5) if width == 1 else at
-    if mode == "half_pixel_symmetric":
-        return np.asarray(
-            n / 2 * (1 - n_out / width) + (x + 0.5) / scale - 0.5
-        )  # summed in this order: nearest elements hang on the last bit
-    return at
-
-
-def _cubic(a: float, x: Array) -> Array:
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

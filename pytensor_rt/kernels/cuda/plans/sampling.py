@@ -9,11 +9,12 @@ from typing import Any
 from ....dtypes import BOOL, F32, F64, I64, is_float, is_int
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch, Tensor
+from ...parameters import param
 from ..build import Builder, Call, is_wide
 from ..manifest import Entry
 from . import resample as resampling
 from .samples import launch, tensor
-from .walk import Walk, memory_order, param, vector_width
+from .walk import Walk, memory_order, vector_width
 
 GRID_SAMPLE = Entry("grid_sample", "grid_sample.cuh", 256, registers=128)
 ROI_ALIGN = Entry("roi_align", "roi_align.cuh", 256, registers=128)

@@ -8,6 +8,7 @@ from math import prod
 from ....dtypes import BOOL, C64, F32, I64, is_float
 from ....lowering.tensor import CONST, Buffer, Launch, Tensor
 from ...axes import merge
+from ...parameters import param
 from ..build import Builder, Call, Pointer, is_wide, operand
 from ..manifest import Entry
 from ..source import type_of
@@ -26,7 +27,6 @@ from .sorting import (
     need,
     use_items,
 )
-from .walk import param
 
 CHUNKS = 1024  # of a numbering, at most: as many as a block adds up quickly
 STEP = 1024  # elements that a block numbers at once

@@ -11,12 +11,13 @@ from ....dtypes import F64, U64
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch
 from ...axes import merge
+from ...parameters import param
 from ...ref.common import narrow, wide
 from ..build import Builder, Call, Scratch, is_wide, operand
 from ..manifest import Entry
 from . import fourier
 from .samples import launch, tensor
-from .walk import is_standard, param
+from .walk import is_standard
 
 SHARED_BYTES = 44 << 10  # of a matrix that is worked on in shared memory
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from ....lowering.tensor import Launch, Tensor
 from ...forest import forest_of, identity
+from ...parameters import param
 from ..build import Builder, Call, Table, is_wide, operand
 from ..manifest import Entry
 from ..source import type_of
 from .samples import launch, tensor
-from .walk import param
 
 AGGREGATES = ("sum", "average", "min", "max")
 BUSY_BLOCKS = 256  # rows are spread over so many blocks before blocks get more of them

@@ -4,19 +4,11 @@ those that the kernel itself looks at stay apart and the others merge where ever
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from ....dtypes import F16, F32, F64, DType, is_float
-from ....lowering.tensor import Launch, Tensor
+from ....lowering.tensor import Tensor
 from ...axes import Strides, merge
-from ...spec import SPECS
 from ..build import Builder
-
-
-def param(launch: Launch, name: str) -> Any:
-    """A parameter of a launch, or its default."""
-    default = next(p.default for p in SPECS[launch.kernel].params if p.name == name)
-    return launch.params.get(name, default)
 
 
 def is_standard(dtype: DType) -> bool:

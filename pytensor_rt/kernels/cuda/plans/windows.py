@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from ....dtypes import BOOL, I64, is_float, is_int
+from ....dtypes import I64
 from ....errors import UnsupportedError
 from ....lowering.expr import relu
 from ....lowering.tensor import Launch, Tensor, row_major
 from ...axes import merge
+from ...parameters import param
+from ...pool_rules import check_pool
 from ..build import Builder, Call, Scratch, is_wide
 from ..manifest import Entry
 from .samples import launch, tensor
-from .walk import Walk, constants, memory_order, named, param, results, vector_width
+from .walk import Walk, constants, memory_order, named, results, vector_width
 
 UNROLLED = 16  # taps of a window that is compiled for its size
 SHARED_TAPS, SHARED_RESULTS = 32, 1 << 16  # windows of more taps are shared between threads if there are fewer results ...
@@ -37,7 +39,7 @@ def pool(launch: Launch) -> list[Call]:
     positions = launch.outs[1] if len(launch.outs) > 1 else None
     kernel, strides, dilations, pads = (tuple(int(v) for v in param(launch, n)) for n in ("kernel", "strides", "dilations", "pads"))
     spatial = x.ndim - 2
-    _check_pool(launch, x, y, positions, kernel, strides, dilations, pads)
+    check_pool(launch, x, y, positions, kernel, strides, dilations, pads)
     space = tuple(range(2, x.ndim))
     outs = [y] if positions is None else [y, positions]
     unrolled = prod(kernel) <= UNROLLED
@@ -109,37 +111,6 @@ def _places(x: Tensor, column_major: bool) -> tuple[int, ...]:
     if column_major:
         return tuple(prod(sizes[:i]) for i in range(len(sizes)))
     return tuple(prod(sizes[i + 1 :]) for i in range(len(sizes)))
-
-
-def _check_pool(
-    launch: Launch,
-    x: Tensor,
-    y: Tensor,
-    positions: Tensor | None,
-    kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-    pads: tuple[int, ...],
-) -> None:
-    n = x.ndim - 2
-    if not 1 <= n <= 3 or len(kernel) != n or len(strides) != n or len(dilations) != n or len(pads) != 2 * n:
-        raise UnsupportedError("pool: 1 to 3 spatial axes, with parameters for each")
-    for t in (y, positions):
-        if t is not None and (t.shape[:2] != x.shape[:2] or t.shape != y.shape or t.ndim != x.ndim):
-            raise UnsupportedError("pool: outputs must be [N, C, o...], like x")
-    most = 1 << 31
-    if (
-        not all(1 <= k <= 1 << 20 for k in kernel)
-        or not all(1 <= v <= most for v in (*strides, *dilations))
-        or not all(0 <= v <= most for v in pads)
-    ):
-        raise UnsupportedError("pool: bad window")
-    if positions is not None and (launch.params["op"] != "max" or positions.dtype != I64):
-        raise UnsupportedError("pool: indices are int64, and of max only")
-    if launch.params["op"] != "max" and not is_float(x.dtype):
-        raise UnsupportedError("pool: average and lp take floating dtypes")
-    if not (is_float(x.dtype) or is_int(x.dtype) or x.dtype == BOOL):
-        raise UnsupportedError(f"pool: there is no order of {x.dtype}")
 
 
 def max_unpool(launch: Launch) -> list[Call]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ....dtypes import DType
 from ....lowering.tensor import Launch, Tensor
-from ...axes import merge
+from ...axes import fold_batch, merge
 from ...gemm_rules import optional, validate
 from ..build import Builder, View, Word, view
 from . import edges
@@ -83,7 +83,7 @@ def read(launch: Launch, swappable: bool) -> Problem:
         sides.reverse()
     if not pinned:
         for axis in range(r - 3, -1, -1):
-            _fold(shape, axis, rows + others, columns)
+            fold_batch(shape, axis, rows + others, columns)
     vectors = rows + columns + others
     if pinned:
         sizes, batches = tuple(shape[:-2]), [tuple(v[:-2]) for v in vectors]
@@ -123,20 +123,6 @@ def exchanged(p: Problem) -> Problem:
 def counts(launch: Launch) -> bool:
     """Does the epilogue count along an axis?"""
     return any(op == "iota" for op, _, _ in launch.epilogue)
-
-
-def _fold(shape: list[int], axis: int, rows: list[list[int]], columns: list[list[int]]) -> None:
-    """Make batch axis `axis` a part of m, if b does not depend on it and everything else steps evenly."""
-    m = shape[-2]
-    if any(v[axis] for v in columns) or (m != 1 and shape[axis] != 1 and any(v[axis] != m * v[-2] for v in rows)):
-        return
-    if shape[axis] != 1:
-        for v in rows:
-            if m == 1:
-                v[-2] = v[axis]
-    shape[-2] *= shape[axis]
-    for v in (shape, *rows, *columns):
-        del v[axis]
 
 
 def result_program(launch: Launch, acc: DType) -> list[edges.Instruction]:

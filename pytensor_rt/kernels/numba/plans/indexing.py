@@ -7,9 +7,10 @@ from math import prod
 from ....dtypes import DType, is_float
 from ....lowering.tensor import Tensor
 from ...axes import merge
+from ...parameters import param
 from ..build import Block, Builder, Fn, Word, view
 from . import edges
-from .moves import UNIT, Part, Place, is_index, listed, memory_order, merged, move, need, nest, param, part, place, scaled, scan
+from .moves import UNIT, Part, Place, is_index, listed, memory_order, merged, move, need, nest, part, place, scaled, scan
 
 TILE = 4096  # elements gathered before the epilogue sees them
 LANES = 8192  # updates of a unit of work

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from ....dtypes import I32, I64
 from ....errors import UnsupportedError
-from ....lowering.tensor import Launch, Tensor, row_major
+from ....lowering.tensor import Tensor, row_major
 from ...axes import Strides, merge
-from ...spec import SPECS
 from ..build import Address, Block, Builder, Status, Table, View, Word, view
 
 UNIT = 65536  # bytes of a unit of work
@@ -25,13 +23,6 @@ def need(ok: bool, kernel: str, what: str) -> None:
     """Refuse a launch with the words of the C++ kernel."""
     if not ok:
         raise UnsupportedError(f"{kernel}: {what}")
-
-
-def param(launch: Launch, name: str) -> Any:
-    """A parameter of a launch, or its default."""
-    if name in launch.params:
-        return launch.params[name]
-    return next(p.default for p in SPECS[launch.kernel].params if p.name == name)
 
 
 def memory_order(strides: Sequence[int]) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ....dtypes import F32, I8, I32, U8, DType, is_float
 from ....errors import UnsupportedError
 from ....lowering.tensor import CONST, Launch, Tensor
+from ...recurrent_operands import FUNCTIONS, GATES, Operands
 from ...spec import ACTIVATIONS
 from .. import code
 from ..build import Address, Block, Builder, Call, Fn, Operand, Prepared, Scratch, Status, View, Word, byte_strides, f64, view
@@ -17,30 +18,11 @@ from .edges import Source, compute_type, of_view, rows_in, rows_of
 from .elementwise import copy, elementwise
 from .gemm_int8 import dots
 
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-FUNCTIONS = {"lstm": 3, "gru": 2, "rnn": 1}
 USUAL = {"lstm": ("sigmoid", "tanh", "tanh"), "gru": ("sigmoid", "tanh"), "rnn": ("tanh",)}
 STRETCH_BYTES = 1 << 20  # of input products kept at a time per direction, so that they stay in cache
 GROUP_ROWS = 24  # sequences that one unit advances
 BLOCK_ROWS = 48  # of input products that one unit makes
 GROUP = 4  # jit/recurrent.py: GROUP
-
-
-class Operands(NamedTuple):
-    """What spec.py lists; absent ones are None."""
-
-    x: Tensor
-    w: Tensor
-    r: Tensor
-    b: Tensor | None
-    lengths: Tensor | None
-    h0: Tensor | None
-    c0: Tensor | None
-    p: Tensor | None
-    w_scale: Tensor | None
-    w_zero: Tensor | None
-    r_scale: Tensor | None
-    r_zero: Tensor | None
 
 
 class Layer(NamedTuple):

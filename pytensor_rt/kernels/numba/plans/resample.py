@@ -12,10 +12,11 @@ import numpy as np
 from ....dtypes import BOOL, F32, F64, DType, is_float, is_int
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch, Tensor
+from ...parameters import param
 from ..build import Builder, Fn, Table, View, Word, f64, view
 from . import edges
 from .resample_table import AxisTable
-from .windows import dense, memory_order, param
+from .windows import dense, memory_order
 
 Array = np.ndarray[Any, Any]
 READABLE = {

@@ -7,11 +7,12 @@ from math import prod
 from ....dtypes import BOOL, F32, F64, I64, DType, is_float, is_int
 from ....errors import UnsupportedError
 from ....lowering.tensor import Tensor
+from ...parameters import param
 from ..build import Builder, Status, View, Word, f64, view
 from . import edges
 from . import resample as resampling
 from .resample import READABLE
-from .windows import dense, memory_order, param
+from .windows import dense, memory_order
 
 LIST = 1024  # taps that roi_align applies at once, as in jit/roi_align.py
 BLOCK = 128  # positions of a unit of grid_sample, at most

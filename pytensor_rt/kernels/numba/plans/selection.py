@@ -8,8 +8,9 @@ from math import prod
 from ....dtypes import BOOL, F32, I64, DType, is_float
 from ....lowering.tensor import Tensor
 from ...axes import merge
+from ...parameters import param
 from ..build import Builder, Fn, Status, Word, byte_strides, view
-from .moves import Place, merged, move, need, nest, param, place, scaled
+from .moves import Place, merged, move, need, nest, place, scaled
 
 CHUNK = 1 << 14  # elements that nonzero counts as one
 BLOCK = 16  # of jit/nms.py

@@ -11,10 +11,10 @@ import numpy as np
 
 from ....dtypes import F16, F32, F64, U64, DType, is_float
 from ....errors import UnsupportedError
-from ....lowering.tensor import Launch, Tensor
+from ....lowering.tensor import Tensor
 from ...axes import merge
+from ...parameters import param
 from ...ref.common import narrow, wide
-from ...spec import SPECS
 from ..build import Block, Builder, Fn, Table, Word, byte_strides, f64, view
 
 Array = np.ndarray[Any, Any]
@@ -24,11 +24,6 @@ LANES = 8  # lines of a group are at least so many, where there are
 MOST_LINES = 64
 NEAR, FAR = 1536, 16384  # numbers of a group that fit the first-level cache, and the second
 STRETCH = 1024  # elements of a unit of `random`
-
-
-def param(launch: Launch, name: str) -> Any:
-    """A parameter of a launch, or its default."""
-    return launch.params.get(name, next(p.default for p in SPECS[launch.kernel].params if p.name == name))
 
 
 def is_standard(dtype: DType) -> bool:

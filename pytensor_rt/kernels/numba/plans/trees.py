@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...forest import forest_of, identity
+from ...parameters import param
 from ..build import Builder, Table, Word, byte_strides, f64, view
-from .signal import param
 
 AGGREGATES = ("sum", "average", "min", "max")
 ROWS = 128  # of a unit

@@ -16,7 +16,8 @@ import numpy as np
 from ....dtypes import BOOL, F32, I64, U8, DType, is_float, is_int
 from ....errors import UnsupportedError
 from ....lowering.tensor import Launch, Tensor
-from ...spec import SPECS
+from ...parameters import param
+from ...pool_rules import check_pool
 from ..build import Builder, Fn, Status, Table, View, Word, f64, view
 from . import edges, elementwise
 
@@ -27,12 +28,6 @@ MOST_CHANNELS = 512  # of a unit
 NATIVE = {"float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"}
 
 Array = np.ndarray[Any, Any]
-
-
-def param(launch: Launch, name: str) -> Any:
-    """A parameter of a launch, or its default."""
-    default = next(p.default for p in SPECS[launch.kernel].params if p.name == name)
-    return launch.params.get(name, default)
 
 
 def dense(b: Builder, dtype: DType, shape: Sequence[int], order: Sequence[int]) -> View:
@@ -181,25 +176,8 @@ def _five(v: View) -> list[int]:
 def _window(launch: Launch, x: Tensor, y: Tensor, positions: Tensor | None) -> list[_Axis]:
     """The window's axes d, h, w. Raises UnsupportedError for what is no pooling."""
     kernel, strides, dilations, pads = (tuple(int(v) for v in param(launch, n)) for n in ("kernel", "strides", "dilations", "pads"))
+    check_pool(launch, x, y, positions, kernel, strides, dilations, pads)
     n = x.ndim - 2
-    if not 1 <= n <= 3 or len(kernel) != n or len(strides) != n or len(dilations) != n or len(pads) != 2 * n:
-        raise UnsupportedError("pool: 1 to 3 spatial axes, with parameters for each")
-    for t in (y, positions):
-        if t is not None and (t.ndim != x.ndim or t.shape[:2] != x.shape[:2] or t.shape != y.shape):
-            raise UnsupportedError("pool: outputs must be [N, C, o...], like x")
-    most = 1 << 31
-    if (
-        not all(1 <= k <= 1 << 20 for k in kernel)
-        or not all(1 <= v <= most for v in (*strides, *dilations))
-        or not all(0 <= v <= most for v in pads)
-    ):
-        raise UnsupportedError("pool: bad window")
-    if positions is not None and (launch.params["op"] != "max" or positions.dtype != I64):
-        raise UnsupportedError("pool: indices are int64, and of max only")
-    if launch.params["op"] != "max" and not is_float(x.dtype):
-        raise UnsupportedError("pool: average and lp take floating dtypes")
-    if not (is_float(x.dtype) or is_int(x.dtype) or x.dtype == BOOL):
-        raise UnsupportedError(f"pool: there is no order of {x.dtype}")
     found = [_Axis(int(x.shape[2 + i]), int(y.shape[2 + i]), kernel[i], strides[i], dilations[i], pads[i], pads[n + i]) for i in range(n)]
     return [_Axis(1, 1)] * (3 - n) + found
 
