@@ -10,7 +10,7 @@ known answers up to that point.
 from __future__ import annotations
 
 from _thread import RLock
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..dtypes import STRING, DType, from_code
 from ..errors import PlanError
-from ..graph import Graph, Model
+from ..graph import Graph, Initializer, Model
 from ..lowering.tensor import ARENA, HOST, INPUT, OUTPUT, Array, Buffer, Launch, Tensor, row_major
 from ..lowering.tracer import Sequence, Steer, Tracer
 from ..plan.plan import Plan, PlanOptions, make_plan
@@ -90,15 +90,23 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------------------- preparation
     def _fold(self, graph: Graph) -> tuple[dict[str, Any], Graph, int]:
-        """Run every rule whose operands are all constants once: the environment all traces start from, and the graph that is left."""
+        """Run every rule whose operands are all constants once: the environment all traces start from, and the graph that is left.
+
+        What only folded nodes read is let go as soon as the last of them has run, and so are the file's pages behind it.
+        """
         t = Tracer(self.resolver)
         env: dict[str, Any] = {}
+        mapped: dict[Any, Initializer] = {}  # by buffer
         for name, init in graph.initializers.items():
             if name not in self.overridable:
-                env[name] = t.initializer(init)
+                env[name] = value = t.initializer(init)
+                if value.buffer.mapped:
+                    mapped[value.buffer] = init
         from ..lowering.tracer import Frame
 
         t.frame = Frame(graph, env, None)
+        readers = Counter(n for node in graph.nodes for n in node.reads()) + Counter(v.name for v in graph.outputs)
+        views = Counter(mapped.keys())  # names whose values lie in the buffer
         rest = []
         for node in graph.nodes:
             if node.subgraphs or not node.inputs or any(n and n not in env for n in node.inputs) or node.op_type.startswith("Random"):
@@ -117,6 +125,15 @@ class Engine:
                 for o in node.outputs:
                     env.pop(o, None)
                 rest.append(node)
+                continue
+            views.update(v.buffer for v in values if isinstance(v, Tensor) and v.buffer in mapped)
+            readers.subtract(node.reads())
+            for n in set(node.reads()):
+                if readers[n] <= 0:
+                    buffer = env.pop(n).buffer
+                    views[buffer] -= 1
+                    if buffer in mapped and not views[buffer]:
+                        mapped[buffer].release()
         needed = {n for node in rest for n in node.reads()} | {v.name for v in graph.outputs}
         env = {k: v for k, v in env.items() if k in needed}
         left = Graph(rest, {k: v for k, v in graph.initializers.items() if k in self.overridable}, graph.inputs, graph.outputs, graph.name)
