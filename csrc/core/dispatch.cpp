@@ -1,6 +1,10 @@
 // Which ISA levels were compiled in, and which of them this machine can run.
 #include "core/program.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace ptrt {
 
 #define PTRT_DECLARE(level)   \
@@ -26,6 +30,18 @@ PTRT_DECLARE(neon)
 PTRT_DECLARE(generic)
 #endif
 
+#if defined(__x86_64__)
+namespace {
+enum Register { kEax, kEbx, kEcx, kEdx };
+
+// A bit of CPUID, for features that not every compiler's __builtin_cpu_supports knows. (It checks the system's support of the registers.)
+bool cpuid_bit(unsigned leaf, unsigned subleaf, Register reg, int bit) {
+  unsigned r[4] = {};
+  return __get_cpuid_count(leaf, subleaf, r, r + 1, r + 2, r + 3) && (r[reg] >> bit & 1);
+}
+}  // namespace
+#endif
+
 const std::vector<const KernelTable*>& kernel_tables() {
   static const std::vector<const KernelTable*> tables = [] {
     std::vector<const KernelTable*> t;
@@ -33,11 +49,11 @@ const std::vector<const KernelTable*>& kernel_tables() {
     __builtin_cpu_init();
     [[maybe_unused]] const bool has_v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
     [[maybe_unused]] const bool has_v3 = has_v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                                         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+                                         __builtin_cpu_supports("bmi2") && cpuid_bit(1, 0, kEcx, 29) /* F16C */;
     [[maybe_unused]] const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                                          __builtin_cpu_supports("avx512cd");
-    [[maybe_unused]] const bool has_v4x = has_v4 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+    [[maybe_unused]] const bool has_v4x = has_v4 && cpuid_bit(7, 0, kEcx, 11) /* VNNI */ && cpuid_bit(7, 1, kEax, 5) /* BF16 */;
 #ifdef PTRT_HAVE_v4x
     if (has_v4x) t.push_back(&v4x::table());
 #endif

@@ -9,7 +9,7 @@ PTRT_INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 // W int8 or uint8 values. (gcc 12 converts vectors of bytes one by one.)
 template <class B>
 PTRT_INLINE vi widened(const void* p) {
-  constexpr bool sign = B(-1) < B(0);
+  [[maybe_unused]] constexpr bool sign = B(-1) < B(0);
 #if defined(__AVX512F__)
   const __m128i b = _mm_loadu_si128(static_cast<const __m128i*>(p));
   return (vi)(sign ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));

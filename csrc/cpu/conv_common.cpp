@@ -3,6 +3,7 @@
 
 #include "cpu/bytes.h"
 #include "cpu/conv.h"
+#include "cpu/half.h"
 #include "cpu/transpose.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -10,30 +11,6 @@ namespace ptrt::PTRT_LEVEL {
 namespace {
 
 [[noreturn]] void bad(const char* what) { throw KernelError(std::string("conv: ") + what); }
-
-float half_to_float(uint16_t h) {
-  _Float16 f;
-  std::memcpy(&f, &h, 2);
-  return static_cast<float>(f);
-}
-float bf16_to_float(uint16_t h) {
-  uint32_t u = static_cast<uint32_t>(h) << 16;
-  float f;
-  std::memcpy(&f, &u, 4);
-  return f;
-}
-uint16_t float_to_half(float f) {
-  auto h = static_cast<_Float16>(f);
-  uint16_t u;
-  std::memcpy(&u, &h, 2);
-  return u;
-}
-uint16_t float_to_bf16(float f) {  // round half to even; NaN stays NaN
-  uint32_t u;
-  std::memcpy(&u, &f, 4);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((u >> 16) | 0x40);
-  return static_cast<uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16);
-}
 
 struct AsF32 {
   typedef float From;
@@ -45,11 +22,11 @@ struct AsF64 {
 };
 struct AsF16 {
   typedef uint16_t From;
-  static float get(uint16_t v, int32_t) { return half_to_float(v); }
+  static float get(uint16_t v, int32_t) { return f16_to_f32(v); }
 };
 struct AsBF16 {
   typedef uint16_t From;
-  static float get(uint16_t v, int32_t) { return bf16_to_float(v); }
+  static float get(uint16_t v, int32_t) { return bf16_to_f32(v); }
 };
 struct AsU8 {
   typedef uint8_t From;
@@ -258,8 +235,8 @@ std::string conv_pack_key(const char* kind, const Operand& w, const ConvGeometry
 
 float conv_load_f32(const Operand& o, int64_t offset) {
   switch (o.dtype) {
-    case DType::f16: return half_to_float(o.as<uint16_t>()[offset]);
-    case DType::bf16: return bf16_to_float(o.as<uint16_t>()[offset]);
+    case DType::f16: return f16_to_f32(o.as<uint16_t>()[offset]);
+    case DType::bf16: return bf16_to_f32(o.as<uint16_t>()[offset]);
     default: return o.as<float>()[offset];
   }
 }
@@ -416,8 +393,8 @@ void ConvOutput::store(const LaunchDesc& desc, const ConvOutBox& b, const ConvRe
   char* to = y.as<char>() + o * static_cast<int64_t>(itemsize(y.dtype));
   if (math_ == ConvMath::f64) store_box<double>(b, r, ys_, to, [](double v) { return v; });
   else if (math_ == ConvMath::i8) store_box<int32_t>(b, r, ys_, to, [](int32_t v) { return v; });
-  else if (y.dtype == DType::f16) store_box<float>(b, r, ys_, to, [](float v) { return float_to_half(v); });
-  else if (y.dtype == DType::bf16) store_box<float>(b, r, ys_, to, [](float v) { return float_to_bf16(v); });
+  else if (y.dtype == DType::f16) store_box<float>(b, r, ys_, to, [](float v) { return f32_to_f16(v); });
+  else if (y.dtype == DType::bf16) store_box<float>(b, r, ys_, to, [](float v) { return f32_to_bf16(v); });
   else if (ys_.s[2] == 1 && ys_.c != 1)
     for (int64_t h = 0; h < b.rows; h++)
       transpose(reinterpret_cast<const float*>(r.data) + h * r.row, r.pixel, b.cols, b.chans, reinterpret_cast<float*>(to) + h * ys_.s[1],
@@ -445,7 +422,7 @@ void ConvOutput::finish(const LaunchDesc& desc, const ConvOutBox& b, const ConvR
         for (int64_t m = 0; m < b.chans; m++) {
           float v;
           std::memcpy(&v, row + (w * r.pixel + m) * 4, 4);
-          const uint16_t u = half ? float_to_half(v) : float_to_bf16(v);
+          const uint16_t u = half ? f32_to_f16(v) : f32_to_bf16(v);
           std::memcpy(to + w * b.chans + m, &u, 2);
         }
       acc.row_stride = b.chans;

@@ -262,7 +262,7 @@ class DirectConv : public Kernel {
     ConvOutBox box = conv_block(g_, block, rows_, cols_);
     const int64_t first_group = p0 / panels_per_group_, last_group = (p1 - 1) / panels_per_group_;
 
-    const char* x = desc.ins[0].as<char>() + box.n * xs_.n * static_cast<int64_t>(itemsize(desc.ins[0].dtype));
+    const char* x = desc.ins[0].template as<char>() + box.n * xs_.n * static_cast<int64_t>(itemsize(desc.ins[0].dtype));
     const S* a;
     int64_t row_step;
     if (in_place_) {

@@ -17,13 +17,29 @@ PTRT_INLINE uint32_t float_to_bits(float f) {
 }
 
 PTRT_INLINE float f16_to_f32(uint16_t h) {
+#if defined(__F16C__)
+  return _cvtsh_ss(h);
+#elif defined(__aarch64__)
+  __fp16 x;
+  std::memcpy(&x, &h, sizeof x);
+  return x;
+#else
   const uint32_t sign = (h & 0x8000u) << 16, magnitude = h & 0x7fffu;
   if (magnitude >= 0x7c00u) return bits_to_float(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
   if (magnitude >= 0x400u) return bits_to_float(sign | ((magnitude << 13) + (112u << 23)));
   const float subnormal = static_cast<float>(magnitude) * 0x1p-24f;
   return sign ? -subnormal : subnormal;
+#endif
 }
 PTRT_INLINE uint16_t f32_to_f16(float f) {
+#if defined(__F16C__)
+  return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__aarch64__)
+  const __fp16 x = f;
+  uint16_t h;
+  std::memcpy(&h, &x, sizeof h);
+  return h;
+#else
   const uint32_t u = float_to_bits(f), sign = u >> 16 & 0x8000u, magnitude = u & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to at least 65520
@@ -32,6 +48,7 @@ PTRT_INLINE uint16_t f32_to_f16(float f) {
     return static_cast<uint16_t>(sign | (float_to_bits(shifted) - 0x3f000000u));
   }
   return static_cast<uint16_t>(sign | ((magnitude - (112u << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13));
+#endif
 }
 
 PTRT_INLINE float bf16_to_f32(uint16_t h) { return bits_to_float(static_cast<uint32_t>(h) << 16); }

@@ -2,8 +2,11 @@
 // recurrent product against packed weights adds them and the gates are applied by rows of vectors. Gate columns are stored as blocks of one
 // vector per gate, so a block of hidden units is computed from neighbouring vectors.
 //
-// Work is split by direction and by groups of batch rows, which depend only on the shapes. Step s of a sequence of length n reads time s,
-// or n-1-s in the reverse direction; times >= n only get zeros written.
+// Work is split by direction and by groups of batch rows, or, with more threads than those and a large recurrent matrix, step by step by
+// hidden units, each thread keeping its part of the matrix in its cache; neither changes how an element is computed. Step s of a sequence
+// of length n reads time s, or n-1-s in the reverse direction; times >= n only get zeros written.
+#include <algorithm>
+
 #include "cpu/kernels.h"
 #include "cpu/recurrent_layer.h"
 
@@ -12,6 +15,8 @@ namespace {
 
 constexpr int64_t kStretchBytes = int64_t{1} << 20;  // of input products kept at a time per direction, so that they stay in cache
 constexpr int64_t kGroupRows = 24;                   // batch rows that one task advances
+constexpr int64_t kDividedBytes =
+    int64_t{256} << 10;  // recurrent weights of a direction from which a step is worth handing to several threads
 
 template <class S>
 TileFn<S> pick_tile(int rows, int nv, bool small) {
@@ -74,7 +79,8 @@ class Recurrent final : public Kernel, private RecurrentLayer {
            (cell == kLstm  ? "lstm"
             : cell == kGru ? "gru"
                            : "rnn") +
-           ", " + std::to_string(stretch_) + " steps per input product, " + std::to_string(rows_.blocks) + " row groups";
+           ", " + std::to_string(stretch_) + " steps per input product, " + std::to_string(rows_.blocks) + " row groups" +
+           (divided_ ? ", or by units" : "");
   }
 
   void run(const RunContext& ctx) override {
@@ -86,6 +92,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
     lengths_ = reinterpret_cast<int32_t*>(base + off_lengths_);
     read_lengths();
     h_ = reinterpret_cast<S*>(base + off_h_);
+    next_ = reinterpret_cast<S*>(base + off_next_);
     c_ = reinterpret_cast<S*>(base + off_c_);
     gx_ = reinterpret_cast<S*>(base + off_gx_);
     for (int64_t row = 0; row < dirs * N; row++) {
@@ -101,6 +108,10 @@ class Recurrent final : public Kernel, private RecurrentLayer {
           const int64_t part = task % parts.blocks;
           project(task / parts.blocks, s0, parts.start(part), parts.rows(part), ctx.thread_scratch(worker));
         });
+      if (divided_ && ctx.threads() > dirs * rows_.blocks) {
+        for (int64_t s = s0; s < s0 + steps; s++) step_divided(ctx, s0, s, base);
+        continue;
+      }
       ctx.parallel(dirs * rows_.blocks, [&](int64_t task, int worker) {
         const int64_t part = task % rows_.blocks;
         advance(task / rows_.blocks, s0, steps, rows_.start(part), rows_.rows(part), ctx.thread_scratch(worker));
@@ -141,6 +152,10 @@ class Recurrent final : public Kernel, private RecurrentLayer {
     off_h_ = place(checked_mul(dirs * N, padded), sizeof(S));
     off_c_ = place(cell == kLstm ? dirs * N * padded : 0, sizeof(S));
     off_gx_ = place(checked_mul(checked_mul(dirs * stretch_, N), cols), sizeof(S));
+    divided_ = !quant && !in(desc, kP).present() && checked_mul(checked_mul(H, cols), sizeof(S)) >= kDividedBytes;
+    off_next_ = place(divided_ ? dirs * N * padded : 0, sizeof(S));
+    off_reset_ = place(divided_ && cell == kGru ? dirs * N * padded : 0, sizeof(S));
+    off_sums_ = place(divided_ ? checked_mul(dirs * N, cols) : 0, sizeof(S));
     shared_ = at;
     at = 0;
     place(checked_mul(block_rows_, gather_pitch_), sizeof(S));
@@ -266,14 +281,102 @@ class Recurrent final : public Kernel, private RecurrentLayer {
         if (!y.present()) continue;
         const int64_t at = time(dir, s, n0 + i) * y.strides[0] + dir * y.strides[1] + (n0 + i) * y.strides[2];
         if (active) store_row(hi, y.dtype, y.data, at, y.strides[3], H);
-        else zero_row(y, at);
+        else zero_row(y, at, H);
       }
     }
   }
 
-  void zero_row(const Operand& y, int64_t at) const {
+  // Hidden units of one direction, in blocks of a vector: an even start keeps panels whole.
+  struct Units {
+    int64_t first, count;
+  };
+
+  // Step s of all rows. Every unit needs all of h of the step before, so the new one is made next to it and then takes its place.
+  void step_divided(const RunContext& ctx, int64_t s0, int64_t s, char* base) {
+    S *reset = reinterpret_cast<S*>(base + off_reset_), *sums = reinterpret_cast<S*>(base + off_sums_);
+    const int64_t pairs = (blocks + 1) / 2, parts = std::min(pairs, (ctx.threads() + dirs - 1) / dirs);
+    auto each = [&](auto f) {
+      ctx.parallel(dirs * parts, [&](int64_t task, int) {
+        const int64_t dir = task / parts, part = task % parts, first = pairs * part / parts * 2;
+        f(dir, Units{first, std::min(blocks, pairs * (part + 1) / parts * 2) - first}, sums + dir * N * cols);
+      });
+    };
+    if (s < longest_ && cell == kGru && !linear_before_reset) {
+      each([&](int64_t dir, Units u, S* z) {
+        const S* h = h_ + dir * N * padded;
+        product(dir, 0, u, s, h, gx_row(dir, s0, s), cols, nullptr, z);
+        gru_gates(dir, u, z, h, reset + dir * N * padded);
+      });
+      each([&](int64_t dir, Units u, S* z) {
+        product(dir, 1, u, s, reset + dir * N * padded, gx_row(dir, s0, s), cols, nullptr, z);
+        finish_step(dir, s0, s, u, z, next_ + dir * N * padded);
+      });
+    } else {
+      each([&](int64_t dir, Units u, S* z) {
+        const S* h = h_ + dir * N * padded;
+        if (s < longest_) {
+          product(dir, 0, u, s, h, gx_row(dir, s0, s), cols, nullptr, z);
+          if (cell == kGru) {
+            product(dir, 1, u, s, h, nullptr, 0, late_bias(dir), z);
+            gru_gates(dir, u, z, h, nullptr);
+          }
+        }
+        finish_step(dir, s0, s, u, z, next_ + dir * N * padded);
+      });
+    }
+    std::swap(h_, next_);
+  }
+
+  const S* gx_row(int64_t dir, int64_t s0, int64_t s) const { return gx_ + (dir * stretch_ + s - s0) * N * cols; }
+
+  // The recurrent product of a group of gates for some units, with `add` (a row of gate columns per sequence) or `bias` (by unit).
+  void product(int64_t dir, int group, Units u, int64_t s, const S* h, const S* add, int64_t ldadd, const S* bias, S* sums) const {
+    const GateGroup& g = groups[group];
+    const int64_t v = u.first * g.gates, col = g.col + v * L;
+    panel_gemm(N, H, h, padded, panel<S>(r_, dir, group, H) + v * L * H, u.count * g.gates, sums + col, cols, bias ? bias + v * L : nullptr,
+               add ? add + col : nullptr, ldadd, s & 1);
+  }
+
+  void gru_gates(int64_t dir, Units u, S* sums, const S* h, S* reset) const {
+    const CellConfig<S>& cfg = cfg_[dir];
+    for (int64_t i = 0, at = u.first * L; i < N; i++, at += padded, sums += cols) {
+      S *zr = sums + u.first * 2 * L, *rh = reset ? reset + at : nullptr;
+      if (cfg.plain) gru_gates_row<true>(cfg, u.count, zr, h + at, rh);
+      else gru_gates_row<false>(cfg, u.count, zr, h + at, rh);
+    }
+  }
+
+  // From a step's sums to the new states of some units, and their part of y.
+  void finish_step(int64_t dir, int64_t s0, int64_t s, Units u, S* sums, S* next) const {
+    const CellConfig<S>& cfg = cfg_[dir];
+    const Operand& y = out(desc, kY);
+    const int64_t first = u.first * L, count = std::min(u.count * L, H - first), col = groups[1].col + first;
+    const S* gx = gx_row(dir, s0, s);
+    for (int64_t i = 0; i < N; i++, sums += cols, gx += cols) {
+      const int64_t at = (dir * N + i) * padded + first;
+      S *h = next + i * padded + first, *c = c_ + at;
+      const bool active = s < lengths_[i];
+      if (!active || cell == kGru) std::memcpy(h, h_ + at, static_cast<size_t>(u.count * L) * sizeof(S));
+      if (active && cell == kLstm) {
+        if (cfg.plain) lstm_row<true>(cfg, u.count, sums + u.first * 4 * L, static_cast<const S*>(nullptr), h, c);
+        else lstm_row<false>(cfg, u.count, sums + u.first * 4 * L, static_cast<const S*>(nullptr), h, c);
+      } else if (active && cell == kGru) {
+        const S* xh = linear_before_reset ? gx + col : nullptr;
+        if (cfg.plain) gru_update_row<true>(cfg, u.count, sums + u.first * 2 * L, sums + col, xh, h);
+        else gru_update_row<false>(cfg, u.count, sums + u.first * 2 * L, sums + col, xh, h);
+      } else if (active) {
+        rnn_row(cfg, u.count, sums + first, h);
+      }
+      if (!y.present()) continue;
+      const int64_t to = time(dir, s, i) * y.strides[0] + dir * y.strides[1] + i * y.strides[2] + first * y.strides[3];
+      if (active) store_row(h, y.dtype, y.data, to, y.strides[3], count);
+      else zero_row(y, to, count);
+    }
+  }
+
+  void zero_row(const Operand& y, int64_t at, int64_t count) const {
     const S zero = 0;
-    for (int64_t j = 0; j < H; j++) store_row(&zero, y.dtype, y.data, at + j * y.strides[3], 1, 1);
+    for (int64_t j = 0; j < count; j++) store_row(&zero, y.dtype, y.data, at + j * y.strides[3], 1, 1);
   }
 
   void gru_step(int64_t dir, int64_t s, int64_t n0, int64_t count, const S* gx, S* h, S* sums, S* reset) const {
@@ -310,13 +413,14 @@ class Recurrent final : public Kernel, private RecurrentLayer {
   CellConfig<S> cfg_[2];
   RowSplit rows_{1, 1};
   int64_t block_rows_ = 0, stretch_ = 0, gather_pitch_ = 0, pitch_[2] = {};
-  bool in_place_[2] = {};
+  bool in_place_[2] = {}, divided_ = false;
   int64_t off_w_ = 0, off_r_ = 0, off_small_ = 0, off_lengths_ = 0, off_h_ = 0, off_c_ = 0, off_gx_ = 0, off_words_ = 0, off_state_ = 0;
+  int64_t off_next_ = 0, off_reset_ = 0, off_sums_ = 0;
   int64_t shared_ = 0, per_thread_ = 0;
   std::shared_ptr<const void> pack_w_, pack_r_;
   // Valid during a run.
   const void *w_ = nullptr, *r_ = nullptr;
-  S *small_ = nullptr, *h_ = nullptr, *c_ = nullptr, *gx_ = nullptr;
+  S *small_ = nullptr, *h_ = nullptr, *next_ = nullptr, *c_ = nullptr, *gx_ = nullptr;
   int32_t* lengths_ = nullptr;
   int64_t longest_ = 0;
   QuantRange range_;

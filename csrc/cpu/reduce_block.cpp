@@ -1,36 +1,13 @@
 #include "cpu/reduce_block.h"
 
 #include "core/vocabulary.h"
+#include "cpu/half.h"
 
 namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
 constexpr size_t kMaxPrologueOperands = 64;
-
-float bf16_to_f32(uint16_t h) {
-  uint32_t u = static_cast<uint32_t>(h) << 16;
-  float f;
-  std::memcpy(&f, &u, 4);
-  return f;
-}
-uint16_t f32_to_bf16(float f) {
-  uint32_t u;
-  std::memcpy(&u, &f, 4);
-  const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  return static_cast<uint16_t>((u & 0x7fffffff) > 0x7f800000 ? (u >> 16) | 0x40 : rounded);
-}
-float f16_to_f32(uint16_t h) {
-  _Float16 x;
-  std::memcpy(&x, &h, 2);
-  return static_cast<float>(x);
-}
-uint16_t f32_to_f16(float f) {
-  auto x = static_cast<_Float16>(f);
-  uint16_t h;
-  std::memcpy(&h, &x, 2);
-  return h;
-}
 
 template <class T>
 struct Raw {

@@ -18,6 +18,12 @@
 #endif
 #define PTRT_INLINE __attribute__((always_inline)) inline
 #define PTRT_UNROLL _Pragma("GCC unroll 16")
+// The iterations of the loop that follows do not depend on each other.
+#if defined(__clang__)
+#define PTRT_IVDEP _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define PTRT_IVDEP _Pragma("GCC ivdep")
+#endif
 #define PTRT_NOINLINE __attribute__((noinline))
 // Keeps a loaded vector in its register: otherwise the compiler may fold the load into every use of it, or use a copy on the stack.
 #if defined(__x86_64__)

@@ -117,28 +117,16 @@ void muladd(const Args& s) {
     swapped.scalar = (s.scalar & 4) | ((s.scalar & 1) << 1) | ((s.scalar >> 1) & 1);
     if (swapped.scalar & 1) {
       const T p = *a;
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; i++) o[i] = p * y + c[i];
+      PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = p * y + c[i];
       return;
     }
     return muladd(swapped);
   }
   switch (s.scalar) {
-    case 0:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; i++) o[i] = a[i] * b[i] + c[i];
-      break;
-    case 2:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; i++) o[i] = a[i] * y + c[i];
-      break;
-    case 4:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; i++) o[i] = a[i] * b[i] + z;
-      break;
-    default:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; i++) o[i] = a[i] * y + z;
+    case 0: PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = a[i] * b[i] + c[i]; break;
+    case 2: PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = a[i] * y + c[i]; break;
+    case 4: PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = a[i] * b[i] + z; break;
+    default: PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = a[i] * y + z;
   }
 }
 

@@ -85,14 +85,14 @@ struct GeluTanh {
     return select(x < -40.0, splat(-0.0), x * vsigmoid(b * (b * b * (0.044715 * 1.5957691216057308)) + b * 1.5957691216057308));
   }
 };
-#define PTRT_TRIG(name, fn, libm)                            \
-  struct name {                                              \
-    PTRT_INLINE vd operator()(vd x) const {                  \
-      const bool small = !any(vabs(x) >= splat(kTrigLimit)); \
-      if (__builtin_expect(small, 1)) return fn(x);          \
-      for (int i = 0; i < WD; i++) x[i] = libm(x[i]);        \
-      return x;                                              \
-    }                                                        \
+#define PTRT_TRIG(name, fn, libm)                                  \
+  struct name {                                                    \
+    PTRT_INLINE vd operator()(vd x) const {                        \
+      const bool small = !any((vl)(vabs(x) >= splat(kTrigLimit))); \
+      if (__builtin_expect(small, 1)) return fn(x);                \
+      for (int i = 0; i < WD; i++) x[i] = libm(x[i]);              \
+      return x;                                                    \
+    }                                                              \
   };
 PTRT_TRIG(Sin, vsin, std::sin)
 PTRT_TRIG(Cos, vcos, std::cos)
@@ -101,8 +101,7 @@ void muladd(const Args& s) {
   T* o = static_cast<T*>(s.o);
   const T *a = static_cast<const T*>(s.a[0]), *b = static_cast<const T*>(s.a[1]), *c = static_cast<const T*>(s.a[2]);
   const int64_t n = s.n;
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; i++) o[i] = a[i] * b[i] + c[i];
+  PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = a[i] * b[i] + c[i];
 }
 
 }  // namespace

@@ -118,29 +118,24 @@ void where(const Args& s) {
   const T x = *a, y = *b;
   switch (s.scalar & 6) {
     case 0:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; i++) {
+      PTRT_IVDEP for (int64_t i = 0; i < n; i++) {
         const T u = a[i], v = b[i];
         o[i] = c[i] ? u : v;
       }
       break;
     case 2:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; i++) {
+      PTRT_IVDEP for (int64_t i = 0; i < n; i++) {
         const T v = b[i];
         o[i] = c[i] ? x : v;
       }
       break;
     case 4:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; i++) {
+      PTRT_IVDEP for (int64_t i = 0; i < n; i++) {
         const T u = a[i];
         o[i] = c[i] ? u : y;
       }
       break;
-    default:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; i++) o[i] = c[i] ? x : y;
+    default: PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = c[i] ? x : y;
   }
 }
 

@@ -13,8 +13,7 @@ PTRT_INLINE void loop1(const Args& s, F f) {
   O* o = static_cast<O*>(s.o);
   const A* a = static_cast<const A*>(s.a[0]);
   const int64_t n = s.n;
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; i++) o[i] = f(a[i]);
+  PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = f(a[i]);
 }
 
 template <class O, class A, class F>
@@ -22,8 +21,7 @@ PTRT_INLINE void loop2(const Args& s, F f) {
   O* o = static_cast<O*>(s.o);
   const A *a = static_cast<const A*>(s.a[0]), *b = static_cast<const A*>(s.a[1]);
   const int64_t n = s.n;
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; i++) o[i] = f(a[i], b[i]);
+  PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = f(a[i], b[i]);
 }
 
 // The same, with either argument (not both) allowed to be scalar.
@@ -34,15 +32,12 @@ PTRT_INLINE void loop2s(const Args& s, F f) {
   const int64_t n = s.n;
   if (s.scalar & 2) {
     const A y = *b;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) o[i] = f(a[i], y);
+    PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = f(a[i], y);
   } else if (s.scalar & 1) {
     const A x = *a;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) o[i] = f(x, b[i]);
+    PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = f(x, b[i]);
   } else {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) o[i] = f(a[i], b[i]);
+    PTRT_IVDEP for (int64_t i = 0; i < n; i++) o[i] = f(a[i], b[i]);
   }
 }
 

@@ -133,8 +133,7 @@ void encode_f16(const Args& s) {
   for (; i + 8 <= s.n; i += 8)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(o + i), _mm256_cvtps_ph(_mm256_loadu_ps(a + i), _MM_FROUND_TO_NEAREST_INT));
 #endif
-#pragma GCC ivdep
-  for (int64_t k = i; k < s.n; k++) o[k] = static_cast<uint16_t>(encode<F16, F16::INF, F16::INF>(a[k]));
+  PTRT_IVDEP for (int64_t k = i; k < s.n; k++) o[k] = static_cast<uint16_t>(encode<F16, F16::INF, F16::INF>(a[k]));
 }
 
 void decode_bf16(const Args& s) {

@@ -277,7 +277,7 @@ class WinogradConv : public Kernel {
       const int64_t ih = (t.ty + ty) * M - g_.pad[1], iw = (t.tx + tx) * M - g_.pad[2];
       row = xs_.s[1];
       pixel = xs_.s[2];
-      p = desc.ins[0].as<float>() + (t.n + image) * xs_.n + ih * row + iw * pixel;
+      p = desc.ins[0].template as<float>() + (t.n + image) * xs_.n + ih * row + iw * pixel;
       h0 = most(0, -ih), w0 = most(0, -iw), h1 = least(A, g_.in[1] - ih), w1 = least(A, g_.in[2] - iw);
     }
     const bool whole = h0 == 0 && w0 == 0 && h1 == A && w1 == A;

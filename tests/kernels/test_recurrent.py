@@ -185,6 +185,24 @@ def test_shapes(cell: str, lbr: int, direction: str, shape: tuple[int, int, int,
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("cell,lbr,h", [("lstm", 0, 130), ("gru", 0, 150), ("gru", 1, 150), ("rnn", 0, 261)])
+def test_hidden_units_divided_over_threads(cell: str, lbr: int, h: int, direction: str) -> None:
+    """A recurrent matrix of 256 KB and more: with more threads than directions, each does some of the units of every step."""
+    for k, extra in enumerate([{}, {"lengths": True, "initial": True, "clip": 0.6}]):
+        case = Case(cell, 6, 1 + 2 * k, 7, h, seed=k, direction=direction, lbr=lbr, **extra)
+        described: list[str] = []
+        one = run("recurrent", case.inputs(), case.out_shapes(), case.params(), describe=described, consts=(1, 2, 3))
+        if described:
+            assert "units" in described[0]
+        for a, b in zip(one, case.reference()):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+        for threads in (2, 3, 5):
+            got = run("recurrent", case.inputs(), case.out_shapes(), case.params(), threads=threads, consts=(1, 2, 3))
+            for a, c in zip(one, got):
+                assert a is None or a.tobytes() == c.tobytes(), threads
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(cell: str, name: str) -> None:
