@@ -10,7 +10,7 @@ Recognised patterns become these nodes, with the semantics of the ONNX operator 
     GroupNormalization (18)   num_groups=1
     Gelu (20)                 approximate="tanh" for the tanh form
     HardSwish (14)
-    QLinearConv, QLinearMatMul (10)   from dequantize -> Conv or MatMul [-> Relu] -> quantize
+    QLinearConv, QLinearMatMul (10)   from dequantize -> Conv, ConvTranspose or MatMul [-> Relu] -> quantize
 
 Internal nodes, domain `pytensor_rt`, opset 1:
     MatMulDequantized(a, w, scale, zero?, c?) -> Gemm of a (any rank) by (w - zero) * scale, w a constant matrix of 8- or 4-bit integers. Attributes
@@ -19,6 +19,7 @@ Internal nodes, domain `pytensor_rt`, opset 1:
         q [..., S, D], k [..., T, D], v [..., T, E], mask broadcastable to [..., S, T]; the leading axes (any number) broadcast as in MatMul.
         scale (float): 1 / sqrt(D) if absent. nan_to_zero (int, default 0): 1 turns NaN weights, those of rows where every key is masked by
         -inf, into 0. The mask is a summand of the scores' type, never boolean.
+    Interleave(x...) -> y [N, C, n * H, n * W] of n * n tensors [N, C, H, W]: y[:, :, i::n, j::n] is number n * i + j
 """
 
 from __future__ import annotations

@@ -22,7 +22,10 @@ _SAME_RANK = {
     "Relu", "Softmax", "Erf", "Sqrt", "Tanh", "Sigmoid", "Gelu", "HardSwish", "LayerNormalization", "RMSNormalization", "BatchNormalization",
     "Identity", "Cast", "Slice", "Split", "Clip", "Conv", "Concat", "Dropout",
 }  # fmt: skip
-_SAME_TYPE_FIRST = {"Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Gather", "Expand", "Pow", "Flatten", "Dropout", "MaxPool"}
+_SAME_TYPE_FIRST = {
+    "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Gather", "Expand", "Pow", "Flatten", "Dropout", "MaxPool", "Tile", "DepthToSpace",
+    "SpaceToDepth", "Interleave",
+}  # fmt: skip
 
 
 class Rewriter:
@@ -161,8 +164,8 @@ class Rewriter:
         constant = self.constant(name)
         if constant is not None:
             return code_of(constant.dtype)
-        node = self.producer(name)
-        if node is None:
+        node = self.producers.get(name)
+        if node is None or node.domain not in ("", INTERNAL):
             return None
         found: int | None = None
         if node.op_type == "Cast":
