@@ -10,6 +10,7 @@ import pytest
 from pytensor_rt.lowering import expr as e
 
 from . import conv_reference as ref
+from . import harness
 from .harness import ISAS, run
 from .test_conv import channels_last
 
@@ -222,3 +223,28 @@ def test_weights_that_are_no_constants() -> None:
     y = channels_last(np.zeros(want.shape, I32))
     run("conv", [channels_last(x), w, None, np.array(9, U8)], [y], params, consts=())
     np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("zeros", "layers"), [((128,), ""), ((127, 129, 120), " in 2 layers"), ((0, 255, 128), " in 3 layers")])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 2)])
+def test_depthwise_weights_less_their_zero_points_need_not_fit_a_byte(
+    kernel: tuple[int, int], zeros: tuple[int, ...], layers: str, isa: str
+) -> None:
+    rng = np.random.default_rng(5)
+    x, w = rng.integers(0, 256, (2, 70, 7, 9)).astype(U8), rng.integers(0, 256, (70, 1, *kernel)).astype(U8)
+    w[:4, 0, 0, 0] = 255, 0, 255, 0
+    zero = np.resize(np.array(zeros, U8), 70)
+    acc = ref.conv(x, w, None, [1, 1], [1, 1], [1, 1, 1, 1], 70, 7, zero.astype(np.int64)).astype(np.int32)
+    scale = rng.uniform(0.0005, 0.003, (1, 70, 1, 1)).astype(f)
+    scale[0, :3, 0, 0] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        want = np.nan_to_num(acc.astype(f) * scale, nan=-1e9)
+    params = {"strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1], "group": 70}
+    y, told = channels_last(np.zeros(acc.shape, U8)), list[str]()
+    run(
+        "conv", [channels_last(x), w, None, np.array(7, U8), zero], [y], params, epilogue=lambda a, s: requantized(scaled(a, s), 5, U8),
+        epi_ins=[np.broadcast_to(scale, acc.shape)], acc_dtype=I32, consts=(1, 3, 4), isa=isa, threads=2, describe=told,
+    )  # fmt: skip
+    np.testing.assert_array_equal(y, np.clip(np.rint(want) + 5, 0, 255))
+    assert harness.device or isa != "v4x" or told[0].startswith(f"depthwise, bytes{layers}, strips")
