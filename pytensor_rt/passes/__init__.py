@@ -11,6 +11,7 @@ Recognised patterns become these nodes, with the semantics of the ONNX operator 
     Gelu (20)                 approximate="tanh" for the tanh form
     HardSwish (14)
     QLinearConv, QLinearMatMul (10)   from dequantize -> Conv, ConvTranspose or MatMul [-> Relu] -> quantize
+    QGemm (com.microsoft, 1)          from the same around Gemm
 
 Internal nodes, domain `pytensor_rt`, opset 1:
     MatMulDequantized(a, w, scale, zero?, c?) -> Gemm of a (any rank) by (w - zero) * scale, w a constant matrix of 8- or 4-bit integers. Attributes
@@ -29,7 +30,7 @@ from importlib import import_module
 
 from ..graph import Graph, Model
 from . import dead_code, dedupe, identity
-from .rewriter import INTERNAL, Rewriter
+from .rewriter import INTERNAL, MICROSOFT, Rewriter
 
 __all__ = ["INTERNAL", "Rewriter", "optimize"]
 
@@ -58,8 +59,9 @@ def optimize(model: Model) -> Model:
         inline.run(model)
     _optimize(model.graph, model, None)
     model.graph.touch()
-    if any(node.domain == INTERNAL for graph in model.graph.graphs() for node in graph.nodes):
-        model.opsets.setdefault(INTERNAL, 1)
+    made = {node.domain for graph in model.graph.graphs() for node in graph.nodes}
+    for domain in {INTERNAL, MICROSOFT} & made:
+        model.opsets.setdefault(domain, 1)
     return model
 
 

@@ -1,6 +1,6 @@
 """Compute in integers what a QDQ model spells with DequantizeLinear -> op -> QuantizeLinear.
 
-Conv and MatMul become QLinearConv and QLinearMatMul (10); a ConvTranspose whose windows do not overlap becomes a pointwise QLinearConv for every
+Conv, MatMul and Gemm become QLinearConv, QLinearMatMul (10) and com.microsoft QGemm; a ConvTranspose whose windows do not overlap becomes a pointwise QLinearConv for every
 element of a window, and Interleave. Operators that only choose or move elements work on the 8-bit tensors themselves if both sides have the same
 scale and zero point; the inputs of a Concat are brought to the scale of its result one by one.
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from ..dtypes import F32, I32, from_code
 from ..graph import Node
-from .rewriter import INTERNAL, Rewriter, new_node
+from .rewriter import INTERNAL, MICROSOFT, Rewriter, new_node
 
 _BYTES = (2, 3)  # uint8, int8
 _WIDEST = 4  # windows of a ConvTranspose: each of their elements is a launch
 # The axis of their weight along which it may have a scale per channel; None: its last
-_PRODUCTS = {"Conv": 0, "ConvTranspose": 1, "MatMul": None}
+_PRODUCTS = {"Conv": 0, "ConvTranspose": 1, "MatMul": None, "Gemm": None}
 # The first input of these is the data, and MaxPool takes 8-bit tensors from opset 12 on
 _MOVES = (
     "MaxPool",
@@ -120,7 +120,10 @@ def _match(rw: Rewriter, quantize: Node) -> bool:
     if a is None or b is None or not rw.closed(nodes, quantize):
         return False
     x = _parameters(rw, a, a.inputs[0])
-    w = _parameters(rw, b, b.inputs[0], _PRODUCTS[op.op_type])
+    if op.op_type == "Gemm" and (op.attrs.get("alpha", 1.0) != 1.0 or op.attrs.get("beta", 1.0) != 1.0):
+        return False
+    axis = 1 - op.attrs.get("transB", 0) if op.op_type == "Gemm" else _PRODUCTS[op.op_type]
+    w = _parameters(rw, b, b.inputs[0], axis)
     if x is None or w is None:
         return False
     bias = ""
@@ -131,6 +134,11 @@ def _match(rw: Rewriter, quantize: Node) -> bool:
         bias = found
     if op.op_type == "ConvTranspose":
         return _transposed(rw, op, nodes, quantize, [a.inputs[0], *x], (b.inputs[0], *w), [*y], bias)
+    if op.op_type == "Gemm":
+        new = new_node("QGemm", [a.inputs[0], *x, b.inputs[0], *w, bias, *y], quantize.outputs, 1, MICROSOFT)
+        new.attrs = {k: v for k, v in op.attrs.items() if k in ("transA", "transB")}
+        rw.replace(nodes, quantize, new)
+        return True
     new = new_node(f"QLinear{op.op_type}", [a.inputs[0], *x, b.inputs[0], *w, *y, bias], quantize.outputs, 10)
     new.attrs = dict(op.attrs)
     rw.replace(nodes, quantize, new)
