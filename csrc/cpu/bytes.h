@@ -6,14 +6,20 @@ namespace ptrt::PTRT_LEVEL {
 namespace {
 
 PTRT_INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
+#if defined(__AVX512F__)
+template <class B>
+PTRT_INLINE vi widened(__m128i b) {
+  constexpr bool sign = B(-1) < B(0);
+  return (vi)(sign ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));
+}
+#endif
 // W int8 or uint8 values. (gcc 12 converts vectors of bytes one by one.)
 template <class B>
 PTRT_INLINE vi widened(const void* p) {
-  [[maybe_unused]] constexpr bool sign = B(-1) < B(0);
 #if defined(__AVX512F__)
-  const __m128i b = _mm_loadu_si128(static_cast<const __m128i*>(p));
-  return (vi)(sign ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));
+  return widened<B>(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 #elif defined(__AVX2__)
+  constexpr bool sign = B(-1) < B(0);
   const __m128i b = _mm_loadl_epi64(static_cast<const __m128i*>(p));
   return (vi)(sign ? _mm256_cvtepi8_epi32(b) : _mm256_cvtepu8_epi32(b));
 #else
@@ -44,9 +50,13 @@ PTRT_INLINE vf bounded(vf x, vf lo, vf hi) { return vmin(vmax(x, lo), hi); }
 template <class B>
 PTRT_INLINE vf load_bytes(const B* p, int n) {
   if (n >= W) return to_float(widened<B>(p));
+#if defined(__AVX512F__)
+  return to_float(widened<B>(_mm_maskz_loadu_epi8(static_cast<__mmask16>((1 << n) - 1), p)));
+#else
   B some[W] = {};
   for (int i = 0; i < n; i++) some[i] = p[i];
   return to_float(widened<B>(some));
+#endif
 }
 
 // The low bytes of the first n (at most W) values.
@@ -57,7 +67,9 @@ PTRT_INLINE void store_bytes(uint8_t* p, vi x, int n) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), b);
     return;
   }
-#elif defined(__AVX2__)
+  _mm_mask_storeu_epi8(p, static_cast<__mmask16>((1 << n) - 1), b);
+#else
+#if defined(__AVX2__)
   const __m256i low = _mm256_and_si256((__m256i)x, _mm256_set1_epi32(255));
   const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)), b = _mm_packus_epi16(words, words);
   if (n >= W) {
@@ -66,6 +78,7 @@ PTRT_INLINE void store_bytes(uint8_t* p, vi x, int n) {
   }
 #endif
   for (int i = 0; i < n && i < W; i++) p[i] = static_cast<uint8_t>(x[i]);
+#endif
 }
 
 }  // namespace

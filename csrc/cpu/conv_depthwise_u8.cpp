@@ -1,7 +1,10 @@
 // Depthwise convolution of channels-last bytes on machines that multiply and add four bytes at a time (VNNI). Four rows of the window are
 // one step: the input rows under it are interleaved, byte by byte, into a line of 32-bit units (unit = a channel's four rows), which the
-// window's columns then walk along. Borders are the input's zero point; that it is not subtracted from the input is made up for in the
-// bias.
+// window's columns then walk along. A line under a window of up to three rows is under that of the next output row, too, with weights that
+// are one row later. Borders are the input's zero point; that it is not subtracted from the input is made up for in the bias.
+//
+// Weights less their zero points have nine bits. Where they do not fit in a byte they are sums of two or three, in as many layers of
+// products.
 //
 // Interleaving and packing work within 128-bit lanes, so in between vector j of a lot holds channels 16 * lane + 4 * j + 0..3.
 #include "cpu/conv.h"
@@ -26,33 +29,35 @@ constexpr int kPixels = 4;                // outputs at a time
 template <int LANES>
 struct Lot;
 
-#define PTRT_LOT(LANES, T, P, SUFFIX)                                                                          \
-  template <>                                                                                                  \
-  struct Lot<LANES> {                                                                                          \
-    typedef T V;                                                                                               \
-    typedef P F;                                                                                               \
-    static constexpr int kChannels = 16 * LANES;                                                               \
-    PTRT_INLINE static V load(const void* p) { return SUFFIX##_loadu_epi8(p); }                                \
-    PTRT_INLINE static V load_n(const void* p, uint64_t mask) { return SUFFIX##_maskz_loadu_epi8(mask, p); }   \
-    PTRT_INLINE static void store(void* p, V x) { SUFFIX##_storeu_epi8(p, x); }                                \
-    PTRT_INLINE static void store_n(void* p, uint64_t mask, V x) { SUFFIX##_mask_storeu_epi8(p, mask, x); }    \
-    PTRT_INLINE static V splat8(int x) { return SUFFIX##_set1_epi8(static_cast<char>(x)); }                    \
-    PTRT_INLINE static V splat32(int x) { return SUFFIX##_set1_epi32(x); }                                     \
-    PTRT_INLINE static F splat_f(float x) { return SUFFIX##_set1_ps(x); }                                      \
-    PTRT_INLINE static F load_f(const float* p) { return SUFFIX##_loadu_ps(p); }                               \
-    PTRT_INLINE static V low8(V a, V b) { return SUFFIX##_unpacklo_epi8(a, b); }                               \
-    PTRT_INLINE static V high8(V a, V b) { return SUFFIX##_unpackhi_epi8(a, b); }                              \
-    PTRT_INLINE static V low16(V a, V b) { return SUFFIX##_unpacklo_epi16(a, b); }                             \
-    PTRT_INLINE static V high16(V a, V b) { return SUFFIX##_unpackhi_epi16(a, b); }                            \
-    PTRT_INLINE static V dot(V acc, V a, V b) { return SUFFIX##_dpbusd_epi32(acc, a, b); }                     \
-    PTRT_INLINE static V rounded(V sum, F scale, F lo, F hi, V zero) {                                         \
-      const F v = SUFFIX##_min_ps(SUFFIX##_max_ps(SUFFIX##_mul_ps(SUFFIX##_cvtepi32_ps(sum), scale), lo), hi); \
-      return SUFFIX##_add_epi32(SUFFIX##_cvtps_epi32(v), zero);                                                \
-    }                                                                                                          \
-    PTRT_INLINE static V bytes(V a, V b, V c, V d, bool sign) {                                                \
-      const V low = SUFFIX##_packs_epi32(a, b), high = SUFFIX##_packs_epi32(c, d);                             \
-      return sign ? SUFFIX##_packs_epi16(low, high) : SUFFIX##_packus_epi16(low, high);                        \
-    }                                                                                                          \
+#define PTRT_LOT(LANES, T, P, SUFFIX)                                                                        \
+  template <>                                                                                                \
+  struct Lot<LANES> {                                                                                        \
+    typedef T V;                                                                                             \
+    typedef P F;                                                                                             \
+    static constexpr int kChannels = 16 * LANES;                                                             \
+    PTRT_INLINE static V load(const void* p) { return SUFFIX##_loadu_epi8(p); }                              \
+    PTRT_INLINE static V load_n(const void* p, uint64_t mask) { return SUFFIX##_maskz_loadu_epi8(mask, p); } \
+    PTRT_INLINE static void store(void* p, V x) { SUFFIX##_storeu_epi8(p, x); }                              \
+    PTRT_INLINE static void store_n(void* p, uint64_t mask, V x) { SUFFIX##_mask_storeu_epi8(p, mask, x); }  \
+    PTRT_INLINE static V splat8(int x) { return SUFFIX##_set1_epi8(static_cast<char>(x)); }                  \
+    PTRT_INLINE static V splat16(int x) { return SUFFIX##_set1_epi16(static_cast<int16_t>(x)); }             \
+    PTRT_INLINE static F splat_f(float x) { return SUFFIX##_set1_ps(x); }                                    \
+    PTRT_INLINE static F load_f(const float* p) { return SUFFIX##_loadu_ps(p); }                             \
+    PTRT_INLINE static V low8(V a, V b) { return SUFFIX##_unpacklo_epi8(a, b); }                             \
+    PTRT_INLINE static V high8(V a, V b) { return SUFFIX##_unpackhi_epi8(a, b); }                            \
+    PTRT_INLINE static V low16(V a, V b) { return SUFFIX##_unpacklo_epi16(a, b); }                           \
+    PTRT_INLINE static V high16(V a, V b) { return SUFFIX##_unpackhi_epi16(a, b); }                          \
+    PTRT_INLINE static V dot(V acc, V a, V b) { return SUFFIX##_dpbusd_epi32(acc, a, b); }                   \
+    /* (NaN passes the minimum, and converting gives it the least integer) */                                \
+    PTRT_INLINE static V rounded(V sum, F scale, F hi) {                                                     \
+      return SUFFIX##_cvtps_epi32(SUFFIX##_min_ps(hi, SUFFIX##_mul_ps(SUFFIX##_cvtepi32_ps(sum), scale)));   \
+    }                                                                                                        \
+    /* Packs saturate: to 16 bits, and with the zero point added to 8. */                                    \
+    PTRT_INLINE static V bytes(V a, V b, V c, V d, V zero, bool sign) {                                      \
+      const V low = SUFFIX##_adds_epi16(SUFFIX##_packs_epi32(a, b), zero);                                   \
+      const V high = SUFFIX##_adds_epi16(SUFFIX##_packs_epi32(c, d), zero);                                  \
+      return sign ? SUFFIX##_packs_epi16(low, high) : SUFFIX##_packus_epi16(low, high);                      \
+    }                                                                                                        \
   };
 PTRT_LOT(4, __m512i, __m512, _mm512)
 PTRT_LOT(2, __m256i, __m256, _mm256)
@@ -67,6 +72,7 @@ class ByteDepthwise final : public Kernel {
   PTRT_COLD ByteDepthwise(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
       : Kernel(std::move(d)), g_(g), out_(desc, g, ConvMath::i8, true), xs_(conv_strides(desc.ins[0])) {
     quads_ = ceil_div(g.kernel[1], kQuad);
+    pairs_ = g.kernel[1] < kQuad && g.stride[1] == 1 && g.dilation[1] == 1;
     for (int64_t c = 0; c < g.C;) {  // lots of 64, then of 32 or 16 channels
       const int64_t rest = g.C - c;
       lots_.push_back({c, least(rest, rest > 32 ? 64 : rest > 16 ? 32 : 16), rest > 32 ? 4 : rest > 16 ? 2 : 1, units_});
@@ -82,8 +88,12 @@ class ByteDepthwise final : public Kernel {
     rows_ = g.out[1];
     while (g.N * lots * ceil_div(g.out[1], rows_) < want && rows_ > 1) rows_ = (rows_ + 1) / 2;
     row_blocks_ = ceil_div(g.out[1], most(1, rows_));
-    packed_ = bind.packs.get(desc.ins[1], conv_pack_key("conv_depthwise_u8", desc.ins[1], g_), packed_bytes(),
-                             [this](void* to) { pack(static_cast<int8_t*>(to)); });
+    std::string key = conv_pack_key("conv_depthwise_u8", desc.ins[1], g_) + ":Z";
+    for (int64_t c = 0; c < g.C; c++) {
+      if (c == 0 || weight_zero(c) != weight_zero(c - 1)) key += std::to_string(c) + "=" + std::to_string(weight_zero(c)) + ",";
+      each_weight(c, [&](int64_t, int64_t, int32_t v) { layers_ = most(layers_, v < -128 ? 2 : (v + 126) / 127); });
+    }
+    packed_ = bind.packs.get(desc.ins[1], key, packed_bytes(), [this](void* to) { pack(static_cast<int8_t*>(to)); });
     const QuantEpilogue& e = out_.quant();
     last_ = e.out != DType::f32 && !e.between && !e.divide && !e.clamp && e.shift < 0 && e.residual < 0 && e.table.empty();
   }
@@ -91,7 +101,8 @@ class ByteDepthwise final : public Kernel {
   size_t shared_scratch_bytes() const override { return out_.quant_bytes() + static_cast<size_t>(units_) * 8; }
   size_t thread_scratch_bytes() const override { return static_cast<size_t>(quads_ * line_ * 256); }
   PTRT_COLD std::string describe() const override {
-    return "depthwise, bytes, strips of " + std::to_string(strip_) + out_.activation_name();
+    return "depthwise, bytes" + (layers_ > 1 ? " in " + std::to_string(layers_) + " layers" : std::string()) + ", strips of " +
+           std::to_string(strip_) + out_.activation_name();
   }
 
   void run(const RunContext& ctx) override {
@@ -131,35 +142,57 @@ class ByteDepthwise final : public Kernel {
     const int32_t z = desc.ins.size() > 3 && desc.ins[3].present() ? conv_load_i32(desc.ins[3], 0) : 0;
     return static_cast<uint32_t>(z + (desc.ins[0].dtype == DType::i8 ? 128 : 0));
   }
-  // [lot][quad][column][unit][row in quad], then the sums of every channel's weights by unit.
-  size_t sums_offset() const { return static_cast<size_t>(units_ * quads_ * g_.kernel[2] * kQuad); }
-  size_t packed_bytes() const { return sums_offset() + static_cast<size_t>(units_) * 4; }
-  void pack(int8_t* to) const {
+  int32_t weight_zero(int64_t c) const {
+    if (desc.ins.size() < 5 || !desc.ins[4].present()) return 0;
+    return conv_load_i32(desc.ins[4], desc.ins[4].ndim ? c * desc.ins[4].strides[0] : 0);
+  }
+  // f(row, column, weight less its zero point) for the window of channel c.
+  template <class F>
+  void each_weight(int64_t c, F&& f) const {
     const Operand& w = desc.ins[1];
     const ConvStrides ws = conv_strides(w);
+    const int32_t zero = weight_zero(c);
+    for (int64_t kh = 0; kh < g_.kernel[1]; kh++)
+      for (int64_t kw = 0; kw < g_.kernel[2]; kw++) f(kh, kw, conv_load_i32(w, c * ws.n + kh * ws.s[1] + kw * ws.s[2]) - zero);
+  }
+
+  // [lot][layer][quad][column][unit][row in quad], the same one row later if there are pairs, then the sums of every channel's weights by
+  // unit.
+  int64_t set_bytes() const { return units_ * layers_ * quads_ * g_.kernel[2] * kQuad; }
+  size_t sums_offset() const { return static_cast<size_t>(set_bytes() * (pairs_ ? 2 : 1)); }
+  size_t packed_bytes() const { return sums_offset() + static_cast<size_t>(units_) * 4; }
+  PTRT_COLD void pack(int8_t* to) const {
     std::fill(to, to + packed_bytes(), int8_t{0});
     auto* sums = reinterpret_cast<int32_t*>(to + sums_offset());
     for (const Part& l : lots_)
-      for (int64_t c = 0; c < l.n; c++)
-        for (int64_t kh = 0; kh < g_.kernel[1]; kh++)
-          for (int64_t kw = 0; kw < g_.kernel[2]; kw++) {
-            const int32_t v = conv_load_i32(w, (l.first + c) * ws.n + kh * ws.s[1] + kw * ws.s[2]) + (w.dtype == DType::u8 ? kShiftB : 0);
-            const int64_t unit = unit_of(c, l.lanes), step = (kh / kQuad * g_.kernel[2] + kw) * 16 * l.lanes;
-            to[(l.units * quads_ * g_.kernel[2] + step + unit) * kQuad + kh % kQuad] = static_cast<int8_t>(v);
-            sums[l.units + unit] += v;
+      for (int64_t c = 0; c < l.n; c++) {
+        const int64_t unit = unit_of(c, l.lanes);
+        each_weight(l.first + c, [&](int64_t kh, int64_t kw, int32_t v) {
+          sums[l.units + unit] += v;
+          for (int64_t layer = 0; layer < layers_; layer++) {
+            const int32_t part = std::min(127, std::max(-128, v));
+            const int64_t step = ((layer * quads_ + kh / kQuad) * g_.kernel[2] + kw) * 16 * l.lanes;
+            int8_t* at = to + (l.units * layers_ * quads_ * g_.kernel[2] + step + unit) * kQuad + kh % kQuad;
+            at[0] = static_cast<int8_t>(part);
+            if (pairs_) at[set_bytes() + 1] = at[0];
+            v -= part;
           }
+        });
+      }
   }
 
   template <int LANES>
   void rows(const Part& l, int64_t n, int64_t h0, char* line, const float* scales, const int32_t* biases,
             const QuantColumns& columns) const {
-    const auto* weights = static_cast<const int8_t*>(packed_.get()) + l.units * quads_ * g_.kernel[2] * kQuad;
+    const auto* first = static_cast<const int8_t*>(packed_.get()) + l.units * layers_ * quads_ * g_.kernel[2] * kQuad;
     ConvOutBox box{n, 0, h0, 0, l.first, least(rows_, g_.out[1] - h0), g_.out[2], l.n};
     const ConvResult r = out_.at(desc, box), res = out_.residual(desc, box);
     for (int64_t w0 = 0; w0 < g_.out[2]; w0 += strip_) {
       const int64_t cols = least(strip_, g_.out[2] - w0);
       for (int64_t h = 0; h < box.rows; h++) {
-        for (int64_t q = 0; q < quads_; q++) interleave<LANES>(l, n, h0 + h, w0, cols, q, line + q * line_ * (64 * LANES));
+        const bool later = pairs_ && h % 2;
+        for (int64_t q = 0; q < quads_ && !later; q++) interleave<LANES>(l, n, h0 + h, w0, cols, q, line + q * line_ * (64 * LANES));
+        const int8_t* weights = first + (later ? set_bytes() : 0);
         int64_t w = 0;
         for (; w + kPixels <= cols; w += kPixels) pixels<LANES, kPixels>(l, line, w, weights, scales, biases, columns, r, res, h, w0 + w);
         for (; w < cols; w++) pixels<LANES, 1>(l, line, w, weights, scales, biases, columns, r, res, h, w0 + w);
@@ -184,7 +217,7 @@ class ByteDepthwise final : public Kernel {
     int64_t step[kQuad];
     for (int i = 0; i < kQuad; i++) {
       const int64_t kh = q * kQuad + i, ih = h * g_.stride[1] - g_.pad[1] + kh * g_.dilation[1];
-      const bool inside = kh < g_.kernel[1] && ih >= 0 && ih < g_.in[1] && first < end;
+      const bool inside = (pairs_ || kh < g_.kernel[1]) && ih >= 0 && ih < g_.in[1] && first < end;
       from[i] = inside ? x.as<uint8_t>() + n * xs_.n + ih * xs_.s[1] + (iw0 + first) * xs_.s[2] + l.first : none;
       step[i] = inside ? xs_.s[2] : 0;
     }
@@ -216,8 +249,8 @@ class ByteDepthwise final : public Kernel {
     typename X::V acc[NP][kVectors];
     PTRT_UNROLL for (int i = 0; i < NP; i++) PTRT_UNROLL for (int j = 0; j < kVectors; j++) acc[i][j] = X::load(biases + j * kBytes / 4);
     const int64_t step = g_.stride[2] * kVectors * kBytes;
-    for (int64_t q = 0; q < quads_; q++) {
-      const char* p = line + q * line_ * (kVectors * kBytes) + w * step;
+    for (int64_t q = 0, end = quads_ * layers_; q < end; q++) {
+      const char* p = line + (layers_ > 1 ? q % quads_ : q) * line_ * (kVectors * kBytes) + w * step;
       for (int64_t kw = 0; kw < g_.kernel[2]; kw++, p += g_.dilation[2] * kVectors * kBytes, weights += kVectors * kBytes) {
         PTRT_UNROLL for (int j = 0; j < kVectors; j++) {
           const typename X::V b = X::load(weights + j * kBytes);
@@ -227,17 +260,17 @@ class ByteDepthwise final : public Kernel {
     }
     if (last_) {
       const QuantEpilogue& e = out_.quant();
-      const auto lo = X::splat_f(e.lo2), hi = X::splat_f(e.hi2);
-      const auto zero = X::splat32(e.zero2);
+      const auto hi = X::splat_f(e.hi2);
+      const auto zero = X::splat16(e.zero2);
       const bool whole = l.n == X::kChannels;
       const uint64_t mask = whole ? ~uint64_t{0} : (uint64_t{1} << l.n) - 1;
       char* out = r.data + h * r.row + ow * r.pixel;
       PTRT_UNROLL for (int j = 0; j < kVectors; j++) {
         const auto scale = X::load_f(scales + j * kBytes / 4);
-        PTRT_UNROLL for (int i = 0; i < NP; i++) acc[i][j] = X::rounded(acc[i][j], scale, lo, hi, zero);
+        PTRT_UNROLL for (int i = 0; i < NP; i++) acc[i][j] = X::rounded(acc[i][j], scale, hi);
       }
       for (int i = 0; i < NP; i++, out += r.pixel) {
-        const auto bytes = X::bytes(acc[i][0], acc[i][1], acc[i][2], acc[i][3], e.out == DType::i8);
+        const auto bytes = X::bytes(acc[i][0], acc[i][1], acc[i][2], acc[i][3], zero, e.out == DType::i8);
         if (whole) X::store(out, bytes);
         else X::store_n(out, mask, bytes);
       }
@@ -256,8 +289,8 @@ class ByteDepthwise final : public Kernel {
   ConvOutput out_;
   ConvStrides xs_;
   std::vector<Part> lots_;
-  int64_t quads_ = 0, units_ = 0, strip_ = 1, line_ = 0, rows_ = 1, row_blocks_ = 1;
-  bool last_ = false;
+  int64_t layers_ = 1, quads_ = 0, units_ = 0, strip_ = 1, line_ = 0, rows_ = 1, row_blocks_ = 1;
+  bool last_ = false, pairs_ = false;  // only the last rounding to bytes; every line serves two output rows
   std::shared_ptr<const void> packed_;
 };
 
@@ -265,8 +298,9 @@ class ByteDepthwise final : public Kernel {
 
 std::unique_ptr<Kernel> make_byte_depthwise_conv(LaunchDesc& desc, BindContext& bind, const ConvGeometry& g) {
   const ConvStrides xs = conv_strides(desc.ins[0]);
-  if (conv_math(desc.ins[0].dtype) != ConvMath::i8 || (g.C != 1 && xs.c != 1) || !desc.ins[1].is_const() || !conv_symmetric_weights(desc) ||
-      (desc.ins.size() > 2 && desc.ins[2].present()) || !ConvOutput(desc, g, ConvMath::i8, true).requantises())
+  if (conv_math(desc.ins[0].dtype) != ConvMath::i8 || (g.C != 1 && xs.c != 1) || !desc.ins[1].is_const() ||
+      (desc.ins.size() > 4 && desc.ins[4].present() && !desc.ins[4].is_const()) || (desc.ins.size() > 2 && desc.ins[2].present()) ||
+      !ConvOutput(desc, g, ConvMath::i8, true).requantises())
     return nullptr;
   return std::make_unique<ByteDepthwise>(std::move(desc), bind, g);
 }

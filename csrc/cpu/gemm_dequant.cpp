@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/vocabulary.h"
 #include "cpu/gemm_packed.h"
 #include "cpu/half.h"
 #include "cpu/tile_finish.h"
@@ -198,9 +199,20 @@ class DequantGemm final : public PackedGemm {
   int64_t blocks_ = 1, block_ = 1, values_bytes_ = 0;
 };
 
+// Can rows of A be quantised and multiplied by B's own bytes? Where a launch asks for int8 (kernels/spec.py).
+bool takes_bytes(const LaunchDesc& d) {
+  Params p = d.params();
+  p.f();
+  const Operand &b = d.ins[1], &scale = d.ins[4];
+  return static_cast<GemmPrecision>(p.i()) == GemmPrecision::int8_ && d.ins[0].dtype == DType::f32 && b.dtype == DType::i8 &&
+         scale.dtype == DType::f32 && scale.shape[scale.ndim - 2] == 1 && !optional_input(d, 3) &&
+         d.ins[0].shape[d.ins[0].ndim - 1] <= 65536;
+}
+
 }  // namespace
 
 std::unique_ptr<Kernel> make_gemm_dequant(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, BindContext& bind) {
+  if (takes_bytes(desc)) return make_gemm_quant(std::move(desc), s, bind);
   return std::make_unique<DequantGemm>(std::move(desc), s, block, pairs, bind);
 }
 

@@ -7,6 +7,7 @@
 #include "cpu/gemm.h"
 #include "cpu/gemm_int8_tile.h"
 #include "cpu/linear_epilogue.h"
+#include "cpu/quant_epilogue.h"
 #include "cpu/tile.h"
 #include "cpu/vm.h"
 
@@ -72,7 +73,9 @@ class Int8Gemm final : public Kernel {
     const Operand &a = in(s_.ia), &b = in(s_.ib);
     linear_ = dequantising_epilogue(desc, s_.nb + 1);
     if (linear_.residual >= 0 || (s_.yn != 1 && s_.N != 1)) linear_.ok = false;
-    if (!desc.epilogue.empty() && !linear_.ok) program_.push_back(Epilogue(desc));
+    if (!linear_.ok) quant_ = quant_epilogue(desc, s_.nb + 1);
+    if (quant_.ok && s_.N != 1 && (s_.yn != 1 || (quant_.residual >= 0 && residual().strides[s_.nb + 1] != 1))) quant_.ok = false;
+    if (!desc.epilogue.empty() && !linear_.ok && !quant_.ok) program_.push_back(Epilogue(desc));
     if (s_.batches == 0 || s_.M == 0 || s_.N == 0) return;
     units_ = ceil_div(s_.K, kUnit);
     pitch_ = (units_ + 15) / 16 * 16;
@@ -82,7 +85,7 @@ class Int8Gemm final : public Kernel {
     b_batches_ = BatchPack(s_, s_.bs);
     shift_za_ = a.dtype == DType::i8 ? kShiftA : 0;
     shift_zb_ = b.dtype == DType::u8 ? kShiftB : 0;
-    buffered_ = !program_.empty() || (s_.yn != 1 && s_.N != 1);
+    buffered_ = !program_.empty() || quant_.ok || (s_.yn != 1 && s_.N != 1);
     grid_ = gemm_grid(s_, GridLimits{kIntColumns, kIntRows, pitch_ * 4, buffered_ ? 96 << 10 : 384 << 10, 4, kUnit, bind.threads, false});
     panel_bytes_ = units_ * kIntColumns * 4;
     const size_t b_bytes = checked_bytes(b_batches_.count, panels_, panel_bytes_ + kIntColumns * 4, 1);
@@ -101,6 +104,7 @@ class Int8Gemm final : public Kernel {
     a_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, pitch_, 4));
     sums_offset_ = take(shared_bytes_, checked_bytes(a_batches_.count, s_.M, 4, 1));
     if (linear_.ok) scale_offset_ = take(shared_bytes_, checked_bytes(2, panels_, kIntColumns, 4));
+    if (quant_.ok) scale_offset_ = take(shared_bytes_, quant_columns_bytes(s_.N));
     rows_offset_ = take(thread_bytes_, checked_bytes(2, grid_.rows(s_), 4, 1));
     columns_offset_ = take(thread_bytes_, checked_bytes(grid_.panels(panels_), kIntColumns, 4, 1));
     c_offset_ =
@@ -112,7 +116,8 @@ class Int8Gemm final : public Kernel {
   size_t thread_scratch_bytes() const override { return thread_bytes_; }
   PTRT_COLD std::string describe() const override {
     return std::string("8-bit, units of ") + std::to_string(kUnit) + ", b " + (packed_ ? "prepacked" : "packed") + ", tasks " +
-           std::to_string(s_.batches) + "x" + std::to_string(grid_.row_groups) + "x" + std::to_string(grid_.panel_groups);
+           std::to_string(s_.batches) + "x" + std::to_string(grid_.row_groups) + "x" + std::to_string(grid_.panel_groups) +
+           (quant_.ok ? quant_epilogue_name(quant_) : "");
   }
 
   void run(const RunContext& ctx) override {
@@ -129,14 +134,17 @@ class Int8Gemm final : public Kernel {
       }
     });
     if (linear_.ok) gather_columns(reinterpret_cast<float*>(ctx.shared_scratch + scale_offset_));
+    QuantColumns columns{};
+    if (quant_.ok) columns = gather_quant_columns(quant_, desc, s_.nb + 1, s_.N, ctx.shared_scratch + scale_offset_);
     const int64_t grid = grid_.row_groups * grid_.panel_groups;
     ctx.parallel(s_.batches * grid, [&](int64_t t, int worker) {
-      block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, ctx.thread_scratch(worker));
+      block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, columns, ctx.thread_scratch(worker));
     });
   }
 
  private:
   const Operand& in(int k) const { return desc.ins[static_cast<size_t>(k)]; }
+  const Operand& residual() const { return desc.epi_ins[static_cast<size_t>(quant_.residual)]; }
 
   // Panel p (counted over all distinct batches): its data, then at the end of memory its column sums.
   void pack_b(char* memory, int64_t p) const {
@@ -173,7 +181,8 @@ class Int8Gemm final : public Kernel {
     return byte_at(z, offset);
   }
 
-  void block(const RunContext& ctx, int64_t batch, int64_t row_group, int64_t panel_group, char* scratch) const {
+  void block(const RunContext& ctx, int64_t batch, int64_t row_group, int64_t panel_group, const QuantColumns& columns,
+             char* scratch) const {
     const RowSplit rows = grid_.row_split(s_), groups = grid_.panel_split(panels_);
     const int64_t m0 = rows.start(row_group), mc = rows.rows(row_group), p0 = groups.start(panel_group), pc = groups.rows(panel_group);
     const int64_t n0 = p0 * kIntColumns, nc = std::min(pc * kIntColumns, s_.N - n0);
@@ -236,6 +245,14 @@ class Int8Gemm final : public Kernel {
       }
     }
     if (!buffered_) return;
+    if (quant_.ok) {
+      const auto at = [](const Operand& o, int64_t element) { return o.as<char>() + element * static_cast<int64_t>(itemsize(o.dtype)); };
+      const Operand* r = quant_.residual >= 0 ? &residual() : nullptr;
+      const int64_t r_row = r ? r->strides[s_.nb] : 0;
+      apply_quant(quant_, QuantColumns{columns.scale + n0, columns.shift + n0, columns.bias + n0}, buffer, false, ld, at(y, y0), s_.ym, mc,
+                  nc, r ? at(*r, batch_offset(s_, batch, r->strides) + m0 * r_row + n0) : nullptr, r ? r->dtype : DType::none, r_row);
+      return;
+    }
     if (program_.empty()) {
       for (int64_t m = 0; m < mc; m++)
         for (int64_t n = 0; n < nc; n++) y.as<int32_t>()[y0 + m * s_.ym + n * s_.yn] = buffer[m * ld + n];
@@ -251,6 +268,7 @@ class Int8Gemm final : public Kernel {
   GemmShape s_;
   std::vector<Epilogue> program_;  // zero or one
   LinearEpilogue linear_;
+  QuantEpilogue quant_;
   GemmGrid grid_;
   bool buffered_ = false;
   int shift_za_ = 0, shift_zb_ = 0;

@@ -79,7 +79,7 @@ class PackedGemm : public Kernel {
 // A and B rounded to bf16 and multiplied in pairs where the machine has the instruction; elsewhere the rounded values are multiplied in
 // f32.
 std::unique_ptr<Kernel> make_gemm_bf16(LaunchDesc desc, const GemmShape& s, BindContext& bind);
-// B as int8 with a scale per column, rows of A quantised to uint8 as they are packed.
+// B as int8 with a scale per column (desc.ins[4] if B is int8 already), rows of A quantised to uint8 as they are packed.
 std::unique_ptr<Kernel> make_gemm_quant(LaunchDesc desc, const GemmShape& s, BindContext& bind);
 // B stored in `stored` (f16 or bf16), f32 arithmetic. round_a: A is rounded to the same format.
 std::unique_ptr<Kernel> make_gemm_halves(LaunchDesc desc, const GemmShape& s, DType stored, bool round_a, BindContext& bind);

@@ -1,7 +1,8 @@
 // gemm in 8 bits with f32 operands: a constant B is kept as int8 with a scale per column, rows of A are quantised to uint8 with a scale and
 // a zero point each when they are packed, the sum of products is exact, and becomes f32 in registers:
 //   y = float(sum qa qb - zero[m] * sum qb) * (scale_a[m] * scale_b[n])
-// A stored panel is its units (gemm_int8_tile.h), then the scales and the sums of its columns.
+// A stored panel is its units (gemm_int8_tile.h), then the scales and the sums of its columns. A B that comes as int8 with a scale is kept
+// as it is.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -107,6 +108,7 @@ class QuantGemm final : public PackedGemm {
     if (s_.K > kMaxK) throw KernelError("gemm: int8 takes sums of at most 65536 products");
     Format f;
     f.name = "int8 of " + std::to_string(static_cast<int>(in(s_.ib).dtype));
+    if (const Operand* scale = optional_input(desc, 4)) f.key = std::to_string(reinterpret_cast<uintptr_t>(scale->data));
     f.per_unit = kUnit;
     f.block_units = 0;
     f.speed = kUnit;
@@ -175,7 +177,8 @@ class QuantGemm final : public PackedGemm {
     }
   }
 
-  void pack_panel(char* out, const Operand& b, int64_t offset, int64_t, int64_t n) const override {
+  void pack_panel(char* out, const Operand& b, int64_t offset, int64_t n0, int64_t n) const override {
+    const Operand* scale = optional_input(desc, 4);
     const int64_t units = (s_.K + kUnit - 1) / kUnit;
     auto* to = reinterpret_cast<StoreB*>(out);
     auto* scales = reinterpret_cast<float*>(out + units * kColumns * 4);
@@ -186,17 +189,23 @@ class QuantGemm final : public PackedGemm {
       scales[j] = 0;
       sums[j] = 0;
       if (j >= n) continue;
+      const auto put = [&](int64_t k, int32_t q) {
+        to[(k / kUnit * kColumns + j) * kUnit + k % kUnit] = static_cast<StoreB>(q);
+        sums[j] += q;
+      };
+      if (scale) {
+        const int r = scale->ndim;
+        scales[j] = scale->as<const float>()[scale->shape[r - 1] == 1 ? 0 : (n0 + j) * scale->strides[r - 1]];
+        for (int64_t k = 0; k < s_.K; k++) put(k, b.as<const int8_t>()[offset + k * s_.bk + j * s_.bn]);
+        continue;
+      }
       Range range;
       pieces(b, offset + j * s_.bn, s_.bk, s_.K, buffer, [&](const float* x, int64_t, int64_t count) { range.add(x, count); });
       const float most = std::max(range.hi, -range.lo), inverse = range.finite() && most >= kLeast ? 127.0f / most : 0.0f;
       scales[j] = range.finite() ? inverse > 0 ? most / 127.0f : 0.0f : std::numeric_limits<float>::quiet_NaN();
       if (!(inverse > 0)) continue;
       pieces(b, offset + j * s_.bn, s_.bk, s_.K, buffer, [&](const float* x, int64_t k0, int64_t count) {
-        for (int64_t k = 0; k < count; k++) {
-          const auto q = static_cast<int32_t>(std::nearbyint(x[k] * inverse));
-          to[((k0 + k) / kUnit * kColumns + j) * kUnit + (k0 + k) % kUnit] = static_cast<StoreB>(q);
-          sums[j] += q;
-        }
+        for (int64_t k = 0; k < count; k++) put(k0 + k, static_cast<int32_t>(std::nearbyint(x[k] * inverse)));
       });
     }
   }

@@ -175,7 +175,7 @@ def _wrap(graph: Graph, proto: GraphProto, opsets: dict[str, int], functions: li
             if isinstance(sub, Graph):
                 _wrap(sub, a.g, opsets, functions)
         if node.domain == INTERNAL:
-            body = _attention(node)
+            body = _interleave(node) if node.op_type == "Interleave" else _attention(node)
         elif not node.domain and node.op_type == "Gelu" and opsets.get("", 0) < 20:
             body = _gelu(node)
         elif not node.domain and node.opset > opsets.get("", 0):
@@ -218,6 +218,15 @@ def _gelu(node: Node) -> FunctionProto:
         text += constant("a", math.sqrt(0.5)) + "u = Mul (x, a) f = Erf (u) "
     text += "g = Add (one, f) h = Mul (half, x) y = Mul (h, g)"
     return onnx.parser.parse_function(f'<opset_import: ["": 18], domain: "{INTERNAL}"> Gelu (x) => (y) {{ {text} }}')
+
+
+def _interleave(node: Node) -> FunctionProto:
+    """pytensor_rt::Interleave spelled out (see the passes package)."""
+    import onnx
+
+    xs = ", ".join(f"x{k}" for k in range(len(node.inputs)))
+    text = f"c = Concat <axis = 1> ({xs}) y = DepthToSpace <blocksize = {math.isqrt(len(node.inputs))}> (c)"
+    return onnx.parser.parse_function(f'<opset_import: ["": 13], domain: "{INTERNAL}"> Interleave ({xs}) => (y) {{ {text} }}')
 
 
 def _attention(node: Node) -> FunctionProto:

@@ -122,7 +122,8 @@ _SPECS = (
             "a is f32, f16 or bf16 and b a constant of int8, uint8, int4 or uint4 (pairs: of uint8 [ceil(k / 2), n] that hold two uint4 each, the even "
             "k in the low half): a is multiplied by (b - b_zero) * b_scale in f32. b_zero and b_scale are constants [blocks, n] with a row "
             "for every `block` values of k (0: one row for all), or [blocks, 1] or [1, 1], of f32, f16 or bf16; b_zero may also have b's own format "
-            "(pairs: [ceil(blocks / 2), n]). Batch axes of b, b_zero and b_scale are broadcast.",
+            "(pairs: [ceil(blocks / 2), n]). Batch axes of b, b_zero and b_scale are broadcast. precision int8 with an f32 b_scale of one block, int8 b "
+            "and no b_zero: rows of an f32 a may become qa as above, and b and b_scale are qb and its scale.",
     ),
     KernelSpec(
         "conv", 7, ("x", "w", "b?", "x_zero?", "w_zero?"), ("y",), (*_WINDOW, _int("group", 1)), epilogue=True,

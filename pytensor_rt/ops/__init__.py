@@ -63,7 +63,7 @@ FAMILIES: dict[str, str] = {
     ),
     "shape": (
         "Concat ConstantOfShape DepthToSpace Expand EyeLike Flatten Identity Pad Range Reshape Shape Size Slice SpaceToDepth "
-        "Split Squeeze Tile Transpose Trilu Unsqueeze com.microsoft: Pad Range Trilu"
+        "Split Squeeze Tile Transpose Trilu Unsqueeze com.microsoft: Pad Range Trilu pytensor_rt: Interleave"
     ),
     "signal": "DFT MelWeightMatrix STFT",
     "strings": "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer",

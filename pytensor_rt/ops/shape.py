@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..lowering.recorder import broadcast_shapes
 from ..lowering.symbolic import is_symbolic
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
-from .registry import MICROSOFT, op
+from .registry import INTERNAL, MICROSOFT, op
 from .util import norm_axes, norm_axis
 
 
@@ -239,6 +240,17 @@ def depth_to_space(t: Tracer, x: Tensor, *, blocksize: int, mode: str = "DCR") -
     else:
         y = t.reshape(x, (n, c // (b * b), b, b, h, w)).permute((0, 1, 4, 2, 5, 3))
     return t.reshape(y, (n, c // (b * b), h * b, w * b))
+
+
+@op("Interleave", domain=INTERNAL)
+def interleave(t: Tracer, *xs: Tensor) -> Tensor:
+    """y[:, :, i::n, j::n] is number n * i + j of n * n tensors [N, C, H, W]; copies that go away if those can be computed in place."""
+    n = math.isqrt(len(xs))
+    b, c, h, w = xs[0].shape
+    y = t.empty((b, h, n, w, n, c), xs[0].dtype).permute((0, 5, 1, 2, 3, 4))  # channels-last is what products write fastest
+    for k, x in enumerate(xs):
+        t.copy(x, y.slice(3, k // n, 1).slice(5, k % n, 1).squeeze(5).squeeze(3))
+    return t.reshape(y, (b, c, h * n, w * n))
 
 
 @op("Pad", domain=MICROSOFT)

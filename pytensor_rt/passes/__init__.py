@@ -10,7 +10,8 @@ Recognised patterns become these nodes, with the semantics of the ONNX operator 
     GroupNormalization (18)   num_groups=1
     Gelu (20)                 approximate="tanh" for the tanh form
     HardSwish (14)
-    QLinearConv, QLinearMatMul (10)   from dequantize -> Conv or MatMul [-> Relu] -> quantize
+    QLinearConv, QLinearMatMul (10)   from dequantize -> Conv, ConvTranspose or MatMul [-> Relu] -> quantize
+    QGemm (com.microsoft, 1)          from the same around Gemm
 
 Internal nodes, domain `pytensor_rt`, opset 1:
     MatMulDequantized(a, w, scale, zero?, c?) -> Gemm of a (any rank) by (w - zero) * scale, w a constant matrix of 8- or 4-bit integers. Attributes
@@ -19,6 +20,7 @@ Internal nodes, domain `pytensor_rt`, opset 1:
         q [..., S, D], k [..., T, D], v [..., T, E], mask broadcastable to [..., S, T]; the leading axes (any number) broadcast as in MatMul.
         scale (float): 1 / sqrt(D) if absent. nan_to_zero (int, default 0): 1 turns NaN weights, those of rows where every key is masked by
         -inf, into 0. The mask is a summand of the scores' type, never boolean.
+    Interleave(x...) -> y [N, C, n * H, n * W] of n * n tensors [N, C, H, W]: y[:, :, i::n, j::n] is number n * i + j
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from importlib import import_module
 
 from ..graph import Graph, Model
 from . import dead_code, dedupe, identity
-from .rewriter import INTERNAL, Rewriter
+from .rewriter import INTERNAL, MICROSOFT, Rewriter
 
 __all__ = ["INTERNAL", "Rewriter", "optimize"]
 
@@ -57,8 +59,9 @@ def optimize(model: Model) -> Model:
         inline.run(model)
     _optimize(model.graph, model, None)
     model.graph.touch()
-    if any(node.domain == INTERNAL for graph in model.graph.graphs() for node in graph.nodes):
-        model.opsets.setdefault(INTERNAL, 1)
+    made = {node.domain for graph in model.graph.graphs() for node in graph.nodes}
+    for domain in {INTERNAL, MICROSOFT} & made:
+        model.opsets.setdefault(domain, 1)
     return model
 
 

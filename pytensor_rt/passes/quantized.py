@@ -1,7 +1,8 @@
 """Compute in integers what a QDQ model spells with DequantizeLinear -> op -> QuantizeLinear.
 
-Conv and MatMul become QLinearConv and QLinearMatMul (10). Operators that only choose or move elements work on the 8-bit tensors themselves if
-both sides have the same scale and zero point; the inputs of a Concat are brought to the scale of its result one by one.
+Conv, MatMul and Gemm become QLinearConv, QLinearMatMul (10) and com.microsoft QGemm; a ConvTranspose whose windows do not overlap becomes a pointwise QLinearConv for every
+element of a window, and Interleave. Operators that only choose or move elements work on the 8-bit tensors themselves if both sides have the same
+scale and zero point; the inputs of a Concat are brought to the scale of its result one by one.
 
 The integer result is exact before it is rounded once, the spelled-out one rounds in float32, so the two may differ by one step of the output's
 scale. Only 8-bit tensors with constant float32 scales take part; a bias must be int32 at the product of the scales, as quantizers write it.
@@ -13,9 +14,12 @@ import numpy as np
 
 from ..dtypes import F32, I32, from_code
 from ..graph import Node
-from .rewriter import Rewriter, new_node
+from .rewriter import INTERNAL, MICROSOFT, Rewriter, new_node
 
 _BYTES = (2, 3)  # uint8, int8
+_WIDEST = 4  # windows of a ConvTranspose: each of their elements is a launch
+# The axis of their weight along which it may have a scale per channel; None: its last
+_PRODUCTS = {"Conv": 0, "ConvTranspose": 1, "MatMul": None, "Gemm": None}
 # The first input of these is the data, and MaxPool takes 8-bit tensors from opset 12 on
 _MOVES = (
     "MaxPool",
@@ -68,15 +72,27 @@ def _concat(rw: Rewriter, quantize: Node) -> bool:
         if _same(rw, quantize, quantize.outputs[0], d, d.inputs[0]):
             inputs.append(d.inputs[0])
             continue
-        made = rw.fresh(quantize.outputs[0])
-        again = new_node("QuantizeLinear", [name, *quantize.inputs[1:]], [made], quantize.opset)
-        again.attrs = dict(quantize.attrs)
-        rw.add(again, op)
-        inputs.append(made)
+        inputs.append(_requantized(rw, op, name, d, quantize))
     new = new_node("Concat", inputs, quantize.outputs, op.opset)
     new.attrs = dict(op.attrs)
     rw.replace([quantize, op], quantize, new)
     return True
+
+
+def _requantized(rw: Rewriter, op: Node, name: str, dequantize: Node, quantize: Node) -> str:
+    """`name`, the result of `dequantize`, as `quantize` would quantise it, for `op`; that of products before they are interleaved."""
+
+    def add(like: Node, *inputs: str) -> str:
+        out = rw.fresh(quantize.outputs[0])
+        new = new_node(like.op_type, inputs, [out], like.opset, like.domain)
+        new.attrs = dict(like.attrs)
+        rw.add(new, op)
+        return out
+
+    moved = rw.producers.get(dequantize.inputs[0])
+    if moved is None or (moved.domain, moved.op_type) != (INTERNAL, "Interleave") or not rw.closed([moved, dequantize, op], op):
+        return add(quantize, name, *quantize.inputs[1:])
+    return add(moved, *(add(quantize, add(dequantize, x, *dequantize.inputs[1:]), *quantize.inputs[1:]) for x in moved.inputs))
 
 
 def _same(rw: Rewriter, a: Node, a_quantized: str, b: Node, b_quantized: str) -> bool:
@@ -90,13 +106,13 @@ def _same(rw: Rewriter, a: Node, a_quantized: str, b: Node, b_quantized: str) ->
 
 def _match(rw: Rewriter, quantize: Node) -> bool:
     y = _parameters(rw, quantize, quantize.outputs[0])
-    op = rw.producer(quantize.inputs[0], "Conv", "MatMul", "Relu")
+    op = rw.producer(quantize.inputs[0], *_PRODUCTS, "Relu")
     if y is None or op is None:
         return False
     nodes = [quantize, op]
     if op.op_type == "Relu":  # saturation does the same if zero is the lowest value
         zero = rw.array(y[1])
-        op = rw.producer(op.inputs[0], "Conv", "MatMul")
+        op = rw.producer(op.inputs[0], *_PRODUCTS)
         if op is None or zero is None or int(zero.reshape(-1)[0]) != np.iinfo(zero.dtype).min:
             return False
         nodes.append(op)
@@ -104,18 +120,51 @@ def _match(rw: Rewriter, quantize: Node) -> bool:
     if a is None or b is None or not rw.closed(nodes, quantize):
         return False
     x = _parameters(rw, a, a.inputs[0])
-    w = _parameters(rw, b, b.inputs[0], None if op.op_type == "MatMul" else 0)
+    if op.op_type == "Gemm" and (op.attrs.get("alpha", 1.0) != 1.0 or op.attrs.get("beta", 1.0) != 1.0):
+        return False
+    axis = 1 - op.attrs.get("transB", 0) if op.op_type == "Gemm" else _PRODUCTS[op.op_type]
+    w = _parameters(rw, b, b.inputs[0], axis)
     if x is None or w is None:
         return False
-    inputs = [a.inputs[0], *x, b.inputs[0], *w, *y]
-    if op.op_type == "Conv" and len(op.inputs) > 2 and op.inputs[2]:
-        bias = _bias(rw, op.inputs[2], x[0], w[0])
-        if bias is None:
+    bias = ""
+    if op.op_type != "MatMul" and len(op.inputs) > 2 and op.inputs[2]:
+        found = _bias(rw, op.inputs[2], x[0], w[0])
+        if found is None:
             return False
-        inputs.append(bias)
-    new = new_node(f"QLinear{op.op_type}", inputs, quantize.outputs, 10)
+        bias = found
+    if op.op_type == "ConvTranspose":
+        return _transposed(rw, op, nodes, quantize, [a.inputs[0], *x], (b.inputs[0], *w), [*y], bias)
+    if op.op_type == "Gemm":
+        new = new_node("QGemm", [a.inputs[0], *x, b.inputs[0], *w, bias, *y], quantize.outputs, 1, MICROSOFT)
+        new.attrs = {k: v for k, v in op.attrs.items() if k in ("transA", "transB")}
+        rw.replace(nodes, quantize, new)
+        return True
+    new = new_node(f"QLinear{op.op_type}", [a.inputs[0], *x, b.inputs[0], *w, *y, bias], quantize.outputs, 10)
     new.attrs = dict(op.attrs)
     rw.replace(nodes, quantize, new)
+    return True
+
+
+def _transposed(
+    rw: Rewriter, op: Node, nodes: list[Node], quantize: Node, x: list[str], w: tuple[str, str, str], y: list[str], bias: str
+) -> bool:
+    """Every output is one element of one window: a product of the pixel under it."""
+    weight = rw.array(w[0])
+    if weight is None or weight.ndim != 4 or op.attrs.get("group", 1) != 1 or op.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return False
+    n = weight.shape[2]
+    if weight.shape[3] != n or not 1 < n <= _WIDEST or tuple(op.attrs.get("strides", (1, 1))) != (n, n) or "output_shape" in op.attrs:
+        return False
+    if any(op.attrs.get("pads", ())) or any(op.attrs.get("output_padding", ())) or any(d != 1 for d in op.attrs.get("dilations", ())):
+        return False
+    elements = []
+    for i in range(n):
+        for j in range(n):
+            pointwise = rw.add_constant(np.ascontiguousarray(weight[:, :, i, j].T)[:, :, None, None], w[0])
+            elements.append(rw.fresh(quantize.outputs[0]))
+            conv = rw.add(new_node("QLinearConv", [*x, pointwise, *w[1:], *y, bias], elements[-1:], 10), op)
+            conv.name, conv.origins = op.name, op.origins or (op.name or op.outputs[0],)
+    rw.replace(nodes, quantize, new_node("Interleave", elements, quantize.outputs, 1, INTERNAL))
     return True
 
 

@@ -13,6 +13,7 @@ from ..graph.model import INTERNAL as INTERNAL
 from ..graph.model import Array
 from ..graph.verify import rename
 
+MICROSOFT = "com.microsoft"
 # First outputs that have the element type of every one of the inputs, or of the first where the others are indices and shapes
 _SAME_TYPE = {
     "Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Erf", "Tanh", "Sigmoid", "Relu", "Reciprocal", "MatMul", "Gemm", "Conv", "Softmax",
@@ -22,7 +23,10 @@ _SAME_RANK = {
     "Relu", "Softmax", "Erf", "Sqrt", "Tanh", "Sigmoid", "Gelu", "HardSwish", "LayerNormalization", "RMSNormalization", "BatchNormalization",
     "Identity", "Cast", "Slice", "Split", "Clip", "Conv", "Concat", "Dropout",
 }  # fmt: skip
-_SAME_TYPE_FIRST = {"Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Gather", "Expand", "Pow", "Flatten", "Dropout", "MaxPool"}
+_SAME_TYPE_FIRST = {
+    "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Gather", "Expand", "Pow", "Flatten", "Dropout", "MaxPool", "Tile", "DepthToSpace",
+    "SpaceToDepth", "Interleave",
+}  # fmt: skip
 
 
 class Rewriter:
@@ -161,8 +165,8 @@ class Rewriter:
         constant = self.constant(name)
         if constant is not None:
             return code_of(constant.dtype)
-        node = self.producer(name)
-        if node is None:
+        node = self.producers.get(name)
+        if node is None or (node.domain not in ("", INTERNAL) and (node.domain, node.op_type) != (MICROSOFT, "QGemm")):
             return None
         found: int | None = None
         if node.op_type == "Cast":
@@ -174,6 +178,8 @@ class Rewriter:
             found = node.attrs.get("output_dtype") or (self.elem_type(zero, depth + 1) if zero else 2)
         elif node.op_type in ("QLinearConv", "QLinearMatMul"):
             found = self.elem_type(node.inputs[7], depth + 1)
+        elif node.op_type == "QGemm":
+            found = self.elem_type(node.inputs[8], depth + 1) if len(node.inputs) > 8 else 1
         elif node.op_type in _SAME_TYPE and node.outputs[0] == name:
             found = next((t for n in node.inputs if n and (t := self.elem_type(n, depth + 1)) is not None), None)
         elif node.op_type in _SAME_TYPE_FIRST and node.outputs[0] == name:

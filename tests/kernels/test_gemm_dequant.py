@@ -11,6 +11,7 @@ import pytest
 from pytensor_rt.kernels import ref
 from pytensor_rt.lowering import expr as E
 
+from . import harness
 from .harness import run, strided
 from .test_gemm import check, exact, magnitude, normal, same_bits
 
@@ -61,6 +62,27 @@ def test_shapes_and_blocks(form: Any, zeros: str) -> None:
         (oracle,) = ref.execute("gemm", [a, b, None, zero, scale], [((m, n), np.dtype(np.float32))], params)
         assert oracle is not None
         check(oracle, exact(a, w), magnitude(a, w), k)
+
+
+def test_int8_weights_times_rows_in_int8() -> None:
+    rng = np.random.default_rng(7)
+    for m, n, k, per_column in [(1, 5, 3, True), (3, 70, 64, False), (4, 33, 101, True), (17, 65, 300, True), (40, 96, 1030, False)]:
+        b, _, scale, w = weights(rng, k, n, np.dtype(np.int8), 0, "none")
+        if not per_column:
+            scale = scale[:, :1].copy()
+            w = b.astype(np.float32) * scale
+        b = strided(rng, b)
+        a = normal(rng, (2, m, k), np.float32)
+        wide = [np.broadcast_to(x, (2, *x.shape)) for x in (b, scale)]
+        ins, params, told = [a, wide[0], None, None, wide[1]], {"precision": "int8", "alpha": 0.5}, list[str]()
+        y = [run("gemm", ins, [((2, m, n), np.float32)], params, consts=[1, 4], threads=t, describe=told)[0] for t in (1, 2)]
+        assert same_bits(*y)
+        if harness.device:  # free to multiply floats
+            check(y[0], 0.5 * exact(a, w), magnitude(a, w), k)
+            continue
+        assert told[0].startswith("int8 of ")
+        (oracle,) = ref.execute("gemm", ins, [((2, m, n), np.dtype(np.float32))], params)
+        np.testing.assert_allclose(y[0], oracle, rtol=4 * 2.0**-24, atol=0)
 
 
 @pytest.mark.parametrize("m", [1, 3, 9, 40])

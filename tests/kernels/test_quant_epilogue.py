@@ -10,6 +10,7 @@ import pytest
 from pytensor_rt.lowering import expr as e
 
 from . import conv_reference as ref
+from . import harness
 from .harness import ISAS, run
 from .test_conv import channels_last
 
@@ -195,6 +196,44 @@ def test_every_form_on_every_path(path: Any, form: str, isa: str) -> None:
         assert told[0].partition(", then ")[2] == fires
 
 
+def operands(rng: np.random.Generator, kinds: str, shape: tuple[int, ...], parameters: tuple[int, ...], n: int) -> list[Any]:
+    """Epilogue operands of these kinds for results of `shape`; b and s have the shape `parameters`."""
+    make = {
+        "b": lambda: np.broadcast_to(rng.integers(-20000, 20000, parameters).astype(I32), shape),
+        "s": lambda: np.broadcast_to(rng.uniform(0.001, 0.01, parameters).astype(f) * f(50 / n), shape),
+        "r": lambda: rng.standard_normal(shape).astype(f),
+        "u": lambda: rng.integers(0, 256, shape).astype(U8),
+        "i": lambda: rng.integers(-128, 128, shape).astype(I8),
+    }
+    return [make[k]() for k in kinds]
+
+
+@pytest.mark.parametrize("form", [*FORMS, *TABLES])
+def test_every_form_on_gemm(form: str) -> None:
+    rng = np.random.default_rng(3)
+    fn, np_fn, kinds, fires = {**FORMS, **TABLES}[form]
+    for m, n, k in ((2, 40, 72), (30, 33, 48), (17, 24, 1100), (4, 1, 5)):
+        for a_type, b_type in ((U8, I8), (I8, U8)):
+            a = rng.integers(np.iinfo(a_type).min, np.iinfo(a_type).max + 1, (2, m, k)).astype(a_type)
+            b = rng.integers(np.iinfo(b_type).min, np.iinfo(b_type).max + 1, (k, n)).astype(b_type)
+            zeros = np.array(7, a_type), np.array(120 if b_type == U8 else 0, b_type)
+            acc = ((a.astype(np.int64) - zeros[0]) @ (b.astype(np.int64) - zeros[1])).astype(I32)
+            views = operands(rng, kinds, acc.shape, (1, 1, n), k)
+            # (tables and references take images)
+            want = np_fn(*([None] if form in TABLES else []), acc[:, None], *[v[:, None] for v in views])[:, 0]
+            ins = [a, np.broadcast_to(b, (2, k, n)), np.broadcast_to(zeros[0], (2, m, 1)), np.broadcast_to(zeros[1], (2, 1, n))]
+            told: list[str] = []
+            (y,) = run(
+                "gemm", ins, [(acc.shape, want.dtype)], epilogue=fn, epi_ins=views, acc_dtype=I32, consts=(1,), threads=2, describe=told
+            )
+            linear = form.startswith("float32") and not harness.device  # in the register tile, which may multiply and add in one rounding
+            if linear:
+                np.testing.assert_allclose(y, want, rtol=2.0**-23, atol=2.0**-24 * 0.004 * np.abs(acc).max())
+            else:
+                np.testing.assert_array_equal(y, want)
+            assert harness.device or n == 1 or told[0].partition(", then ")[2] == ("" if linear else fires)
+
+
 def test_not_a_number_and_infinity_saturate_to_bounds() -> None:
     x, w = np.full((1, 4, 2, 2), 1, U8), np.ones((3, 4, 1, 1), I8)
     scale = np.array([np.nan, np.inf, -np.inf], f).reshape(1, 3, 1, 1)
@@ -222,3 +261,28 @@ def test_weights_that_are_no_constants() -> None:
     y = channels_last(np.zeros(want.shape, I32))
     run("conv", [channels_last(x), w, None, np.array(9, U8)], [y], params, consts=())
     np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("zeros", "layers"), [((128,), ""), ((127, 129, 120), " in 2 layers"), ((0, 255, 128), " in 3 layers")])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 2)])
+def test_depthwise_weights_less_their_zero_points_need_not_fit_a_byte(
+    kernel: tuple[int, int], zeros: tuple[int, ...], layers: str, isa: str
+) -> None:
+    rng = np.random.default_rng(5)
+    x, w = rng.integers(0, 256, (2, 70, 7, 9)).astype(U8), rng.integers(0, 256, (70, 1, *kernel)).astype(U8)
+    w[:4, 0, 0, 0] = 255, 0, 255, 0
+    zero = np.resize(np.array(zeros, U8), 70)
+    acc = ref.conv(x, w, None, [1, 1], [1, 1], [1, 1, 1, 1], 70, 7, zero.astype(np.int64)).astype(np.int32)
+    scale = rng.uniform(0.0005, 0.003, (1, 70, 1, 1)).astype(f)
+    scale[0, :3, 0, 0] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        want = np.nan_to_num(acc.astype(f) * scale, nan=-1e9)
+    params = {"strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1], "group": 70}
+    y, told = channels_last(np.zeros(acc.shape, U8)), list[str]()
+    run(
+        "conv", [channels_last(x), w, None, np.array(7, U8), zero], [y], params, epilogue=lambda a, s: requantized(scaled(a, s), 5, U8),
+        epi_ins=[np.broadcast_to(scale, acc.shape)], acc_dtype=I32, consts=(1, 3, 4), isa=isa, threads=2, describe=told,
+    )  # fmt: skip
+    np.testing.assert_array_equal(y, np.clip(np.rint(want) + 5, 0, 255))
+    assert harness.device or isa != "v4x" or told[0].startswith(f"depthwise, bytes{layers}, strips")

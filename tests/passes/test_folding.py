@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from pytensor_rt.graph import export_model, load_model
 from pytensor_rt.passes import optimize
@@ -103,44 +103,51 @@ def test_not_folded(body: str, outputs: str) -> None:
 # ---- quantized models
 
 
-def quantized(op: str, bias: bool = False, relu: bool = False, per_channel: bool = False, signed: bool = False) -> onnx.ModelProto:
+def quantized(
+    op: str, bias: bool = False, relu: bool = False, per_channel: bool = False, signed: bool = False, strides: tuple[int, int] = (2, 2)
+) -> onnx.ModelProto:
     rng = np.random.default_rng(3)
-    conv = op == "Conv"
+    conv = op.startswith("Conv")
     channels = 6
     x_type = np.int8 if signed else np.uint8
     w_scale = np.abs(rng.standard_normal(channels if per_channel else ())).astype(np.float32) * 0.02 + 0.01
     low = np.iinfo(x_type).min
+    shape = {"Conv": (channels, 4, 3, 3), "ConvTranspose": (4, channels, 2, 2), "MatMul": (4, channels), "Gemm": (channels, 4)}[op]
     weights = {
         "xs": np.float32(0.05), "xz": x_type(low + 120), "ws": w_scale, "wz": np.zeros(w_scale.shape, np.int8), "ys": np.float32(0.3),
-        "yz": x_type(low if relu else low + 128), "w": rng.integers(-127, 128, (channels, 4, 3, 3) if conv else (4, channels)).astype(np.int8),
+        "yz": x_type(low if relu else low + 128), "w": rng.integers(-127, 128, shape).astype(np.int8),
         "bs": np.float32(0.05) * w_scale, "bq": rng.integers(-500, 500, channels).astype(np.int32),
     }  # fmt: skip
-    axis = "<axis = 0>" if conv else "<axis = 1>"
+    axis = "<axis = 0>" if op in ("Conv", "Gemm") else "<axis = 1>"
+    attrs = {"Conv": "pads = [1, 1, 1, 1]", "ConvTranspose": f"strides = {list(strides)}", "Gemm": "transB = 1"}.get(op, "")
     body = f"q = QuantizeLinear(x, xs, xz) d = DequantizeLinear(q, xs, xz) wd = DequantizeLinear {axis} (w, ws, wz) "
-    if conv:
+    if op != "MatMul":
         body += "bd = DequantizeLinear <axis = 0> (bq, bs) " if bias else ""
-        body += f"c = Conv <pads = [1, 1, 1, 1]> (d, wd{', bd' if bias else ''}) "
+        body += f"c = {op} <{attrs}> (d, wd{', bd' if bias else ''}) "
     else:
         body += "c = MatMul(d, wd) "
     body += "r = Relu(c) " if relu else "r = Identity(c) "
     body += "yq = QuantizeLinear(r, ys, yz) y = DequantizeLinear(yq, ys, yz)"
-    return parse(body, f"float[2, {'4, 6, 5' if conv else '5, 4'}] x", weights=weights, opset=21)
+    return parse(body, f"float[{'2, 4, 6, 5' if conv else '7, 4' if op == 'Gemm' else '2, 5, 4'}] x", weights=weights, opset=21)
 
 
 @pytest.mark.parametrize(
     "kind", [{}, {"per_channel": True}, {"signed": True}, {"relu": True}, {"bias": True}, {"bias": True, "per_channel": True}], ids=str
 )
-@pytest.mark.parametrize("op", ["Conv", "MatMul"])
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "MatMul", "Gemm"])
 def test_quantized(op: str, kind: dict[str, bool]) -> None:
-    _, ops = rewritten(quantized(op, **kind), 0.301)  # one step of the output
-    assert ops == {"QuantizeLinear": 1, f"QLinear{op}": 1, "DequantizeLinear": 1}
+    _, ops = rewritten(quantized(op, **kind), 0.301, by_onnxruntime if op == "Gemm" else by_reference)  # one step of the output
+    product = {"ConvTranspose": {"QLinearConv": 4, "Interleave": 1}, "Gemm": {"QGemm": 1}}.get(op, {f"QLinear{op}": 1})
+    assert ops == {"QuantizeLinear": 1, **product, "DequantizeLinear": 1}
 
 
-def test_quantized_values_are_equal_almost_everywhere() -> None:
-    proto = quantized("Conv", bias=True, per_channel=True)
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "Gemm"])
+def test_quantized_values_are_equal_almost_everywhere(op: str) -> None:
+    proto = quantized(op, bias=True, per_channel=True)
     feeds = feeds_of(proto)
     want = by_reference(proto, feeds)[0]
-    got = by_reference(export_model(optimize(load_model(proto))), feeds)[0]
+    evaluate = by_onnxruntime if op == "Gemm" else by_reference
+    got = evaluate(export_model(optimize(load_model(proto))), feeds)[0]
     assert np.mean(got == want) > 0.99
 
 
@@ -151,3 +158,7 @@ def test_quantized_that_must_stay() -> None:
     proto = quantized("Conv", bias=True)
     proto.graph.initializer[[t.name for t in proto.graph.initializer].index("bs")].CopyFrom(numpy_helper.from_array(np.float32(0.5), "bs"))
     assert rewritten(proto)[1]["Conv"] == 1  # the bias has a scale of its own
+    proto = quantized("Gemm", bias=True)
+    next(n for n in proto.graph.node if n.op_type == "Gemm").attribute.append(helper.make_attribute("beta", 0.5))
+    assert rewritten(proto)[1]["Gemm"] == 1
+    assert rewritten(quantized("ConvTranspose", strides=(1, 2)))[1]["ConvTranspose"] == 1  # windows overlap

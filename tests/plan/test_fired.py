@@ -144,3 +144,28 @@ def test_replay_reads_and_writes_its_own_buffers() -> None:
     runner.replay()
     assert runner.outputs[name] is before
     np.testing.assert_allclose(before, np.e, 1e-6)
+
+
+def test_quantised_conv_transpose_writes_into_the_concatenation() -> None:
+    net = Net(x=(1, 16, 6, 5), skip=(1, 8, 12, 10))
+    u8, i8 = np.uint8, np.int8
+
+    def quantised(value: str, scale: float, zero: Any) -> str:
+        s, z = net.const(np.float32(scale)), net.const(zero)
+        return net("DequantizeLinear", net("QuantizeLinear", value, s, z), s, z)
+
+    w = net.const(rng.integers(-127, 128, (16, 8, 2, 2)).astype(i8))
+    weight = net("DequantizeLinear", w, net.const(np.linspace(0.01, 0.03, 8, dtype=np.float32)), net.const(np.zeros(8, i8)), axis=1)
+    up = quantised(net("ConvTranspose", quantised("x", 0.03, u8(120)), weight, strides=[2, 2]), 0.1, u8(128))
+    both = quantised(net("Concat", quantised("skip", 0.03, u8(128)), up, axis=1), 0.12, u8(131))
+    proto = net.model(net("MaxPool", both, kernel_shape=[2, 2]))
+    feeds = {k: rng.standard_normal(s).astype(np.float32) for k, s in net.inputs.items()}
+    session = rt.InferenceSession(proto)
+    got = session.run(None, feeds)[0]
+    want = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+    assert np.abs(got - want).max() < 0.121 and np.mean(np.abs(got - want) < 1e-5) > 0.98  # a step of the scale, seldom
+    plan = session.bind(**feeds).plan
+    convs = [launch for launch in plan.launches if launch.kernel == "conv"]
+    assert len(convs) == 4 and len({launch.outs[0].buffer for launch in convs}) == 1  # each writes its pixels of the concatenation
+    assert all(launch.outs[0].strides[3] == 2 * (8 + 8) and launch.outs[0].strides[1] == 1 for launch in convs)
+    assert sum(launch.kernel == "map" for launch in plan.launches) == 3  # x, skip and the pool's operand: no copies

@@ -97,6 +97,31 @@ def test_threads_and_reference(precision: str) -> None:
         )  # the same roundings: what is left is noise of the sums, and what it moves across a rounding
 
 
+def test_int8_weights_of_a_model_are_multiplied_as_they_are() -> None:
+    model = mlp()
+    for name, axis in (("w1", 1), ("w2", 0)):  # a scale per output column; w2 is transposed
+        i = [t.name for t in model.graph.initializer].index(name)
+        w = numpy_helper.to_array(model.graph.initializer[i])
+        along = w.T if axis else w
+        scale = np.abs(along).max(axis=1) / np.float32(100)
+        q = np.rint(along / scale[:, None]).astype(np.int8)
+        del model.graph.initializer[i]
+        stored = np.ascontiguousarray(q.T) if axis else q
+        model.graph.initializer.extend([numpy_helper.from_array(stored, f"{name}_q"), numpy_helper.from_array(scale, f"{name}_s")])
+        model.graph.node.insert(0, helper.make_node("DequantizeLinear", [f"{name}_q", f"{name}_s"], [name], axis=axis))
+    full, reduced, oracle = (
+        ptrt.InferenceSession(model, **k) for k in ({}, {"precision": "int8"}, {"precision": "int8", "device": "reference"})
+    )
+    for n in (1, 7, 40):
+        for want, got, same in zip(*(s.run(None, feed(n)) for s in (full, reduced, oracle))):
+            assert 0 < relative(got, want) < ERROR["int8"]
+            assert relative(got, same) < 0.2 * relative(got, want)
+    report = reduced.plan_report(x=(40, 96))
+    assert report.stats["int8"] == 2
+    assert report.packed_bytes <= 96 * 384 * 2 * BYTES["int8"] + 96 * 4 * 64 + 8 * 480 + 4096
+    assert "bf16" not in ptrt.InferenceSession(model, precision="bf16").plan_report(x=(40, 96)).stats
+
+
 def test_float32_is_the_default_and_changes_nothing() -> None:
     model = mlp()
     a, b = (ptrt.InferenceSession(model, **k).run(None, feed(9)) for k in ({}, {"precision": "float32"}))

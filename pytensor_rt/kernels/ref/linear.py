@@ -13,6 +13,8 @@ from .common import Array, Out, Params, Program, optional, out_spec, required, r
 def gemm(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
     a, b = required(ins[0]), required(ins[1])
     scale = optional(ins, 4)
+    if scale is not None and params.get("precision") == "int8":
+        return [result(quantised_matmul(a, b, scale) * params.get("alpha", 1.0), out_spec(outs))]
     if scale is not None:
         w = dequantised(b, optional(ins, 3), scale, a.shape[-1], params)
         with np.errstate(all="ignore"):
@@ -61,8 +63,8 @@ def reduced_matmul(a: Array, b: Array, precision: str) -> Array:
         return np.asarray(np.matmul(wide(a), wide(b)))
 
 
-def quantised_matmul(a: Array, b: Array) -> Array:
-    """int8's arithmetic of spec.py: the same roundings in float32, an exact sum."""
+def quantised_matmul(a: Array, b: Array, b_scale: Array | None = None) -> Array:
+    """int8's arithmetic of spec.py: the same roundings in float32, an exact sum. With b_scale, b is int8 already."""
     one, least = F32.type, F32.type(2.0**-100)
 
     def scaled(width: Array, steps: int) -> tuple[Array, Array]:
@@ -77,9 +79,10 @@ def quantised_matmul(a: Array, b: Array) -> Array:
         inverse, a_scale = scaled(np.where(bad, one(np.nan), high - low), 255)
         zero = np.where(bad, one(0), np.rint(-low * inverse))
         qa = np.where(inverse > 0, np.clip(np.rint(a * inverse) + zero, 0, 255), zero) - zero
-        most = np.max(np.abs(b), axis=-2, keepdims=True, initial=one(0))
-        inverse, b_scale = scaled(most, 127)
-        qb = np.where(inverse > 0, np.rint(b * inverse), one(0))
+        qb = b
+        if b_scale is None:
+            inverse, b_scale = scaled(np.max(np.abs(b), axis=-2, keepdims=True, initial=one(0)), 127)
+            qb = np.where(inverse > 0, np.rint(b * inverse), one(0))
         sums = np.matmul(qa.astype(F64), qb.astype(F64)).astype(F32)
         return np.asarray(sums * (a_scale * b_scale)).astype(F64)
 
