@@ -72,8 +72,14 @@ PTRT_INLINE void store_part(C* p, Vec<C> v, int n) {
 }
 #endif
 
+template <class V>
+struct Columns {
+  typedef uint32_t type __attribute__((vector_size(sizeof(V))));
+};
+
 // Rows of results: out[r * out_step + k] = the combination of x[r * x_step + k * S + taps[t]] over t < n_taps, for k < n; with kDivide that
-// over `outer`, times by[k] if there is such a table.
+// over `outer`, times by[k] if there is such a table. kWrap: rows follow each other without padding, so taps are only those for which
+// columns[k] + taps[t] is in [0, wide).
 template <class C>
 struct Rows {
   C* out;
@@ -84,11 +90,14 @@ struct Rows {
   int64_t n_taps;
   C outer = 1;
   const C* by = nullptr;
+  const uint32_t* columns = nullptr;
+  int64_t wide = 0;
+  int64_t planes = 1, x_plane = 0, out_plane = 0;  // all of this several times
 };
 
 // The results of a row at k and, with kPair, at `other`; V is a vector or a single element. T: the number of taps, 0 for any. part: how
 // many lanes of a vector are meant, where vectors can have masks.
-template <bool kMax, int S, bool kDivide, int T, bool kPair, class V, class C>
+template <bool kMax, int S, bool kDivide, bool kWrap, int T, bool kPair, class V, class C>
 PTRT_INLINE void results(const Rows<C>& a, const int64_t* taps, const C* x, C* out, int64_t k, int64_t other, [[maybe_unused]] int part) {
   constexpr bool kFloat = std::is_floating_point<C>::value;
   const auto load = [&](const C* p) __attribute__((always_inline)) {
@@ -97,12 +106,20 @@ PTRT_INLINE void results(const Rows<C>& a, const int64_t* taps, const C* x, C* o
 #endif
     return every<S, V>(p);
   };
-  const C *p = x + k * S, *q = x + other * S;
-  V v = load(p + taps[0]), w{};
-  if (kPair) w = load(q + taps[0]);
+  const auto element = [&](int64_t at, int64_t tap) __attribute__((always_inline)) {
+    V v = load(x + at * S + tap);
+    if constexpr (kWrap) {
+      typedef std::conditional_t<std::is_same_v<V, C>, uint32_t, typename Columns<V>::type> I;
+      const I column = every<1, I>(a.columns + at) + static_cast<uint32_t>(tap), wide = I{} + static_cast<uint32_t>(a.wide);
+      v = column < wide ? v : V{} + neutral<C>(kMax);
+    }
+    return v;
+  };
+  V v = element(k, taps[0]), w{};
+  if (kPair) w = element(other, taps[0]);
   const auto add = [&](int64_t tap) __attribute__((always_inline)) {
-    v = combine<kMax, kFloat>(v, load(p + tap));
-    if (kPair) w = combine<kMax, kFloat>(w, load(q + tap));
+    v = combine<kMax, kFloat>(v, element(k, tap));
+    if (kPair) w = combine<kMax, kFloat>(w, element(other, tap));
   };
   if constexpr (T > 0) {
     PTRT_UNROLL for (int t = 1; t < T; t++) add(taps[t]);
@@ -125,7 +142,7 @@ PTRT_INLINE void results(const Rows<C>& a, const int64_t* taps, const C* x, C* o
   if (kPair) std::memcpy(out + other, &w, sizeof w);
 }
 
-template <bool kMax, int S, bool kDivide, int T, class C>
+template <bool kMax, int S, bool kDivide, bool kWrap, int T, class C>
 PTRT_INLINE void each_row(Rows<C> a) {
   typedef Vec<C> V;
   constexpr int64_t L = kLanes<C>;
@@ -138,38 +155,44 @@ PTRT_INLINE void each_row(Rows<C> a) {
     C* out = a.out;
     int64_t k = 0;
     for (; k + L < n && n >= L; k += 2 * L)  // the last may overlap the one before
-      results<kMax, S, kDivide, T, true, V>(a, taps, x, out, k, std::min(k + L, n - L), 0);
+      results<kMax, S, kDivide, kWrap, T, true, V>(a, taps, x, out, k, std::min(k + L, n - L), 0);
     if (k >= n) continue;
 #if defined(__AVX512F__)
-    results<kMax, S, kDivide, T, false, V>(a, taps, x, out, k, 0, static_cast<int>(std::min(L, n - k)));
+    results<kMax, S, kDivide, kWrap, T, false, V>(a, taps, x, out, k, 0, static_cast<int>(std::min(L, n - k)));
 #else
     if (n >= L) {
-      results<kMax, S, kDivide, T, false, V>(a, taps, x, out, n - L, 0, 0);
+      results<kMax, S, kDivide, kWrap, T, false, V>(a, taps, x, out, n - L, 0, 0);
       continue;
     }
     typedef C Few __attribute__((vector_size(16)));
     constexpr int64_t F = 16 / sizeof(C);
     if constexpr (F < L) {
-      for (; k + F < n && n >= F; k += 2 * F) results<kMax, S, kDivide, T, true, Few>(a, taps, x, out, k, std::min(k + F, n - F), 0);
+      for (; k + F < n && n >= F; k += 2 * F) results<kMax, S, kDivide, kWrap, T, true, Few>(a, taps, x, out, k, std::min(k + F, n - F), 0);
     }
-    for (; k < n; k++) results<kMax, S, kDivide, T, false, C>(a, taps, x, out, k, 0, 0);
+    for (; k < n; k++) results<kMax, S, kDivide, kWrap, T, false, C>(a, taps, x, out, k, 0, 0);
 #endif
   }
 }
 
-// Tables `by` and, for S = 2, x have two vectors of room behind their end.
-template <bool kMax, int S, bool kDivide, class C>
+// Tables and, for S = 2, x have two vectors of room behind their end.
+template <bool kMax, int S, bool kDivide, bool kWrap = false, class C>
 PTRT_NOINLINE void compute_rows(Rows<C> a) {
   if (a.n_taps == 0) {
-    for (int64_t r = 0; r < a.rows; r++)
-      for (int64_t k = 0; k < a.n; k++) a.out[r * a.out_step + k] = kDivide ? static_cast<C>(0 / a.outer) : neutral<C>(kMax);
+    for (int64_t r = 0; r < a.rows * a.planes; r++)
+      for (int64_t k = 0; k < a.n; k++)
+        a.out[r / a.rows * a.out_plane + r % a.rows * a.out_step + k] = kDivide ? static_cast<C>(0 / a.outer) : neutral<C>(kMax);
     return;
   }
-  if (!kDivide && a.out_step == a.n && a.x_step == a.n * S) a.n *= a.rows, a.rows = 1;
+  const auto merge = [&] { return a.out_step == a.n && a.x_step == a.n * S; };
+  if ((!kDivide || kWrap) && merge()) a.n *= a.rows, a.rows = 1;
+  if (a.rows == 1) a.rows = a.planes, a.x_step = a.x_plane, a.out_step = a.out_plane, a.planes = 1;
+  if (!kDivide && !kWrap && merge()) a.n *= a.rows, a.rows = 1;
   constexpr bool kUnroll = std::is_same<C, float>::value;
-  if (kUnroll && a.n_taps == 3) each_row<kMax, S, kDivide, kUnroll ? 3 : 0>(a);
-  else if (kUnroll && a.n_taps == 2) each_row<kMax, S, kDivide, kUnroll ? 2 : 0>(a);
-  else each_row<kMax, S, kDivide, 0>(a);
+  for (; a.planes > 0; a.planes--, a.x += a.x_plane, a.out += a.out_plane) {
+    if (kUnroll && a.n_taps == 3) each_row<kMax, S, kDivide, kWrap, kUnroll ? 3 : 0>(a);
+    else if (kUnroll && a.n_taps == 2) each_row<kMax, S, kDivide, kWrap, kUnroll ? 2 : 0>(a);
+    else each_row<kMax, S, kDivide, kWrap, 0>(a);
+  }
 }
 
 }  // namespace
