@@ -1,6 +1,7 @@
 // The windows of a pool launch, and how their results are cut into blocks.
 #pragma once
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "cpu/pool_taps.h"
@@ -73,23 +74,57 @@ inline int64_t list_taps(int64_t* to, int64_t nd, int64_t sd, int64_t nh, int64_
   return at - to;
 }
 
-// Elements of a byte are pooled as such where they are both read and written in place.
-template <class C>
-constexpr bool kByte = sizeof(C) == 1;
-template <class C>
-using Computed = std::conditional_t<kByte<C>, int32_t, C>;
-struct Nothing {
-  explicit Nothing(const LaunchDesc&) {}
+// A block of results and what they are made from. Steps are in elements.
+struct Block {
+  int64_t n, channel, lanes, od, oh, rows, ow, width;  // the results
+  int64_t first, columns, front, inside;               // columns of x under the windows: the first (may be < 0), all, before x, in x
+  const char* x;
+  int64_t corner;             // from x to the window's corner of row 0, which may be outside
+  int64_t d_tap, h_tap, row;  // steps from tap to tap, and from one row of results to the next
+  char* out;
+  int64_t out_row, out_col;
+  int64_t planes, x_plane, out_plane;  // all of this for several channels, and the steps between them
 };
-template <class C>
-using SourceOf = std::conditional_t<kByte<C>, Nothing, Source<Computed<C>>>;
-template <class C>
-using SinkOf = std::conditional_t<kByte<C>, Nothing, Sink<Computed<C>>>;
+
+// Where maxima are: the positions of x along each axis, and from a window's corner to its first element along w.
+struct Positions {
+  int64_t step[3], plane;
+  std::vector<int32_t> firsts32;
+  std::vector<int64_t> firsts64;
+};
+
+// What depends on the type of the elements (pool_elements.h).
+class Elements {
+ public:
+  virtual ~Elements() = default;
+  int64_t size = 0, lanes = 0;
+  RowsFn max = nullptr, max_even = nullptr, sum = nullptr, mean = nullptr, mean_even = nullptr;  // compute_rows; *_even: of stride 2
+  RowsFn max_wrapped = nullptr, mean_wrapped = nullptr;
+  bool in_place = false;  // neither source nor sink
+  virtual bool reads_directly(const LaunchDesc& desc, int col_axis) const = 0;
+  virtual bool writes_directly(const LaunchDesc& desc, int col_axis) const = 0;
+  virtual size_t source_scratch(int64_t elements) const = 0;
+  virtual size_t sink_scratch(int64_t elements) const = 0;
+  virtual void fill(const LaunchDesc& desc, const int64_t* index, int row_axis, int64_t rows, int col_axis, int64_t cols, char* out,
+                    char* scratch) const = 0;
+  virtual void store(const LaunchDesc& desc, const int64_t* index, int row_axis, int64_t rows, int col_axis, int64_t cols, const char* data,
+                     int64_t row_stride, char* scratch) const = 0;
+  // n times what means nothing in a sum or a maximum.
+  virtual void pad(char* x, int64_t n, bool max) const = 0;
+  // What elements are combined as, and what becomes of the result: powers and roots for lp; unsigned integers with their signs flipped
+  // (p = 0). There is room behind x for whole vectors.
+  virtual void begin(char* x, int64_t n, int64_t p) const = 0;
+  virtual void finish(char* x, int64_t n, int64_t p) const = 0;
+  // dst[k] = src[k * stride]
+  virtual void pick(char* dst, const char* src, int64_t stride, int64_t n) const = 0;
+  virtual void find(const LaunchDesc& desc, const Config& c, const Positions& p, const Block& b) const = 0;
+};
 
 // Pooling in units, of which a task has a few.
 class PoolKernel : public Kernel {
  public:
-  PoolKernel(LaunchDesc desc0, Config c) : Kernel(std::move(desc0)), c_(std::move(c)) {}
+  PoolKernel(LaunchDesc desc0, Config c, std::unique_ptr<Elements> elements)
+      : Kernel(std::move(desc0)), c_(std::move(c)), elements_(std::move(elements)) {}
   void run(const RunContext& ctx) override {
     if (units_.total == 0) return;
     ctx.parallel((units_.total + grain_ - 1) / grain_, [&](int64_t task, int worker) {
@@ -107,6 +142,7 @@ class PoolKernel : public Kernel {
     grain_ = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, unit_work));
   }
   Config c_;
+  std::unique_ptr<Elements> elements_;
 
  private:
   Walk units_;

@@ -79,26 +79,26 @@ struct Columns {
 
 // Rows of results: out[r * out_step + k] = the combination of x[r * x_step + k * S + taps[t]] over t < n_taps, for k < n; with kDivide that
 // over `outer`, times by[k] if there is such a table. kWrap: rows follow each other without padding, so taps are only those for which
-// columns[k] + taps[t] is in [0, wide).
-template <class C>
+// columns[k] + taps[t] is in [0, wide). Steps are in elements.
 struct Rows {
-  C* out;
+  void* out;
   int64_t out_step;
-  const C* x;
+  const void* x;
   int64_t x_step, rows, n;
   const int64_t* taps;
   int64_t n_taps;
-  C outer = 1;
-  const C* by = nullptr;
+  double outer = 1;
+  const void* by = nullptr;
   const uint32_t* columns = nullptr;
   int64_t wide = 0;
   int64_t planes = 1, x_plane = 0, out_plane = 0;  // all of this several times
 };
+typedef void (*RowsFn)(Rows);
 
 // The results of a row at k and, with kPair, at `other`; V is a vector or a single element. T: the number of taps, 0 for any. part: how
 // many lanes of a vector are meant, where vectors can have masks.
 template <bool kMax, int S, bool kDivide, bool kWrap, int T, bool kPair, class V, class C>
-PTRT_INLINE void results(const Rows<C>& a, const int64_t* taps, const C* x, C* out, int64_t k, int64_t other, [[maybe_unused]] int part) {
+PTRT_INLINE void results(const Rows& a, const int64_t* taps, const C* x, C* out, int64_t k, int64_t other, [[maybe_unused]] int part) {
   constexpr bool kFloat = std::is_floating_point<C>::value;
   const auto load = [&](const C* p) __attribute__((always_inline)) {
 #if defined(__AVX512F__)
@@ -127,10 +127,10 @@ PTRT_INLINE void results(const Rows<C>& a, const int64_t* taps, const C* x, C* o
     for (const int64_t *tap = taps + 1, *end = taps + a.n_taps; tap != end; tap++) add(*tap);
   }
   if constexpr (kDivide) {
-    V d = V{} + a.outer, e = d;
-    if (a.by) {
-      d *= every<1, V>(a.by + k);
-      if (kPair) e *= every<1, V>(a.by + other);
+    V d = V{} + static_cast<C>(a.outer), e = d;
+    if (const C* by = static_cast<const C*>(a.by)) {
+      d *= every<1, V>(by + k);
+      if (kPair) e *= every<1, V>(by + other);
     }
     v /= d;
     if (kPair) w /= e;
@@ -143,16 +143,14 @@ PTRT_INLINE void results(const Rows<C>& a, const int64_t* taps, const C* x, C* o
 }
 
 template <bool kMax, int S, bool kDivide, bool kWrap, int T, class C>
-PTRT_INLINE void each_row(Rows<C> a) {
+PTRT_INLINE void each_row(const Rows& a, const C* x, C* out) {
   typedef Vec<C> V;
   constexpr int64_t L = kLanes<C>;
   int64_t few[T ? T : 1];
   for (int t = 0; t < T; t++) few[t] = a.taps[t];
   const int64_t* taps = T ? few : a.taps;
   const int64_t n = a.n;
-  for (; a.rows > 0; a.rows--, a.x += a.x_step, a.out += a.out_step) {
-    const C* x = a.x;
-    C* out = a.out;
+  for (int64_t r = 0; r < a.rows; r++, x += a.x_step, out += a.out_step) {
     int64_t k = 0;
     for (; k + L < n && n >= L; k += 2 * L)  // the last may overlap the one before
       results<kMax, S, kDivide, kWrap, T, true, V>(a, taps, x, out, k, std::min(k + L, n - L), 0);
@@ -175,23 +173,26 @@ PTRT_INLINE void each_row(Rows<C> a) {
 }
 
 // Tables and, for S = 2, x have two vectors of room behind their end.
-template <bool kMax, int S, bool kDivide, bool kWrap = false, class C>
-PTRT_NOINLINE void compute_rows(Rows<C> a) {
-  if (a.n_taps == 0) {
-    for (int64_t r = 0; r < a.rows * a.planes; r++)
-      for (int64_t k = 0; k < a.n; k++)
-        a.out[r / a.rows * a.out_plane + r % a.rows * a.out_step + k] = kDivide ? static_cast<C>(0 / a.outer) : neutral<C>(kMax);
-    return;
-  }
+template <class C, bool kMax, int S, bool kDivide, bool kWrap = false>
+void compute_rows(Rows a) {
+  const C* x = static_cast<const C*>(a.x);
+  C* out = static_cast<C*>(a.out);
   const auto merge = [&] { return a.out_step == a.n && a.x_step == a.n * S; };
   if ((!kDivide || kWrap) && merge()) a.n *= a.rows, a.rows = 1;
   if (a.rows == 1) a.rows = a.planes, a.x_step = a.x_plane, a.out_step = a.out_plane, a.planes = 1;
   if (!kDivide && !kWrap && merge()) a.n *= a.rows, a.rows = 1;
-  constexpr bool kUnroll = std::is_same<C, float>::value;
-  for (; a.planes > 0; a.planes--, a.x += a.x_plane, a.out += a.out_plane) {
-    if (kUnroll && a.n_taps == 3) each_row<kMax, S, kDivide, kWrap, kUnroll ? 3 : 0>(a);
-    else if (kUnroll && a.n_taps == 2) each_row<kMax, S, kDivide, kWrap, kUnroll ? 2 : 0>(a);
-    else each_row<kMax, S, kDivide, kWrap, 0>(a);
+  for (; a.planes > 0; a.planes--, x += a.x_plane, out += a.out_plane) {
+    if (a.n_taps == 0) {  // windows without an element of x
+      for (int64_t r = 0; r < a.rows; r++)
+        for (int64_t k = 0; k < a.n; k++) out[r * a.out_step + k] = kDivide ? static_cast<C>(0 / a.outer) : neutral<C>(kMax);
+      continue;
+    }
+    if constexpr (std::is_same<C, float>::value)
+      if (a.n_taps == 3) {
+        each_row<kMax, S, kDivide, kWrap, 3>(a, x, out);
+        continue;
+      }
+    each_row<kMax, S, kDivide, kWrap, 0>(a, x, out);
   }
 }
 
