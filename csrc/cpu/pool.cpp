@@ -38,7 +38,7 @@ class PoolChannels final : public PoolKernel {
   size_t tap_bytes() const { return align64(static_cast<size_t>(c_.d.most_taps() * c_.h.most_taps() * c_.w.most_taps()) * 8); }
   size_t result_bytes() const { return align64(static_cast<size_t>(c_.w.out * most_ * elements_->size)); }
 
-  void compute(const int64_t* unit, char* scratch) const override {
+  PTRT_COLD void compute(const int64_t* unit, char* scratch) const override {
     const Operand &x = desc.ins[0], &y = desc.outs[0];
     const Run &d = c_.d.run(unit[2]), &h = c_.h.run(unit[3]);
     const auto first = [&](int64_t block) { return x.shape[1] * block / blocks_; };
@@ -97,7 +97,7 @@ PTRT_COLD std::unique_ptr<Elements> elements_of(const LaunchDesc& desc, const Co
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_pool(LaunchDesc desc, BindContext&) {
+PTRT_COLD std::unique_ptr<Kernel> make_pool(LaunchDesc desc, BindContext&) {
   Params params = desc.params();
   Config c;
   c.mode = static_cast<Mode>(params.i());

@@ -66,7 +66,7 @@ struct Config {
 };
 
 // Distances of a box of taps, a run's taps along each axis, from its first tap. Returns how many there are.
-inline int64_t list_taps(int64_t* to, int64_t nd, int64_t sd, int64_t nh, int64_t sh, int64_t nw, int64_t sw) {
+PTRT_COLD inline int64_t list_taps(int64_t* to, int64_t nd, int64_t sd, int64_t nh, int64_t sh, int64_t nw, int64_t sw) {
   int64_t* at = to;
   for (int64_t i = 0; i < nd; i++)
     for (int64_t j = 0; j < nh; j++)
@@ -125,7 +125,7 @@ class PoolKernel : public Kernel {
  public:
   PoolKernel(LaunchDesc desc0, Config c, std::unique_ptr<Elements> elements)
       : Kernel(std::move(desc0)), c_(std::move(c)), elements_(std::move(elements)) {}
-  void run(const RunContext& ctx) override {
+  PTRT_COLD void run(const RunContext& ctx) override {
     if (units_.total == 0) return;
     ctx.parallel((units_.total + grain_ - 1) / grain_, [&](int64_t task, int worker) {
       const int64_t begin = task * grain_, end = std::min(units_.total, begin + grain_);

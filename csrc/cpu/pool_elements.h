@@ -19,13 +19,13 @@ class ElementsOf final : public Elements {
   typedef std::decay_t<decltype(Places{}[0])> Place;
 
  public:
-  explicit ElementsOf(const LaunchDesc& desc) : source_(desc), sink_(desc) {
+  PTRT_COLD explicit ElementsOf(const LaunchDesc& desc) : source_(desc), sink_(desc) {
     size = sizeof(C), lanes = kLanes<C>, in_place = kByte;
     max = compute_rows<C, true, 1, false>;
-    if constexpr (kFloat || kByte) max_even = compute_rows<C, true, 2, false>;
+    if constexpr (std::is_same<C, float>::value || kByte) max_even = compute_rows<C, true, 2, false>;
     if constexpr (kFloat) {
       sum = compute_rows<C, false, 1, false>, mean = compute_rows<C, false, 1, true>;
-      mean_even = compute_rows<C, false, 2, true>;
+      if constexpr (std::is_same<C, float>::value) mean_even = compute_rows<C, false, 2, true>;
     }
     if constexpr (std::is_same<C, float>::value)
       max_wrapped = compute_rows<C, true, 1, false, true>, mean_wrapped = compute_rows<C, false, 1, true, true>;

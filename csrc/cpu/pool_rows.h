@@ -63,7 +63,7 @@ class PoolRows final : public PoolKernel {
     finish_units({x.shape[0], (x.shape[1] + channels - 1) / channels, c_.d.out, blocks, segments}, columns_ * channels * height_ * taps);
   }
 
-  Block block_at(const int64_t* unit) const {
+  PTRT_COLD Block block_at(const int64_t* unit) const {
     Block b;
     b.n = unit[0], b.od = unit[2];
     b.channel = unit[1] * lanes_ * planes_;
@@ -120,7 +120,7 @@ class PoolRows final : public PoolKernel {
   // What taps reach on either side of lines that wrap, and vectors do not use.
   size_t bytes_before() const { return wraps_ ? bytes(std::max(c_.w.begin, (c_.w.k - 1) * c_.w.dilation)) : 0; }
 
-  void compute(const int64_t* unit, char* scratch) const override {
+  PTRT_COLD void compute(const int64_t* unit, char* scratch) const override {
     Block b = block_at(unit);
     auto* taps = reinterpret_cast<int64_t*>(scratch);
     char* lines = scratch += tap_bytes() + bytes_before();
@@ -154,7 +154,7 @@ class PoolRows final : public PoolKernel {
   }
 
   // The rows of x under the block are copied to `staged`: for positions between padding, for lp as the terms of its sums.
-  void stage(Block& b, int64_t* index, char* staged, char* scratch) const {
+  PTRT_COLD void stage(Block& b, int64_t* index, char* staged, char* scratch) const {
     const int64_t h0 = std::clamp<int64_t>(c_.h.at(b.oh, 0), 0, c_.h.in), size = elements_->size;
     const int64_t rows = std::clamp<int64_t>(c_.h.at(b.oh + b.rows - 1, c_.h.k - 1) + 1, h0, c_.h.in) - h0;
     const int64_t front = c_.positions ? b.front : 0, pitch = (c_.positions ? b.columns : b.inside) * b.lanes;
@@ -194,7 +194,7 @@ class PoolRows final : public PoolKernel {
     for (int64_t r = 0, end; r < b.rows; r = end, run++) f(r, end = std::min(b.rows, run->end - b.oh), *run);
   }
 
-  void windows(const Block& b, char* lines, char* dense, int64_t* taps) const {
+  PTRT_COLD void windows(const Block& b, char* lines, char* dense, int64_t* taps) const {
     const Elements& e = *elements_;
     const int64_t n = b.lanes, pitch = b.columns * n, inside = b.inside * n, size = e.size;
     const bool max = c_.mode == Mode::max, average = c_.mode == Mode::average;
@@ -245,7 +245,7 @@ class PoolRows final : public PoolKernel {
   }
 
   // A row of results whose lanes are channels.
-  void pixels(const Block& b, const Rows& all, RowsFn along, char* out, const char* line) const {
+  PTRT_COLD void pixels(const Block& b, const Rows& all, RowsFn along, char* out, const char* line) const {
     Rows a = all;
     a.out_step = b.out_col, a.x_step = c_.w.stride * b.lanes, a.n = b.lanes, a.by = nullptr;
     const Run* w = &c_.w.run(b.ow);

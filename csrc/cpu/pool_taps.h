@@ -187,10 +187,8 @@ void compute_rows(Rows a) {
         for (int64_t k = 0; k < a.n; k++) out[r * a.out_step + k] = kDivide ? static_cast<C>(0 / a.outer) : neutral<C>(kMax);
       continue;
     }
-    constexpr bool kUnroll = std::is_same<C, float>::value && !kWrap;
-    if (kUnroll && a.n_taps == 2) each_row<kMax, S, kDivide, kWrap, kUnroll ? 2 : 0>(a, x, out);
-    else if (std::is_same<C, float>::value && a.n_taps == 3)
-      each_row<kMax, S, kDivide, kWrap, std::is_same<C, float>::value ? 3 : 0>(a, x, out);
+    constexpr bool kUnroll = std::is_same<C, float>::value;
+    if (kUnroll && a.n_taps == 3) each_row<kMax, S, kDivide, kWrap, kUnroll ? 3 : 0>(a, x, out);
     else each_row<kMax, S, kDivide, kWrap, 0>(a, x, out);
   }
 }
