@@ -40,3 +40,25 @@ def test_positions_are_checked() -> None:
             run("max_unpool", [x, np.array([[[0, bad]]], np.int64)], [((1, 1, 8), np.float32)], {"reference_shape": (1, 1, 8)})
     with pytest.raises(Exception, match="outside the output"):
         run("max_unpool", [x, np.array([[[0, 7]]], np.int64)], [((1, 1, 4), np.float32)], {"reference_shape": (1, 1, 8)})
+
+
+def test_planes() -> None:
+    """Planes are filled side by side where every position is in its own; one elsewhere makes all of it go in order."""
+    rng = np.random.default_rng(3)
+    shape = (2, 3, 6, 8)
+    for dtype in ("float32", "int8", "float64", "complex128"):
+        x = rng.integers(1, 100, (2, 3, 3, 4)).astype(dtype)
+        base = 48 * np.arange(6).reshape(2, 3, 1, 1)
+        inside = base + rng.integers(0, 48, x.shape)  # the last of equal positions counts
+        outside = inside.copy()
+        outside[0, 0, 0, 1] = 287
+        negative = inside - 288
+        for positions in (inside, outside, negative):
+            want = np.zeros(288, dtype)
+            for value, p in zip(x.reshape(-1), positions.reshape(-1)):
+                want[p] = value
+            for threads in (1, 2):
+                describe: list[str] = []
+                (y,) = run("max_unpool", [x, positions], [(shape, dtype)], {"reference_shape": shape}, threads=threads, describe=describe)
+                np.testing.assert_array_equal(y, want.reshape(shape))
+                assert describe in ([], ["planes"])  # (other devices say nothing)

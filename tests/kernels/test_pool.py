@@ -44,7 +44,7 @@ def reference(x: A, p: dict[str, Any], shape: tuple[int, ...]) -> tuple[A, A]:
                     flat = int(np.ravel_multi_index(at, space))
                 positions.append((o[0] * x.shape[1] + o[1]) * math.prod(space) + flat)
         if p["op"] == "max":
-            out[o] = max(values) if values else -np.inf
+            out[o] = np.max(values) if values else -np.inf  # a NaN wins
             where[o] = positions[int(np.argmax(values))] if values else 0
         elif p["op"] == "average":
             out[o] = sum(values) / (padded if p.get("count_include_pad") else len(values))
@@ -122,8 +122,71 @@ def test_strategies_fire() -> None:
     assert check(channels_last(x), p) == "channels"
     assert check(x, p) == "rows"
     assert check(x, p, indices=True) == "indices"
+    assert check(x, case("average", (3, 3), None, None, (1, 1, 1, 1))) == "rows, wrapped"
+    assert check(x.astype(np.float64), case("average", (3, 3), None, None, (1, 1, 1, 1))) == "rows"
+    for dtype in (np.uint8, np.int8):
+        y = np.ones((1, 70, 9, 9), dtype)
+        assert check(y, p) == "rows"
+        assert check(channels_last(y), p, out=channels_last(np.zeros(out_shape(y, p), dtype))) == "channels"
     for op in ("max", "average"):
         check(channels_last(np.random.default_rng(2).standard_normal((1, 600, 4, 4)).astype(np.float32)), case(op, (3, 3)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16], ids=lambda d: np.dtype(d).name)
+def test_nan_wins_a_maximum(dtype: Any) -> None:
+    """Wherever in a window it is, whatever lies beside it; and the first of several is where the maximum is."""
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((1, 17, 5, 21)).astype(dtype)
+    x[rng.random(x.shape) < 0.03] = np.nan
+    x[rng.random(x.shape) < 0.03] = np.inf
+    x[0, 1] = -np.inf
+    x[0, 2] = np.nan
+    x[0, 3, 4] = -np.nan
+    for p in (
+        case("max", (3, 3), None, None, (1, 1, 1, 1)), case("max", (3, 3), (2, 2), None, (1, 1, 1, 1)), case("max", (2, 2), (2, 2)),
+        case("max", (2, 4), (1, 3), (2, 1), (0, 2, 1, 0)),
+    ):  # fmt: skip
+        check(x, p)
+        check(channels_last(x), p, out=channels_last(np.zeros(out_shape(x, p), dtype)))
+        check(x, p, indices=True)
+        check(channels_last(x), {**p, "storage_order": 1}, indices=True)
+    for bad in (np.nan, -np.nan):  # one at a time, at every tap
+        for tap in range(9):
+            y = np.zeros((1, 1, 3, 3), dtype)
+            y.reshape(-1)[tap] = bad
+            check(y, case("max", (3, 3)), indices=True)
+            check(y, case("max", (3, 3)))
+
+
+def test_blocks_of_rows() -> None:
+    """Rows too long for one line, planes too high for one block, many small planes in one, windows without an element."""
+    rng = np.random.default_rng(8)
+    for op in ("max", "average", "lp"):
+        x = rng.standard_normal((1, 1, 4500)).astype(np.float32)
+        check(x, case(op, (5,), (2,), None, (2, 2)))
+        check(x, case(op, (4,), (3,), (2,), (0, 1)))
+        x = rng.standard_normal((1, 1, 9, 601)).astype(np.float32)
+        check(x, case(op, (3, 3), None, None, (1, 1, 1, 1)))
+        x = rng.standard_normal((1, 150, 7, 7)).astype(np.float32)
+        check(x, case(op, (7, 7)))
+        check(x, case(op, (3, 2), (2, 2), None, (1, 0, 1, 1)))
+        check(x[:, :20].transpose(1, 0, 3, 2)[::-1], case(op, (3, 3), None, None, (1, 1, 1, 1)))
+    x = rng.standard_normal((1, 20, 3, 4)).astype(np.float32)
+    p = case("max", (1, 1), (2, 2), None, (2, 3, 2, 3))
+    check(x, p)
+    check(channels_last(x), p)
+
+
+def test_bytes_in_place() -> None:
+    rng = np.random.default_rng(9)
+    for dtype in ("uint8", "int8"):
+        info = np.iinfo(dtype)
+        for width in (5, 20, 150):
+            x = rng.integers(info.min, info.max, (1, 2, 4, width), dtype, endpoint=True)
+            for p in (CASES[1], case("max", (3, 3), None, None, (1, 1, 1, 1)), case("max", (2, 3), (1, 3), (2, 2), (0, 2, 1, 2))):
+                check(x, p)
+        x = rng.integers(info.min, info.max, (1, 70, 6, 7), dtype, endpoint=True)
+        check(channels_last(x), CASES[1], out=channels_last(np.zeros(out_shape(x, CASES[1]), dtype)))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
