@@ -20,6 +20,16 @@ void pick(char* y, int64_t sy, const char* x, const int64_t* offsets, int64_t n)
     for (int64_t j = 0; j < n; j++) std::memcpy(y + j * sy, x + offsets[j], E);
 }
 
+// Short blocks by whole vectors, of which the last two may overlap: a call of memcpy costs more than that.
+PTRT_INLINE void copy_bytes(char* y, const char* x, int64_t n) {
+  if (n < 16 || n > 128) {
+    std::memcpy(y, x, static_cast<size_t>(n));
+    return;
+  }
+  for (int64_t i = 0; i < n - 16; i += 16) std::memcpy(y + i, x + i, 16);
+  std::memcpy(y + n - 16, x + n - 16, 16);
+}
+
 class Compress final : public Kernel {
  public:
   explicit Compress(LaunchDesc d) : Kernel(std::move(d)) {
@@ -76,7 +86,7 @@ class Compress final : public Kernel {
         for (int64_t j = 0; j < m; j++) {
           const char* px = x + off[0] + j * step[0] + offsets[off[2] + j * step[2]];
           char* py = y + off[1] + j * step[1];
-          if (bytes_) std::memcpy(py, px, static_cast<size_t>(bytes_));
+          if (bytes_) copy_bytes(py, px, bytes_);
           else block_.walk(0, block_size_, [&](const int64_t* o, int64_t b) { copy_(py + o[1], inner[1], px + o[0], inner[0], b); });
         }
       });

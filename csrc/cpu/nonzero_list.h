@@ -25,12 +25,13 @@ constexpr int64_t item_bytes() {
   return std::is_same_v<U, Pair64> ? 16 : static_cast<int64_t>(sizeof(U));
 }
 
-// Dense elements of fewer than 8 bytes: the mask of as many as 8 bytes hold.
+// The mask of as many dense elements as 8 bytes hold.
 template <class U>
 constexpr uint64_t repeated(uint64_t mask) {
+  constexpr int bits = sizeof(U) < 8 ? static_cast<int>(sizeof(U)) * 8 : 64;
   if (item_bytes<U>() >= 8) return mask;
-  uint64_t r = 0;
-  for (int64_t b = 0; b < 8; b += item_bytes<U>()) r |= (mask & (~uint64_t{0} >> (64 - 8 * item_bytes<U>() % 64))) << 8 * b;
+  uint64_t r = mask & ((uint64_t{1} << bits % 64) - 1);
+  for (int b = bits; b < 64; b *= 2) r |= r << b;
   return r;
 }
 constexpr int64_t kGroup = 64;  // bytes
