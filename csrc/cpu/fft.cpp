@@ -13,14 +13,50 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
+constexpr double kTwoPi = 6.283185307179586477;
 constexpr int64_t kNear = 1536, kFar = 16384;  // numbers of a group that fit the first-level cache, and the second
 constexpr int64_t kMostLines = 64;
 constexpr int64_t kRun = 64;     // elements of a line that are moved at once
 constexpr int64_t kTile = 2048;  // floats of lines that are transposed at once
 
+PTRT_COLD void push_turn(std::vector<double>& to, double angle) {
+  to.push_back(__builtin_cos(angle));
+  to.push_back(-__builtin_sin(angle));
+}
+
+PTRT_COLD bool suits(int64_t n) {
+  for (int64_t p = 2; p <= kLargestFftRadix; p++)
+    while (n % p == 0) n /= p;
+  return n == 1;
+}
+
+// Stages of radix 8 are for vectors only: the first two of a single line are of radix 4.
+PTRT_COLD std::vector<FftStage> stages_of(int64_t n, int64_t lines) {
+  std::vector<FftStage> stages;
+  int64_t rest = n;
+  auto take = [&](int64_t p) {
+    FftStage g{p, rest / p, {}, {}};
+    g.twiddles.reserve(static_cast<size_t>(2 * (p - 1) * g.rest));
+    for (int64_t k = 0; k < g.rest; k++)
+      for (int64_t r = 1; r < p; r++) push_turn(g.twiddles, kTwoPi * static_cast<double>(k * r) / static_cast<double>(rest));
+    for (int64_t k = 0; k < p; k++) push_turn(g.roots, kTwoPi * static_cast<double>(k) / static_cast<double>(p));
+    rest = g.rest;
+    stages.push_back(std::move(g));
+  };
+  int twos = __builtin_ctzll(static_cast<unsigned long long>(n));
+  while (rest > 1) {
+    const bool eight = twos >= 3 && twos != 4 && (lines > 1 || stages.size() >= 2);
+    int64_t p = twos == 0 ? 3 : eight ? 8 : twos >= 2 ? 4 : 2;
+    while (rest % p != 0) p += 2;
+    take(p);
+    twos -= p == 8 ? 3 : p == 4 ? 2 : p == 2 ? 1 : 0;
+  }
+  return stages;
+}
+
 class Fft final : public Kernel {
  public:
-  explicit Fft(LaunchDesc d) : Kernel(std::move(d)) {
+  PTRT_COLD Fft(LaunchDesc d, const FftLoops& loops) : Kernel(std::move(d)), loops_(loops) {
     Params p = desc.params();
     int64_t axis = p.i();
     inverse_ = p.i() != 0;
@@ -43,32 +79,26 @@ class Fft final : public Kernel {
     packed_ = n_ % 2 == 0 && (real || hermitian_);
     length_ = packed_ ? n_ / 2 : n_;
     work_ = length_;
-    if (Transform::suits(length_)) {
-      transform_.prepare(length_);
-    } else {
+    if (!suits(length_)) {
       work_ = 1;
       while (work_ < 2 * length_ - 1) work_ *= 2;
-      transform_.prepare(work_);
-      prepare_chirp();
     }
     if (packed_)
-      for (int64_t k = 0; k <= length_ / 2; k++) {
-        const double angle = kTwoPi * static_cast<double>(k) / static_cast<double>(n_);
-        halves_.push_back(__builtin_cos(angle));
-        halves_.push_back(-__builtin_sin(angle));
-      }
+      for (int64_t k = 0; k <= length_ / 2; k++) push_turn(turns_, kTwoPi * static_cast<double>(k) / static_cast<double>(n_));
     rows_ = std::max(work_, n_);
     lines_ = 1;
     for (int i = 0; i < y.ndim - 1; i++) lines_ *= i == axis_ ? 1 : y.shape[i];
-    group_ = rows_ * W > kFar || lines_ == 1 ? 1 : W;
-    if (group_ == W) group_ = std::clamp(std::min(kNear / rows_, lines_ + W - 1) / W * W, group_, kMostLines);
+    const int64_t w = loops_.lines;
+    group_ = rows_ * w > kFar || lines_ == 1 ? 1 : w;
+    if (group_ == w) group_ = std::clamp(std::min(kNear / rows_, lines_ + w - 1) / w * w, w, kMostLines);
+    stages_ = stages_of(work_, group_);
+    if (work_ != length_) prepare_chirp();
   }
   size_t thread_scratch_bytes() const override {
     return static_cast<size_t>(checked_mul(8, checked_mul(4, checked_mul(rows_, group_)) + kTile / 2));
   }
   std::string describe() const override {
-    return (work_ == length_ ? "mixed radix" : "Bluestein, length " + std::to_string(work_)) + (packed_ ? ", packed" : "") + ", " +
-           std::to_string(group_) + " lines";
+    return work_ == length_ ? packed_ ? "mixed radix, packed" : "mixed radix" : packed_ ? "Bluestein, packed" : "Bluestein";
   }
 
   void run(const RunContext& ctx) override {
@@ -77,19 +107,18 @@ class Fft final : public Kernel {
   }
 
  private:
-  void prepare_chirp() {  // exp(-i pi k^2 / n), and the transform of its conjugate's cyclic extension, divided by its length
+  PTRT_COLD void prepare_chirp() {  // exp(-i pi k^2 / n), and the transform of its conjugate's cyclic extension, divided by its length
     const auto n = static_cast<size_t>(length_), m = static_cast<size_t>(work_);
     std::vector<double> re(m), im(m), c(m), d(m);
     for (size_t k = 0; k < n; k++) {
       const auto square = static_cast<double>(static_cast<unsigned __int128>(k) * k % (2 * n));
       const double angle = kTwoPi / 2 * square / static_cast<double>(length_);
-      chirp_.push_back(__builtin_cos(angle));
-      chirp_.push_back(-__builtin_sin(angle));
+      push_turn(chirp_, angle);
       const size_t mirror = (m - k) % m;
       re[k] = re[mirror] = chirp_[2 * k];
       im[k] = im[mirror] = -chirp_[2 * k + 1];
     }
-    const bool moved = transform_.run(1, re.data(), im.data(), c.data(), d.data());
+    const bool moved = loops_.transform(group_ == 1 ? stages_ : stages_of(work_, 1), 1, re.data(), im.data(), c.data(), d.data());
     for (size_t k = 0; k < m; k++) {
       spectrum_.push_back((moved ? c : re)[k] / static_cast<double>(m));
       spectrum_.push_back((moved ? d : im)[k] / static_cast<double>(m));
@@ -123,7 +152,7 @@ class Fft final : public Kernel {
     gather(first, count, re, im, line);
     if (hermitian_) packed_ ? pack_spectrum(re, im) : mirror(re, im, n_ / 2 + 1);
     if (work_ != length_) bluestein(a, b, c, d);
-    else if (transform_.run(group_, a, b, c, d)) a = c, b = d;
+    else if (loops_.transform(stages_, group_, a, b, c, d)) a = c, b = d;
     if (inverse_) {
       const double scale = 1 / static_cast<double>(length_);
       for (int64_t i = 0; i < length_ * group_; i++) re[i] *= scale, im[i] *= scale;
@@ -235,27 +264,7 @@ class Fft final : public Kernel {
       }
   }
 
-  // f(k, h - k, cos, sin) of -2 pi k / n for the pairs of rows that belong together, 0 < k <= h / 2 with h = n / 2.
-  template <class F>
-  PTRT_INLINE void pairs_of_rows(double* re, double* im, F&& f) const {
-    for (int64_t k = 1; k <= length_ / 2; k++) {
-      const double c = halves_[static_cast<size_t>(2 * k)], s = halves_[static_cast<size_t>(2 * k + 1)];
-      double *r = re + k * group_, *i = im + k * group_, *r2 = re + (length_ - k) * group_, *i2 = im + (length_ - k) * group_;
-      int64_t l = 0;
-      for (; l + WD <= group_; l += WD) {
-        vd v[4] = {load(r + l), load(i + l), load(r2 + l), load(i2 + l)};
-        f(v, c, s);
-        store(r + l, v[0]), store(i + l, v[1]), store(r2 + l, v[2]), store(i2 + l, v[3]);
-      }
-      for (; l < group_; l++) {
-        double v[4] = {r[l], i[l], r2[l], i2[l]};
-        f(v, c, s);
-        r[l] = v[0], i[l] = v[1], r2[l] = v[2], i2[l] = v[3];
-      }
-    }
-  }
-
-  // From the transform Z of even elements + i odd ones to the spectrum X: with E, O the transforms of the two, X = E + w O.
+  // From the transform of even elements + i odd ones to the spectrum.
   void unpack_spectrum(double* re, double* im) const {
     for (int64_t l = 0; l < group_; l++) {
       const double r = re[l], i = im[l];
@@ -263,11 +272,7 @@ class Fft final : public Kernel {
       re[length_ * group_ + l] = r - i;
       im[l] = im[length_ * group_ + l] = 0;
     }
-    pairs_of_rows(re, im, [](auto* v, double c, double s) {
-      const auto er = (v[0] + v[2]) * 0.5, ei = (v[1] - v[3]) * 0.5, pr = (v[1] + v[3]) * 0.5, pi = (v[2] - v[0]) * 0.5;
-      const auto wr = pr * c - pi * s, wi = pr * s + pi * c;
-      v[0] = er + wr, v[1] = ei + wi, v[2] = er - wr, v[3] = wi - ei;
-    });
+    loops_.unpack(re, im, length_, group_, turns_.data());
     if (!onesided_) mirror(re, im, n_ / 2 + 1);
   }
   // The other way round.
@@ -277,52 +282,32 @@ class Fft final : public Kernel {
       re[l] = (first + last) * 0.5;
       im[l] = (first - last) * 0.5;
     }
-    pairs_of_rows(re, im, [](auto* v, double c, double s) {
-      const auto er = (v[0] + v[2]) * 0.5, ei = (v[1] - v[3]) * 0.5, dr = (v[0] - v[2]) * 0.5, di = (v[1] + v[3]) * 0.5;
-      const auto pr = dr * c + di * s, pi = di * c - dr * s;
-      v[0] = er - pi, v[1] = ei + pr, v[2] = er + pi, v[3] = pr - ei;
-    });
-  }
-
-  // Multiplies rows by complex numbers.
-  void rotate(double* re, double* im, int64_t rows, const double* by) const {
-    for (int64_t k = 0; k < rows; k++, re += group_, im += group_, by += 2) {
-      const double c = by[0], s = by[1];
-      int64_t l = 0;
-      for (; l + WD <= group_; l += WD) {
-        const vd r = load(re + l), i = load(im + l);
-        store(re + l, r * c - i * s);
-        store(im + l, r * s + i * c);
-      }
-      for (; l < group_; l++) {
-        const double r = re[l], i = im[l];
-        re[l] = r * c - i * s;
-        im[l] = r * s + i * c;
-      }
-    }
+    loops_.pack(re, im, length_, group_, turns_.data());
   }
 
   // Transforms (a, b) and leaves the result there; (c, d) is the other memory. The pointers may be exchanged.
   void bluestein(double*& a, double*& b, double*& c, double*& d) const {
-    rotate(a, b, length_, chirp_.data());
+    loops_.rotate(a, b, length_, group_, chirp_.data());
     std::memset(a + length_ * group_, 0, static_cast<size_t>((work_ - length_) * group_) * sizeof(double));
     std::memset(b + length_ * group_, 0, static_cast<size_t>((work_ - length_) * group_) * sizeof(double));
-    if (transform_.run(group_, a, b, c, d)) std::swap(a, c), std::swap(b, d);
-    rotate(a, b, work_, spectrum_.data());
-    if (transform_.run(group_, b, a, d, c)) std::swap(a, c), std::swap(b, d);  // inverse
-    rotate(a, b, length_, chirp_.data());
+    if (loops_.transform(stages_, group_, a, b, c, d)) std::swap(a, c), std::swap(b, d);
+    loops_.rotate(a, b, work_, group_, spectrum_.data());
+    if (loops_.transform(stages_, group_, b, a, d, c)) std::swap(a, c), std::swap(b, d);  // inverse
+    loops_.rotate(a, b, length_, group_, chirp_.data());
   }
 
   int axis_ = 0;
   bool inverse_ = false, onesided_ = false, hermitian_ = false, packed_ = false;  // hermitian: from half a spectrum to real numbers
   int64_t n_ = 1, length_ = 1, work_ = 1, rows_ = 1;  // of the transform; of complex numbers; of the arrays worked on; their room
   int64_t lines_ = 1, group_ = 1;
-  Transform transform_;
-  std::vector<double> halves_, chirp_, spectrum_;
+  const FftLoops& loops_;
+  std::vector<FftStage> stages_;
+  std::vector<double> turns_, chirp_, spectrum_;
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_fft(LaunchDesc desc, BindContext&) { return std::make_unique<Fft>(std::move(desc)); }
+std::unique_ptr<Kernel> make_fft_with(LaunchDesc desc, const FftLoops& loops);
+std::unique_ptr<Kernel> make_fft_with(LaunchDesc desc, const FftLoops& loops) { return std::make_unique<Fft>(std::move(desc), loops); }
 
 }  // namespace ptrt::PTRT_LEVEL
