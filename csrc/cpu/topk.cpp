@@ -10,15 +10,16 @@ namespace ptrt::PTRT_LEVEL {
 namespace {
 
 constexpr int64_t kBlock = 64;     // elements whose keys are made at once
+constexpr int64_t kPart = 16;      // elements that are passed over together if none of them is below the bar
 constexpr int64_t kInserted = 16;  // most of the k that are kept in a sorted list
 
-// Is one of the keys below the bar? Of a whole block.
+// Is one of kPart keys below the bar?
 template <class K>
 PTRT_INLINE bool any_below(const K* keys, K bar) {
   using Vec = KeyVec<K>;
   const Vec limit = bar - Vec{};
   Vec found{};
-  for (int64_t i = 0; i < kBlock; i += 16 / sizeof(K)) {
+  for (int64_t i = 0; i < kPart; i += 16 / sizeof(K)) {
     Vec k;
     std::memcpy(&k, keys + i, sizeof k);
     found |= (Vec)(k < limit);
@@ -52,7 +53,7 @@ class TopK final : public Kernel {
     }
     lanes_.finish();
     count_ = lanes_.size();
-    room_ = std::max(k_, std::min(n_, 2 * k_ + 8 * kBlock));
+    room_ = std::max(k_, std::min(n_, 2 * k_ + 4 * kBlock));
     narrow_ = order_of<uint32_t>(x.dtype, largest_);
     wide_ = order_of<uint64_t>(x.dtype, largest_);
     need((narrow_.load || wide_.load) && (!narrow_.load || n_ <= int64_t{0xffffffff}), "topk", "this dtype has no order");
@@ -69,8 +70,8 @@ class TopK final : public Kernel {
         for (int64_t j = 0; j < m; j++) {
           const char* x = desc.ins[0].as<char>() + off[0] + j * step[0];
           char *values = desc.outs[0].as<char>() + off[1] + j * step[1], *indices = desc.outs[1].as<char>() + off[2] + j * step[2];
-          if (narrow_.load) lane<Pair32>(narrow_, x, values, indices, scratch);
-          else lane<Pair64>(wide_, x, values, indices, scratch);
+          if (narrow_.load) one<Pair32>(narrow_, x, values, indices, scratch);
+          else one<Pair64>(wide_, x, values, indices, scratch);
         }
       });
     });
@@ -80,7 +81,7 @@ class TopK final : public Kernel {
 
  private:
   template <class P>
-  void lane(const Order<typename P::Key>& order, const char* x, char* values, char* indices, char* scratch) const {
+  void one(const Order<typename P::Key>& order, const char* lane, char* values, char* indices, char* scratch) const {
     using K = typename P::Key;
     P *best = reinterpret_cast<P*>(scratch), *other = best + room_;
     K keys[kBlock], bar = 0;
@@ -96,35 +97,36 @@ class TopK final : public Kernel {
     };
     for (int64_t j = 0; j < n_; j += kBlock) {
       const int64_t m = n_ - j < kBlock ? n_ - j : kBlock;
-      const char* px = x + j * sx_;
+      const char* x = lane + j * sx_;
       const bool whole = full && m == kBlock;
-      if (whole && filtered_ && !any_beyond(px, kBlock, value, !largest_)) continue;
-      order.load(order, px, sx_, m, keys);
-      if (whole && !filtered_ && !any_below(keys, bar)) continue;
-      if (k_ <= kInserted) {
-        for (int64_t i = 0; i < m; i++) {
-          if (full) {
-            while (i + 4 <= m && !((keys[i] < bar) | (keys[i + 1] < bar) | (keys[i + 2] < bar) | (keys[i + 3] < bar))) i += 4;
-            if (i >= m) break;
-            if (keys[i] >= bar) continue;
+      if (whole && filtered_ && !any_beyond(x, kBlock, value, !largest_)) continue;
+      // Of a lane in random order, this is how far a block holds more than one of the k best so far.
+      const bool dense = k_ > kInserted && j < kBlock * k_, unseen = whole && filtered_ && !dense;
+      if (!unseen) order.load(order, x, sx_, m, keys);
+      if (have + m > room_) raise(cut(best, have));
+      for (int64_t first = 0; first < m; first += kPart) {
+        const int64_t part = m - first < kPart ? m - first : kPart;
+        if (unseen) {
+          if (!any_beyond(x + first * 4, kPart, value, !largest_)) continue;
+          order.load(order, x + first * 4, 4, kPart, keys + first);
+        } else if (whole && !dense && !any_below(keys + first, bar)) {
+          continue;
+        }
+        if (k_ <= kInserted) {
+          for (int64_t i = first; i < first + part; i++) {
+            if (full && keys[i] >= bar) continue;
+            int64_t r = full ? k_ - 1 : have++;
+            for (; r > 0 && best[r - 1].key() > keys[i]; r--) best[r] = best[r - 1];
+            best[r] = P::make(keys[i], j + i);
+            if (have == k_) raise(best[k_ - 1].key());
           }
-          int64_t r = full ? k_ - 1 : have++;
-          for (; r > 0 && best[r - 1].key() > keys[i]; r--) best[r] = best[r - 1];
-          best[r] = P::make(keys[i], j + i);
-          if (have == k_) raise(best[k_ - 1].key());
+        } else {
+          for (int64_t i = first; i < first + part; i++) {
+            best[have] = P::make(keys[i], j + i);
+            have += !full || keys[i] < bar;
+          }
         }
-        continue;
       }
-      if (have + m > room_) {
-        raise(cut(best, have));
-      }
-      if (full)
-        for (int64_t i = 0; i < m; i++) {
-          best[have] = P::make(keys[i], j + i);
-          have += keys[i] < bar;
-        }
-      else
-        for (int64_t i = 0; i < m; i++) best[have++] = P::make(keys[i], j + i);
     }
     if (k_ > kInserted) {
       if (have > k_) cut(best, have);
@@ -132,7 +134,7 @@ class TopK final : public Kernel {
     }
     for (int64_t r = 0; r < k_; r++) {
       const int64_t at = best[r].index();
-      move_item(values + r * sv_, x + at * sx_, item_);
+      move_item(values + r * sv_, lane + at * sx_, item_);
       std::memcpy(indices + r * si_, &at, sizeof at);
     }
   }

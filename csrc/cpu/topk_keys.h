@@ -6,6 +6,8 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
+constexpr int64_t kKeysAtOnce = 64;
+
 typedef uint32_t Keys32 __attribute__((vector_size(16)));
 typedef uint64_t Keys64 __attribute__((vector_size(16)));
 template <class K>
@@ -13,7 +15,7 @@ using KeyVec = std::conditional_t<sizeof(K) == 4, Keys32, Keys64>;
 
 template <class K>
 struct Order {
-  // keys[i] = key of x[i], i < n, from any byte stride; writes whole vectors, so up to 3 more keys.
+  // keys[i] = key of x[i], i < n <= kKeysAtOnce, from any byte stride; writes whole vectors, so up to 3 more keys.
   void (*load)(const Order& order, const char* x, int64_t sx, int64_t n, K* keys) = nullptr;
   K infinity = 0;  // floats: the bits of that value, as they stand in a key
   K change = 0;    // integers: what to combine with: the sign's bit
@@ -28,15 +30,12 @@ void load_keys(const Order<K>& order, const char* x, int64_t sx, int64_t n, K* k
   constexpr int64_t count = 16 / sizeof(K);
   typedef U Packed __attribute__((vector_size(count * sizeof(U))));
   constexpr K top = K{1} << (sizeof(K) * 8 - 1);
-  for (int64_t i = 0; i < n; i += count) {
-    Packed u{};
-    if (sx == sizeof(U) && i + count <= n) std::memcpy(&u, x + i * static_cast<int64_t>(sizeof(U)), sizeof u);
-    else
-      for (int64_t j = 0; j < count && i + j < n; j++) {
-        U one;
-        std::memcpy(&one, x + (i + j) * sx, sizeof one);
-        u[j] = one;
-      }
+  U dense[kKeysAtOnce];  // (what is stored element by element may not be loaded as a vector at once)
+  if (sx != sizeof(U)) {
+    for (int64_t i = 0; i < n; i++) std::memcpy(dense + i, x + i * sx, sizeof(U));
+    x = reinterpret_cast<const char*>(dense);
+  }
+  auto make = [&](Packed u, K* to) {
     Vec k = __builtin_convertvector(u, Vec);
     if (Float) {
       if (sizeof(U) < sizeof(K)) k <<= (sizeof(K) - sizeof(U)) * 8;
@@ -48,8 +47,22 @@ void load_keys(const Order<K>& order, const char* x, int64_t sx, int64_t n, K* k
       k ^= order.change;
     }
     k ^= order.flip;
-    std::memcpy(keys + i, &k, sizeof k);
+    std::memcpy(to, &k, sizeof k);
+  };
+  int64_t i = 0;
+  for (; i + count <= n; i += count) {
+    Packed u;
+    std::memcpy(&u, x + i * static_cast<int64_t>(sizeof(U)), sizeof u);
+    make(u, keys + i);
   }
+  if (i == n) return;
+  Packed u{};
+  for (int64_t j = 0; i + j < n; j++) {
+    U one;
+    std::memcpy(&one, x + (i + j) * static_cast<int64_t>(sizeof(U)), sizeof one);
+    u[j] = one;
+  }
+  make(u, keys + i);
 }
 
 // The order of a dtype whose keys are of type K; `load` is null if there is none. (An integer's sign sits where the integer's top bit is.)

@@ -71,7 +71,7 @@ struct Selection {
 template <class P>
 PTRT_NOINLINE Selection<P> select_pairs(const P* a, int64_t n, int64_t k) {
   using K = typename P::Key;
-  constexpr int kBits = 9, kBins = 1 << kBits;
+  constexpr int kBits = 8, kBins = 1 << kBits;
   K low = a[0].key(), high = low;
   for (int64_t i = 1; i < n; i++) {
     const K key = a[i].key();
