@@ -189,12 +189,15 @@ class Fft final : public Kernel {
       for (int64_t i = 0; i < n; i += run) {
         const int64_t m = std::min(run, n - i);
         transpose(x.as<float>() + p.at[0] + i, p.step, group_, m, tile, group_);
-        for (int64_t k = 0; k < m; k++)
-          for (int64_t l = 0; l < group_; l += W) {
-            const vf v = load(tile + k * group_ + l);
-            store(row(i + k, interleaved) + l, low_half(v));
-            store(row(i + k, interleaved) + l + WD, high_half(v));
+        for (int64_t k = 0; k < m; k++) {
+          double* to = row(i + k, interleaved);
+          const float* from = tile + k * group_;
+          for (int64_t l = 0; l < group_; l += WD) {
+            vh v;
+            std::memcpy(&v, from + l, sizeof v);
+            store(to + l, __builtin_convertvector(v, vd));
           }
+        }
       }
       return;
     }
@@ -235,9 +238,14 @@ class Fft final : public Kernel {
       const int64_t n = wanted * parts, run = kTile / group_;
       for (int64_t i = 0; i < n; i += run) {
         const int64_t m = std::min(run, n - i);
-        for (int64_t k = 0; k < m; k++)
-          for (int64_t l = 0; l < group_; l += W)
-            store(tile + k * group_ + l, joined(load(row(i + k, interleaved) + l), load(row(i + k, interleaved) + l + WD)));
+        for (int64_t k = 0; k < m; k++) {
+          const double* from = row(i + k, interleaved);
+          float* to = tile + k * group_;
+          for (int64_t l = 0; l < group_; l += WD) {
+            const vh v = __builtin_convertvector(load(from + l), vh);
+            std::memcpy(to + l, &v, sizeof v);
+          }
+        }
         transpose(tile, group_, m, group_, y.as<float>() + p.at[0] + i, p.step);
       }
       return;

@@ -81,7 +81,10 @@ class Random final : public Kernel {
       if (dense) {
         int64_t i = 0;
         if (y.dtype == DType::f32)
-          for (; i + W <= n; i += W) store(y.as<float>() + first + i, joined(load(v + i), load(v + i + WD)));
+          for (; i + WD <= n; i += WD) {
+            const vh h = __builtin_convertvector(load(v + i), vh);
+            std::memcpy(y.as<float>() + first + i, &h, sizeof h);
+          }
         store_row(v + i, y.dtype, y.data, first + i, 1, n - i);
         return;
       }
