@@ -10,6 +10,7 @@ import pytest
 
 from pytensor_rt.kernels.ref.signal import philox
 from pytensor_rt.kernels.ref.signal import random as reference_random
+from tests.kernels import harness
 from tests.kernels.harness import run, strided
 
 Array = np.ndarray[Any, Any]
@@ -110,6 +111,16 @@ def test_random_is_the_documented_stream(op: str, dtype: Any) -> None:
     flat = run("random", [seeds], [((4 * 5 * 90,), dtype)], params)[0]
     y = strided(rng, np.zeros((4, 5, 90), dtype))
     np.testing.assert_array_equal(both_threads("random", [seeds], [y], params).reshape(-1), flat)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_uniform_has_the_bits_of_the_documented_stream(dtype: Any) -> None:
+    if harness.device is not None:
+        pytest.skip("only the C++ kernels round the product before they add to it")
+    for first, last in ((-2.3, 0.3), (0.1, 0.7), (1e-3, 3e4)):
+        params = {"op": "uniform", "a": first, "b": last, "stream": 1}
+        want = reference_random([np.array([9], np.uint64)], [((3001,), np.dtype(dtype))], params, ())[0]
+        np.testing.assert_array_equal(both_threads("random", [np.array([9], np.uint64)], [((3001,), dtype)], params), want)
 
 
 def test_random_moments_and_known_answer() -> None:
