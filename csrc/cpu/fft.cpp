@@ -1,132 +1,62 @@
-// Discrete Fourier transforms of any length, in double. Lengths whose prime factors are small: Stockham's self-sorting mixed-radix
-// transform. Others: Bluestein's, a convolution by transforms of a power of two. Real and imaginary parts are kept apart, so inner loops
-// are plain.
+// Discrete Fourier transforms of any length, in double. Lengths whose prime factors are small: a mixed-radix transform (fft_stages.h).
+// Others: Bluestein's, a convolution by transforms of a power of two. A group of lines is transformed side by side. Signals of real
+// numbers, of even length, are transformed as half as many complex ones: even elements are real parts, odd ones imaginary parts. An inverse
+// transform is a forward one with real and imaginary parts exchanged on both sides.
+#include <algorithm>
+
+#include "cpu/fft_stages.h"
 #include "cpu/float_rows.h"
 #include "cpu/kernels.h"
+#include "cpu/transpose.h"
+#include "cpu/vmath64.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
-constexpr int64_t kLargestRadix = 31;
 constexpr double kTwoPi = 6.283185307179586477;
+constexpr int64_t kNear = 1536, kFar = 16384;  // numbers of a group that fit the first-level cache, and the second
+constexpr int64_t kMostLines = 64;
+constexpr int64_t kRun = 64;     // elements of a line that are moved at once
+constexpr int64_t kTile = 2048;  // floats of lines that are transposed at once
 
-struct Stage {
-  int64_t radix, rest;  // the sub-length before the stage is radix * rest
-};
+PTRT_COLD void push_turn(std::vector<double>& to, double angle) {
+  to.push_back(__builtin_cos(angle));
+  to.push_back(-__builtin_sin(angle));
+}
 
-// A mixed-radix transform of length n; tables are made at bind.
-class Transform {
- public:
-  static bool suits(int64_t n) {
-    for (int64_t p = 2; p <= kLargestRadix; p++)
-      while (n % p == 0) n /= p;
-    return n == 1;
-  }
-  void prepare(int64_t n) {
-    n_ = n;
-    re_.resize(static_cast<size_t>(n));
-    im_.resize(static_cast<size_t>(n));
-    for (int64_t k = 0; k < n; k++) {
-      const double angle = kTwoPi * static_cast<double>(k) / static_cast<double>(n);
-      re_[static_cast<size_t>(k)] = __builtin_cos(angle);
-      im_[static_cast<size_t>(k)] = -__builtin_sin(angle);
-    }
-    int64_t rest = n;
-    auto take = [&](int64_t p) {
-      while (rest % p == 0) stages_.push_back({p, rest /= p});
-    };
-    take(4);
-    for (int64_t p = 2; p <= kLargestRadix; p++) take(p);
-  }
-  // In (a, b), with (c, d) as the other buffer; the result is in (a, b).
-  void run(double* a, double* b, double* c, double* d) const {
-    double *re = a, *im = b;
-    int64_t s = 1;
-    for (const Stage& stage : stages_) {
-      if (stage.radix == 2) radix2(stage, s, a, b, c, d);
-      else if (stage.radix == 4) radix4(stage, s, a, b, c, d);
-      else any_radix(stage, s, a, b, c, d);
-      double* t = a;
-      a = c, c = t;
-      t = b, b = d, d = t;
-      s *= stage.radix;
-    }
-    if (a != re) {
-      std::memcpy(re, a, static_cast<size_t>(n_) * sizeof(double));
-      std::memcpy(im, b, static_cast<size_t>(n_) * sizeof(double));
-    }
-  }
+PTRT_COLD bool suits(int64_t n) {
+  for (int64_t p = 2; p <= kLargestFftRadix; p++)
+    while (n % p == 0) n /= p;
+  return n == 1;
+}
 
- private:
-  double wr(int64_t k) const { return re_[static_cast<size_t>(k % n_)]; }
-  double wi(int64_t k) const { return im_[static_cast<size_t>(k % n_)]; }
-
-  void radix2(const Stage& g, int64_t s, const double* a, const double* b, double* c, double* d) const {
-    const int64_t half = s * g.rest;
-    for (int64_t k = 0; k < g.rest; k++) {
-      const double cr = wr(k * s), ci = wi(k * s);
-      const double *x = a + s * k, *y = b + s * k;
-      double *u = c + 2 * s * k, *v = d + 2 * s * k;
-      for (int64_t j = 0; j < s; j++) {
-        const double dr = x[j] - x[j + half], di = y[j] - y[j + half];
-        u[j] = x[j] + x[j + half];
-        v[j] = y[j] + y[j + half];
-        u[j + s] = dr * cr - di * ci;
-        v[j + s] = dr * ci + di * cr;
-      }
-    }
-  }
-
-  void radix4(const Stage& g, int64_t s, const double* a, const double* b, double* c, double* d) const {
-    const int64_t q = s * g.rest;
-    for (int64_t k = 0; k < g.rest; k++) {
-      const double c1 = wr(k * s), s1 = wi(k * s), c2 = wr(2 * k * s), s2 = wi(2 * k * s), c3 = wr(3 * k * s), s3 = wi(3 * k * s);
-      const double *x = a + s * k, *y = b + s * k;
-      double *u = c + 4 * s * k, *v = d + 4 * s * k;
-      for (int64_t j = 0; j < s; j++) {
-        const double pr = x[j] + x[j + 2 * q], pi = y[j] + y[j + 2 * q], mr = x[j] - x[j + 2 * q], mi = y[j] - y[j + 2 * q];
-        const double or_ = x[j + q] + x[j + 3 * q], oi = y[j + q] + y[j + 3 * q];
-        const double nr = y[j + q] - y[j + 3 * q], ni = x[j + 3 * q] - x[j + q];  // -i times the difference
-        u[j] = pr + or_;
-        v[j] = pi + oi;
-        const double r1 = mr + nr, i1 = mi + ni, r2 = pr - or_, i2 = pi - oi, r3 = mr - nr, i3 = mi - ni;
-        u[j + s] = r1 * c1 - i1 * s1;
-        v[j + s] = r1 * s1 + i1 * c1;
-        u[j + 2 * s] = r2 * c2 - i2 * s2;
-        v[j + 2 * s] = r2 * s2 + i2 * c2;
-        u[j + 3 * s] = r3 * c3 - i3 * s3;
-        v[j + 3 * s] = r3 * s3 + i3 * c3;
-      }
-    }
-  }
-
-  void any_radix(const Stage& g, int64_t s, const double* a, const double* b, double* c, double* d) const {
-    const int64_t p = g.radix, q = s * g.rest, unit = n_ / p;
+// Stages of radix 8 are for vectors only: the first two of a single line are of radix 4.
+PTRT_COLD std::vector<FftStage> stages_of(int64_t n, int64_t lines) {
+  std::vector<FftStage> stages;
+  int64_t rest = n;
+  auto take = [&](int64_t p) {
+    FftStage g{p, rest / p, {}, {}};
+    g.twiddles.reserve(static_cast<size_t>(2 * (p - 1) * g.rest));
     for (int64_t k = 0; k < g.rest; k++)
-      for (int64_t r = 0; r < p; r++) {
-        const double cr = wr(k * r * s), ci = wi(k * r * s);
-        double *u = c + s * (r + p * k), *v = d + s * (r + p * k);
-        for (int64_t j = 0; j < s; j++) u[j] = v[j] = 0;
-        for (int64_t t = 0; t < p; t++) {
-          const double er = wr(t * r % p * unit), ei = wi(t * r % p * unit);
-          const double tr = er * cr - ei * ci, ti = er * ci + ei * cr;
-          const double *x = a + s * k + t * q, *y = b + s * k + t * q;
-          for (int64_t j = 0; j < s; j++) {
-            u[j] += x[j] * tr - y[j] * ti;
-            v[j] += x[j] * ti + y[j] * tr;
-          }
-        }
-      }
+      for (int64_t r = 1; r < p; r++) push_turn(g.twiddles, kTwoPi * static_cast<double>(k * r) / static_cast<double>(rest));
+    for (int64_t k = 0; k < p; k++) push_turn(g.roots, kTwoPi * static_cast<double>(k) / static_cast<double>(p));
+    rest = g.rest;
+    stages.push_back(std::move(g));
+  };
+  int twos = __builtin_ctzll(static_cast<unsigned long long>(n));
+  while (rest > 1) {
+    const bool eight = twos >= 3 && twos != 4 && (lines > 1 || stages.size() >= 2);
+    int64_t p = twos == 0 ? 3 : eight ? 8 : twos >= 2 ? 4 : 2;
+    while (rest % p != 0) p += 2;
+    take(p);
+    twos -= p == 8 ? 3 : p == 4 ? 2 : p == 2 ? 1 : 0;
   }
-
-  int64_t n_ = 1;
-  std::vector<double> re_, im_;
-  std::vector<Stage> stages_;
-};
+  return stages;
+}
 
 class Fft final : public Kernel {
  public:
-  explicit Fft(LaunchDesc d) : Kernel(std::move(d)) {
+  PTRT_COLD Fft(LaunchDesc d, const FftLoops& loops) : Kernel(std::move(d)), loops_(loops) {
     Params p = desc.params();
     int64_t axis = p.i();
     inverse_ = p.i() != 0;
@@ -144,117 +74,248 @@ class Fft final : public Kernel {
     n_ = !onesided_ || inverse_ ? m : x.shape[axis] == 2 * m - 1 ? 2 * m - 1 : 2 * m - 2;
     if (n_ < 1) n_ = 1;
     if (n_ > int64_t{1} << 40) throw KernelError("fft: the transform is too long");
-    work_ = n_;
-    if (Transform::suits(n_)) {
-      transform_.prepare(n_);
-    } else {
+    const bool real = x.shape[x.ndim - 1] != 2 && !inverse_;
+    hermitian_ = onesided_ && inverse_;
+    packed_ = n_ % 2 == 0 && (real || hermitian_);
+    length_ = packed_ ? n_ / 2 : n_;
+    work_ = length_;
+    if (!suits(length_)) {
       work_ = 1;
-      while (work_ < 2 * n_ - 1) work_ *= 2;
-      transform_.prepare(work_);
-      prepare_chirp();
+      while (work_ < 2 * length_ - 1) work_ *= 2;
     }
+    if (packed_)
+      for (int64_t k = 0; k <= length_ / 2; k++) push_turn(turns_, kTwoPi * static_cast<double>(k) / static_cast<double>(n_));
+    rows_ = std::max(work_, n_);
+    lines_ = 1;
+    for (int i = 0; i < y.ndim - 1; i++) lines_ *= i == axis_ ? 1 : y.shape[i];
+    const int64_t w = loops_.lines;
+    group_ = rows_ * w > kFar || lines_ == 1 ? 1 : w;
+    if (group_ == w) group_ = std::clamp(std::min(kNear / rows_, lines_ + w - 1) / w * w, w, kMostLines);
+    stages_ = stages_of(work_, group_);
+    if (work_ != length_) prepare_chirp();
   }
-  size_t thread_scratch_bytes() const override { return static_cast<size_t>(checked_mul(4 * 8, work_)); }
-  std::string describe() const override { return work_ == n_ ? "mixed radix" : "Bluestein, length " + std::to_string(work_); }
+  size_t thread_scratch_bytes() const override {
+    return static_cast<size_t>(checked_mul(8, checked_mul(4, checked_mul(rows_, group_)) + kTile / 2));
+  }
+  std::string describe() const override {
+    return work_ == length_ ? packed_ ? "mixed radix, packed" : "mixed radix" : packed_ ? "Bluestein, packed" : "Bluestein";
+  }
 
   void run(const RunContext& ctx) override {
-    const Operand& y = desc.outs[0];
-    int64_t lines = 1;
-    for (int i = 0; i < y.ndim - 1; i++) lines *= i == axis_ ? 1 : y.shape[i];
-    const int64_t per_task = work_ >= 2048 ? 1 : 2048 / work_;
-    ctx.parallel((lines + per_task - 1) / per_task, [&](int64_t task, int worker) {
-      double* scratch = reinterpret_cast<double*>(ctx.thread_scratch(worker));
-      for (int64_t line = task * per_task; line < lines && line < (task + 1) * per_task; line++) one(line, scratch);
-    });
+    ctx.parallel((lines_ + group_ - 1) / group_,
+                 [&](int64_t task, int worker) { group(task * group_, reinterpret_cast<double*>(ctx.thread_scratch(worker))); });
   }
 
  private:
-  void prepare_chirp() {  // exp(-i pi k^2 / n), and the transform of its conjugate's cyclic extension
-    const auto n = static_cast<size_t>(n_), m = static_cast<size_t>(work_);
-    chirp_re_.resize(n);
-    chirp_im_.resize(n);
-    kernel_re_.assign(m, 0);
-    kernel_im_.assign(m, 0);
+  PTRT_COLD void prepare_chirp() {  // exp(-i pi k^2 / n), and the transform of its conjugate's cyclic extension, divided by its length
+    const auto n = static_cast<size_t>(length_), m = static_cast<size_t>(work_);
+    std::vector<double> re(m), im(m), c(m), d(m);
     for (size_t k = 0; k < n; k++) {
       const auto square = static_cast<double>(static_cast<unsigned __int128>(k) * k % (2 * n));
-      const double angle = kTwoPi / 2 * square / static_cast<double>(n_);
-      chirp_re_[k] = __builtin_cos(angle);
-      chirp_im_[k] = -__builtin_sin(angle);
+      const double angle = kTwoPi / 2 * square / static_cast<double>(length_);
+      push_turn(chirp_, angle);
       const size_t mirror = (m - k) % m;
-      kernel_re_[k] = kernel_re_[mirror] = chirp_re_[k];
-      kernel_im_[k] = kernel_im_[mirror] = -chirp_im_[k];
+      re[k] = re[mirror] = chirp_[2 * k];
+      im[k] = im[mirror] = -chirp_[2 * k + 1];
     }
-    std::vector<double> c(m), d(m);
-    transform_.run(kernel_re_.data(), kernel_im_.data(), c.data(), d.data());
+    const bool moved = loops_.transform(group_ == 1 ? stages_ : stages_of(work_, 1), 1, re.data(), im.data(), c.data(), d.data());
+    for (size_t k = 0; k < m; k++) {
+      spectrum_.push_back((moved ? c : re)[k] / static_cast<double>(m));
+      spectrum_.push_back((moved ? d : im)[k] / static_cast<double>(m));
+    }
   }
 
-  void one(int64_t line, double* scratch) const {
-    const Operand &x = desc.ins[0], &y = desc.outs[0];
+  // Where the lines of a group begin, in elements: `step` apart from each other if `even`.
+  struct Places {
+    int64_t at[kMostLines], step;
+    bool even;
+  };
+  void find(const Operand& o, int64_t first, int64_t count, Places& p) const {
+    for (int64_t l = 0; l < count; l++) {
+      int64_t line = first + l;
+      p.at[l] = 0;
+      for (int i = o.ndim - 2; i >= 0; i--) {
+        if (i == axis_) continue;
+        p.at[l] += line % o.shape[i] * o.strides[i];
+        line /= o.shape[i];
+      }
+    }
+    p.step = count > 1 ? p.at[1] - p.at[0] : 0;
+    p.even = true;
+    for (int64_t l = 1; l < count; l++) p.even = p.even && p.at[l] - p.at[l - 1] == p.step;
+  }
+
+  void group(int64_t first, double* scratch) const {
+    const int64_t count = std::min(group_, lines_ - first), room = rows_ * group_;
+    double *a = scratch, *b = a + room, *c = b + room, *d = c + room, *line = d + room;
+    double *&re = inverse_ ? b : a, *&im = inverse_ ? a : b;
+    gather(first, count, re, im, line);
+    if (hermitian_) packed_ ? pack_spectrum(re, im) : mirror(re, im, n_ / 2 + 1);
+    if (work_ != length_) bluestein(a, b, c, d);
+    else if (loops_.transform(stages_, group_, a, b, c, d)) a = c, b = d;
+    if (inverse_) {
+      const double scale = 1 / static_cast<double>(length_);
+      for (int64_t i = 0; i < length_ * group_; i++) re[i] *= scale, im[i] *= scale;
+    }
+    if (packed_ && !inverse_) unpack_spectrum(re, im);
+    scatter(first, count, re, im, line);
+  }
+
+  // Lines as columns of doubles, followed by zeros. Interleaved numbers are real and imaginary parts in turn.
+  void gather(int64_t first, int64_t count, double* re, double* im, double* line) const {
+    const Operand& x = desc.ins[0];
     const int last = x.ndim - 1;
-    int64_t from = 0, to = 0;
-    for (int i = last - 1; i >= 0; i--) {
-      if (i == axis_) continue;
-      from += line % y.shape[i] * x.strides[i];
-      to += line % y.shape[i] * y.strides[i];
-      line /= y.shape[i];
+    const bool pairs = x.shape[last] == 2, spread = packed_ && !inverse_;
+    const int64_t step = x.strides[axis_], wanted = hermitian_ ? n_ / 2 + 1 : n_, given = std::min(x.shape[axis_], wanted);
+    Places p;
+    find(x, first, count, p);
+    auto row = [&](int64_t i, bool interleaved) { return (interleaved && i % 2 ? im : re) + (interleaved ? i / 2 : i) * group_; };
+    const int64_t filled = spread ? (given + 1) / 2 : given, used = std::max(work_, wanted);
+    for (double* part : {re, im}) {
+      const int64_t from = part == im && !pairs && !spread ? 0 : spread && part == im ? given / 2 : filled;
+      std::memset(part + from * group_, 0, static_cast<size_t>((spread ? work_ : used) - from) * static_cast<size_t>(group_) * 8);
+      if (count < group_) std::memset(part, 0, static_cast<size_t>(from * group_) * 8);
     }
-    double *re = scratch, *im = re + work_, *c = im + work_, *d = c + work_;
-    const bool hermitian = onesided_ && inverse_;
-    const int64_t wanted = hermitian ? n_ / 2 + 1 : n_, given = x.shape[axis_] < wanted ? x.shape[axis_] : wanted;
-    std::memset(scratch, 0, static_cast<size_t>(2 * work_) * sizeof(double));
-    load_row(re, x.dtype, x.data, from, x.strides[axis_], given);
-    if (x.shape[last] == 2) load_row(im, x.dtype, x.data, from + x.strides[last], x.strides[axis_], given);
-    if (hermitian) {
-      im[0] = 0;
-      if (n_ % 2 == 0) im[n_ / 2] = 0;
-      for (int64_t k = 1; k < (n_ + 1) / 2; k++) {
-        re[n_ - k] = re[k];
-        im[n_ - k] = -im[k];
-      }
+    if (count > 1 && p.even && std::abs(p.step) < std::abs(step)) {  // elements of the lines are neighbours
+      for (int part = 0; part < (pairs ? 2 : 1); part++)
+        for (int64_t i = 0; i < given; i++)
+          load_row(part ? im + i * group_ : row(i, spread), x.dtype, x.data, p.at[0] + part * x.strides[last] + i * step, p.step, count);
+      return;
     }
-    if (inverse_)  // conjugate, transform, conjugate, divide by n
-      for (int64_t k = 0; k < n_; k++) im[k] = -im[k];
-    if (work_ == n_) transform_.run(re, im, c, d);
-    else bluestein(re, im, c, d);
-    if (inverse_)
-      for (int64_t k = 0; k < n_; k++) {
-        re[k] /= static_cast<double>(n_);
-        im[k] /= -static_cast<double>(n_);
+    if (count == group_ && p.even && count > 1 && x.dtype == DType::f32 && step == (pairs ? 2 : 1) && (!pairs || x.strides[last] == 1)) {
+      const bool interleaved = pairs || spread;
+      auto* tile = reinterpret_cast<float*>(line);
+      const int64_t n = pairs ? 2 * given : given, run = kTile / group_;
+      for (int64_t i = 0; i < n; i += run) {
+        const int64_t m = std::min(run, n - i);
+        transpose(x.as<float>() + p.at[0] + i, p.step, group_, m, tile, group_);
+        for (int64_t k = 0; k < m; k++) {
+          double* to = row(i + k, interleaved);
+          const float* from = tile + k * group_;
+          for (int64_t l = 0; l < group_; l += WD) {
+            vh v;
+            std::memcpy(&v, from + l, sizeof v);
+            store(to + l, __builtin_convertvector(v, vd));
+          }
+        }
       }
-    store_row(re, y.dtype, y.data, to, y.strides[axis_], y.shape[axis_]);
-    if (y.shape[last] == 2) store_row(im, y.dtype, y.data, to + y.strides[last], y.strides[axis_], y.shape[axis_]);
+      return;
+    }
+    for (int64_t l = 0; l < count; l++)
+      for (int part = 0; part < (pairs ? 2 : 1); part++)
+        for (int64_t i = 0; i < given; i += kRun) {
+          const int64_t m = std::min(kRun, given - i);
+          load_row(line, x.dtype, x.data, p.at[l] + part * x.strides[last] + i * step, step, m);
+          for (int64_t k = 0; k < m; k++) (part ? im + (i + k) * group_ : row(i + k, spread))[l] = line[k];
+        }
   }
 
-  void bluestein(double* re, double* im, double* c, double* d) const {
-    auto rotate = [&](double& r, double& i, double cr, double ci) {
-      const double t = r * cr - i * ci;
-      i = r * ci + i * cr;
-      r = t;
-    };
-    for (int64_t k = 0; k < n_; k++) rotate(re[k], im[k], chirp_re_[static_cast<size_t>(k)], chirp_im_[static_cast<size_t>(k)]);
-    transform_.run(re, im, c, d);
-    for (int64_t k = 0; k < work_; k++) {
-      rotate(re[k], im[k], kernel_re_[static_cast<size_t>(k)], kernel_im_[static_cast<size_t>(k)]);
-      im[k] = -im[k];
+  void scatter(int64_t first, int64_t count, const double* re, const double* im, double* line) const {
+    const Operand& y = desc.outs[0];
+    const int last = y.ndim - 1;
+    const bool pairs = y.shape[last] == 2, spread = packed_ && inverse_;
+    const int64_t step = y.strides[axis_], wanted = y.shape[axis_];
+    Places p;
+    find(y, first, count, p);
+    auto row = [&](int64_t i, bool interleaved) { return (interleaved && i % 2 ? im : re) + (interleaved ? i / 2 : i) * group_; };
+    if (spread && pairs)  // a real signal's imaginary parts
+      for (int64_t l = 0; l < count; l++)
+        for (int64_t i = 0; i < wanted; i += kRun) {
+          std::memset(line, 0, kRun * sizeof(double));
+          store_row(line, y.dtype, y.data, p.at[l] + y.strides[last] + i * step, step, std::min(kRun, wanted - i));
+        }
+    const int parts = pairs && !spread ? 2 : 1;
+    if (count > 1 && p.even && std::abs(p.step) < std::abs(step)) {
+      for (int part = 0; part < parts; part++)
+        for (int64_t i = 0; i < wanted; i++)
+          store_row(part ? im + i * group_ : row(i, spread), y.dtype, y.data, p.at[0] + part * y.strides[last] + i * step, p.step, count);
+      return;
     }
-    transform_.run(re, im, c, d);  // of the conjugate: the inverse's conjugate, times its length
-    const double scale = 1 / static_cast<double>(work_);
-    for (int64_t k = 0; k < n_; k++) {
-      re[k] *= scale;
-      im[k] *= -scale;
-      rotate(re[k], im[k], chirp_re_[static_cast<size_t>(k)], chirp_im_[static_cast<size_t>(k)]);
+    if (count == group_ && p.even && count > 1 && y.dtype == DType::f32 && step == parts && pairs == (parts == 2) &&
+        (!pairs || y.strides[last] == 1)) {
+      const bool interleaved = pairs || spread;
+      auto* tile = reinterpret_cast<float*>(line);
+      const int64_t n = wanted * parts, run = kTile / group_;
+      for (int64_t i = 0; i < n; i += run) {
+        const int64_t m = std::min(run, n - i);
+        for (int64_t k = 0; k < m; k++) {
+          const double* from = row(i + k, interleaved);
+          float* to = tile + k * group_;
+          for (int64_t l = 0; l < group_; l += WD) {
+            const vh v = __builtin_convertvector(load(from + l), vh);
+            std::memcpy(to + l, &v, sizeof v);
+          }
+        }
+        transpose(tile, group_, m, group_, y.as<float>() + p.at[0] + i, p.step);
+      }
+      return;
     }
+    for (int64_t l = 0; l < count; l++)
+      for (int part = 0; part < parts; part++)
+        for (int64_t i = 0; i < wanted; i += kRun) {
+          const int64_t m = std::min(kRun, wanted - i);
+          for (int64_t k = 0; k < m; k++) line[k] = (part ? im + (i + k) * group_ : row(i + k, spread))[l];
+          store_row(line, y.dtype, y.data, p.at[l] + part * y.strides[last] + i * step, step, m);
+        }
+  }
+
+  // The second half of the spectrum of real numbers, of which the first `given` elements are there.
+  void mirror(double* re, double* im, int64_t given) const {
+    for (int64_t l = 0; l < group_; l++) {
+      im[l] = 0;
+      if (n_ % 2 == 0) im[n_ / 2 * group_ + l] = 0;
+    }
+    for (int64_t k = given; k < n_; k++)
+      for (int64_t l = 0; l < group_; l++) {
+        re[k * group_ + l] = re[(n_ - k) * group_ + l];
+        im[k * group_ + l] = -im[(n_ - k) * group_ + l];
+      }
+  }
+
+  // From the transform of even elements + i odd ones to the spectrum.
+  void unpack_spectrum(double* re, double* im) const {
+    for (int64_t l = 0; l < group_; l++) {
+      const double r = re[l], i = im[l];
+      re[l] = r + i;
+      re[length_ * group_ + l] = r - i;
+      im[l] = im[length_ * group_ + l] = 0;
+    }
+    loops_.unpack(re, im, length_, group_, turns_.data());
+    if (!onesided_) mirror(re, im, n_ / 2 + 1);
+  }
+  // The other way round.
+  void pack_spectrum(double* re, double* im) const {
+    for (int64_t l = 0; l < group_; l++) {
+      const double first = re[l], last = re[length_ * group_ + l];
+      re[l] = (first + last) * 0.5;
+      im[l] = (first - last) * 0.5;
+    }
+    loops_.pack(re, im, length_, group_, turns_.data());
+  }
+
+  // Transforms (a, b) and leaves the result there; (c, d) is the other memory. The pointers may be exchanged.
+  void bluestein(double*& a, double*& b, double*& c, double*& d) const {
+    loops_.rotate(a, b, length_, group_, chirp_.data());
+    std::memset(a + length_ * group_, 0, static_cast<size_t>((work_ - length_) * group_) * sizeof(double));
+    std::memset(b + length_ * group_, 0, static_cast<size_t>((work_ - length_) * group_) * sizeof(double));
+    if (loops_.transform(stages_, group_, a, b, c, d)) std::swap(a, c), std::swap(b, d);
+    loops_.rotate(a, b, work_, group_, spectrum_.data());
+    if (loops_.transform(stages_, group_, b, a, d, c)) std::swap(a, c), std::swap(b, d);  // inverse
+    loops_.rotate(a, b, length_, group_, chirp_.data());
   }
 
   int axis_ = 0;
-  bool inverse_ = false, onesided_ = false;
-  int64_t n_ = 1, work_ = 1;  // transform length; length of the arrays worked on
-  Transform transform_;
-  std::vector<double> chirp_re_, chirp_im_, kernel_re_, kernel_im_;
+  bool inverse_ = false, onesided_ = false, hermitian_ = false, packed_ = false;  // hermitian: from half a spectrum to real numbers
+  int64_t n_ = 1, length_ = 1, work_ = 1, rows_ = 1;  // of the transform; of complex numbers; of the arrays worked on; their room
+  int64_t lines_ = 1, group_ = 1;
+  const FftLoops& loops_;
+  std::vector<FftStage> stages_;
+  std::vector<double> turns_, chirp_, spectrum_;
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_fft(LaunchDesc desc, BindContext&) { return std::make_unique<Fft>(std::move(desc)); }
+std::unique_ptr<Kernel> make_fft_with(LaunchDesc desc, const FftLoops& loops);
+std::unique_ptr<Kernel> make_fft_with(LaunchDesc desc, const FftLoops& loops) { return std::make_unique<Fft>(std::move(desc), loops); }
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -2,29 +2,15 @@
 // backends in kernels/ref/signal.py. A task fills a fixed stretch of elements, so results do not depend on threads.
 #include "cpu/float_rows.h"
 #include "cpu/kernels.h"
+#include "cpu/random_fill.h"
+#include "cpu/random_words.h"
+#include "cpu/vmath64.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
 constexpr int64_t kStretch = 1024;  // elements of a task: a multiple of 4
-
-struct Philox {
-  uint64_t seed, stream;
-  void block(uint64_t number, uint32_t* out) const {
-    uint32_t c0 = static_cast<uint32_t>(number), c1 = static_cast<uint32_t>(number >> 32), c2 = static_cast<uint32_t>(stream),
-             c3 = static_cast<uint32_t>(stream >> 32), k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-    for (int round = 0; round < 10; round++) {
-      const uint64_t p0 = uint64_t{0xD2511F53u} * c0, p1 = uint64_t{0xCD9E8D57u} * c2;
-      c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
-      c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
-      c1 = static_cast<uint32_t>(p1);
-      c3 = static_cast<uint32_t>(p0);
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
-  }
-};
+constexpr int64_t kMost = 16;       // elements are made by so many
 
 double narrowed(double v, DType t) {  // to the dtype and back
   switch (t) {
@@ -46,35 +32,60 @@ double next_below(double v, DType t) {
   return value(h);
 }
 
+// The least double that the dtype rounds to `b` or above.
+double reaching(double b, DType t) {
+  const auto value = [](int64_t order) {  // doubles in their order
+    const int64_t bits = order < 0 ? order ^ INT64_MAX : order;
+    double d;
+    std::memcpy(&d, &bits, sizeof d);
+    return d;
+  };
+  int64_t high = 0x7ff0000000000000, low = ~high;  // infinity reaches everything, what is below its negative is no number
+  while (high - 1 > low) {
+    const int64_t middle = (low & high) + ((low ^ high) >> 1);
+    (narrowed(value(middle), t) >= b ? high : low) = middle;
+  }
+  return value(high);
+}
+
 class Random final : public Kernel {
  public:
-  explicit Random(LaunchDesc d) : Kernel(std::move(d)) {
+  PTRT_COLD Random(LaunchDesc d, const RandomFill& fill) : Kernel(std::move(d)), fill_(fill) {
     if (desc.ins.size() != 1 || desc.outs.size() != 1 || desc.ins[0].dtype != DType::u64 || desc.ins[0].size() != 1)
       throw KernelError("random: seed must be uint64 [1]");
     if (!is_float_type(desc.outs[0].dtype)) throw KernelError("random: y must be floating point");
     Params p = desc.params();
     normal_ = p.i() != 0;
-    a_ = p.f();
-    b_ = p.f();
+    range_.a = p.f();
+    range_.b = p.f();
     stream_ = static_cast<uint64_t>(p.i());
+    const DType t = desc.outs[0].dtype;
+    range_.below = next_below(narrowed(range_.b, t), t);
+    range_.reaching = range_.a < range_.b ? reaching(range_.b, t) : __builtin_nan("");
   }
-  size_t thread_scratch_bytes() const override { return kStretch * (sizeof(double) + 2 * sizeof(uint32_t)); }
+  size_t thread_scratch_bytes() const override { return (kStretch + kMost) * (sizeof(double) + 2 * sizeof(uint32_t)); }
 
   void run(const RunContext& ctx) override {
     const Operand& y = desc.outs[0];
-    const Philox philox{*desc.ins[0].as<uint64_t>(), stream_};
+    const uint64_t seed = *desc.ins[0].as<uint64_t>();
     const int64_t total = y.size();
     const bool dense = y.contiguous();
     ctx.parallel((total + kStretch - 1) / kStretch, [&](int64_t task, int worker) {
       double* v = reinterpret_cast<double*>(ctx.thread_scratch(worker));
-      uint32_t* words = reinterpret_cast<uint32_t*>(v + kStretch);
+      uint32_t* words = reinterpret_cast<uint32_t*>(v + kStretch + kMost);
       const int64_t first = task * kStretch, n = total - first < kStretch ? total - first : kStretch;
-      const int64_t per = y.dtype == DType::f64 ? 2 : 1, pairs = (n + 1) / 2 * 2;
-      for (int64_t k = 0; k < pairs * per; k += 4) philox.block(static_cast<uint64_t>((first * per + k) / 4), words + k);
-      if (normal_) fill_normal(words, pairs, v);
-      else fill_uniform(words, n, v);
+      const int64_t per = y.dtype == DType::f64 ? 2 : 1, count = (n + kMost - 1) / kMost * kMost;
+      fill_.philox(seed, stream_, static_cast<uint64_t>(first * per / 4), (count * per + 3) / 4, words);
+      if (normal_) y.dtype == DType::f64 ? normal<true>(words, count, v) : normal<false>(words, count, v);
+      else fill_.uniform(words, count, y.dtype == DType::f64, range_, v);
       if (dense) {
-        store_row(v, y.dtype, y.data, first, 1, n);
+        int64_t i = 0;
+        if (y.dtype == DType::f32)
+          for (; i + WD <= n; i += WD) {
+            const vh h = __builtin_convertvector(load(v + i), vh);
+            std::memcpy(y.as<float>() + first + i, &h, sizeof h);
+          }
+        store_row(v + i, y.dtype, y.data, first + i, 1, n - i);
         return;
       }
       for (int64_t i = 0; i < n; i++) {
@@ -86,38 +97,45 @@ class Random final : public Kernel {
   }
 
  private:
-  double fraction(const uint32_t* words, int64_t k) const {  // 53 bits of words 2k, 2k+1
-    return static_cast<double>((uint64_t{words[2 * k]} << 32 | words[2 * k + 1]) >> 11) * 0x1p-53;
+  // a + product, rounded twice on every machine.
+  PTRT_INLINE vd shifted(vd product) const {
+    PTRT_KEEP(product);
+    return range_.a + product;
   }
 
-  void fill_uniform(const uint32_t* words, int64_t n, double* v) const {
-    const DType t = desc.outs[0].dtype;
-    const double below = next_below(narrowed(b_, t), t);
-    for (int64_t i = 0; i < n; i++) {
-      const double u = t == DType::f64 ? fraction(words, i) : static_cast<double>(words[i] >> 8) * 0x1p-24;
-      v[i] = a_ + (b_ - a_) * u;
-      if (a_ < b_ && narrowed(v[i], t) >= b_) v[i] = below;
-    }
-  }
-
-  void fill_normal(const uint32_t* words, int64_t pairs, double* v) const {
-    const bool wide = desc.outs[0].dtype == DType::f64;
-    for (int64_t i = 0; i < pairs; i += 2) {
-      const double u1 = wide ? fraction(words, i) + 0x1p-53 : static_cast<double>(words[i]) * 0x1p-32 + 0x1p-32;
-      const double u2 = wide ? fraction(words, i + 1) : static_cast<double>(words[i + 1]) * 0x1p-32;
-      const double r = __builtin_sqrt(-2 * __builtin_log(u1)), angle = 6.283185307179586477 * u2;
-      v[i] = a_ + b_ * (r * __builtin_cos(angle));
-      v[i + 1] = a_ + b_ * (r * __builtin_sin(angle));
+  template <bool Wide>
+  void normal(const uint32_t* words, int64_t n, double* v) const {
+    constexpr double unit = Wide ? 0x1p-53 : 0x1p-32;
+    for (int64_t i = 0; i < n; i += 2 * WD) {
+      vd u1 = fractions<Wide>(words + i * (Wide ? 2 : 1), Wide ? 11 : 0),
+         u2 = fractions<Wide>(words + (i + WD) * (Wide ? 2 : 1), Wide ? 11 : 0);
+      exchange<1>(u1, u2, Order());
+      u1 = u1 * unit + unit;
+      u2 *= unit;
+      const vd r = vsqrt(vlog(u1) * -2.0), angle = u2 * 6.283185307179586477;
+      vl q;
+      vd s, c;
+      quadrant<true>(angle, q, s, c);
+      const vl odd = (q & 1) != 0;
+      const vd sine = (vd)((vl)select(odd, c, s) ^ ((q & 2) << 62)), cosine = (vd)((vl)select(odd, s, c) ^ (((q + 1) & 2) << 62));
+      vd x = shifted(range_.b * (r * cosine)), y = shifted(range_.b * (r * sine));
+      exchange<1>(x, y, Order());
+      store(v + i, x);
+      store(v + i + WD, y);
     }
   }
 
   bool normal_ = false;
-  double a_ = 0, b_ = 1;
+  RandomRange range_;
+  const RandomFill& fill_;
   uint64_t stream_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_random(LaunchDesc desc, BindContext&) { return std::make_unique<Random>(std::move(desc)); }
+std::unique_ptr<Kernel> make_random_with(LaunchDesc desc, const RandomFill& fill);
+std::unique_ptr<Kernel> make_random_with(LaunchDesc desc, const RandomFill& fill) {
+  return std::make_unique<Random>(std::move(desc), fill);
+}
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -80,96 +80,143 @@ struct Complex {
   static C put(C v) { return v; }
 };
 
+// Of two numbers, and of two vectors of them.
 struct Add {
   template <class T>
-  static T of(T a, T b) {
+  static PTRT_INLINE T of(T a, T b) {
     return static_cast<T>(a + b);
+  }
+  template <class V>
+  static PTRT_INLINE V vector(V a, V b) {
+    return a + b;
   }
 };
 struct Mul {
   template <class T>
-  static T of(T a, T b) {
+  static PTRT_INLINE T of(T a, T b) {
     return static_cast<T>(a * b);
   }
   static uint16_t of(uint16_t a, uint16_t b) { return static_cast<uint16_t>(static_cast<uint32_t>(a) * b); }  // int would overflow
+  template <class V>
+  static PTRT_INLINE V vector(V a, V b) {
+    return a * b;
+  }
 };
 struct Max {  // a NaN on either side stays
   template <class T>
-  static T of(T a, T b) {
-    return a > b || a != a ? a : b;
+  static PTRT_INLINE T of(T a, T b) {
+    const T m = a > b ? a : b;
+    return a != a ? a : m;
+  }
+  template <class V>
+  static PTRT_INLINE V vector(V a, V b) {
+    return (a > b) | (a != a) ? a : b;
   }
 };
 struct Min {
   template <class T>
-  static T of(T a, T b) {
-    return a < b || a != a ? a : b;
+  static PTRT_INLINE T of(T a, T b) {
+    const T m = a < b ? a : b;
+    return a != a ? a : m;
+  }
+  template <class V>
+  static PTRT_INLINE V vector(V a, V b) {
+    return (a < b) | (a != a) ? a : b;
   }
 };
 struct Or {
   template <class T>
-  static T of(T a, T b) {
+  static PTRT_INLINE T of(T a, T b) {
     return a | b;
   }
 };
 struct And {
   template <class T>
-  static T of(T a, T b) {
+  static PTRT_INLINE T of(T a, T b) {
     return a & b;
   }
 };
 
 template <class S>
-void set(char* y, const int64_t* offsets, const char* u, int64_t su, int64_t n) {
+void set_points(char* y, const int64_t* offsets, const char* u, int64_t su, int64_t n) {
   for (int64_t j = 0; j < n; j++) std::memcpy(y + offsets[j], u + j * su, sizeof(S));
 }
 
 template <class A, class O>
-void apply(char* y, const int64_t* offsets, const char* u, int64_t su, int64_t n) {
+PTRT_INLINE void one(char* y, const char* u) {
+  typename A::S a, b;
+  std::memcpy(&a, y, sizeof a);
+  std::memcpy(&b, u, sizeof b);
+  a = A::put(O::of(A::get(a), A::get(b)));
+  std::memcpy(y, &a, sizeof a);
+}
+template <class A, class O>
+void points(char* y, const int64_t* offsets, const char* u, int64_t su, int64_t n) {
+  for (int64_t j = 0; j < n; j++) one<A, O>(y + offsets[j], u + j * su);
+}
+template <class A, class O>
+void run(char* y, int64_t sy, const char* u, int64_t su, int64_t n) {
   using S = typename A::S;
-  for (int64_t j = 0; j < n; j++) {
-    S a, b;
-    std::memcpy(&a, y + offsets[j], sizeof a);
-    std::memcpy(&b, u + j * su, sizeof b);
-    a = A::put(O::of(A::get(a), A::get(b)));
-    std::memcpy(y + offsets[j], &a, sizeof a);
+  constexpr int64_t e = sizeof(S);
+  int64_t j = 0;
+  if constexpr (std::is_same_v<S, float> || std::is_same_v<S, double> || (std::is_same_v<O, Add> && std::is_same_v<A, Plain<S>>)) {
+    typedef S V __attribute__((vector_size(16)));
+    if (sy == e && su == e)
+      for (; j + 16 / e <= n; j += 16 / e) {
+        V a, b;
+        std::memcpy(&a, y + j * e, sizeof a);
+        std::memcpy(&b, u + j * e, sizeof b);
+        a = O::vector(a, b);
+        std::memcpy(y + j * e, &a, sizeof a);
+      }
   }
+  for (; j < n; j++) one<A, O>(y + j * sy, u + j * su);
+}
+
+template <class S>
+ScatterApply set() {
+  return {set_points<S>, copy_fn(sizeof(S))};
+}
+template <class A, class O>
+ScatterApply apply() {
+  return {points<A, O>, run<A, O>};
 }
 
 template <class A>
-ApplyFn sum_or_product(int64_t r) {
-  if (r == static_cast<int64_t>(Reduction::add_)) return apply<A, Add>;
-  if (r == static_cast<int64_t>(Reduction::mul_)) return apply<A, Mul>;
-  return nullptr;
+ScatterApply sum_or_product(int64_t r) {
+  if (r == static_cast<int64_t>(Reduction::add_)) return apply<A, Add>();
+  if (r == static_cast<int64_t>(Reduction::mul_)) return apply<A, Mul>();
+  return {};
 }
 template <class A>
-ApplyFn extreme(int64_t r) {
-  if (r == static_cast<int64_t>(Reduction::max_)) return apply<A, Max>;
-  if (r == static_cast<int64_t>(Reduction::min_)) return apply<A, Min>;
-  return nullptr;
+ScatterApply extreme(int64_t r) {
+  if (r == static_cast<int64_t>(Reduction::max_)) return apply<A, Max>();
+  if (r == static_cast<int64_t>(Reduction::min_)) return apply<A, Min>();
+  return {};
 }
 template <class A>
-ApplyFn floating(int64_t r) {
-  const ApplyFn f = sum_or_product<A>(r);
-  return f ? f : extreme<A>(r);
+ScatterApply floating(int64_t r) {
+  const ScatterApply f = sum_or_product<A>(r);
+  return f.run ? f : extreme<A>(r);
 }
 // Sums and products of integers wrap, so they are done unsigned.
 template <class T, class U>
-ApplyFn integer(int64_t r) {
-  const ApplyFn f = sum_or_product<Plain<U>>(r);
-  return f ? f : extreme<Plain<T>>(r);
+ScatterApply integer(int64_t r) {
+  const ScatterApply f = sum_or_product<Plain<U>>(r);
+  return f.run ? f : extreme<Plain<T>>(r);
 }
 
 }  // namespace
 
-ApplyFn scatter_apply(DType t, int64_t r) {
+ScatterApply scatter_apply(DType t, int64_t r) {
   if (r == static_cast<int64_t>(Reduction::none_)) {
     switch (itemsize(t)) {
-      case 1: return set<uint8_t>;
-      case 2: return set<uint16_t>;
-      case 4: return set<uint32_t>;
-      case 8: return set<uint64_t>;
-      case 16: return set<Bytes16>;
-      default: return nullptr;
+      case 1: return set<uint8_t>();
+      case 2: return set<uint16_t>();
+      case 4: return set<uint32_t>();
+      case 8: return set<uint64_t>();
+      case 16: return set<Bytes16>();
+      default: return {};
     }
   }
   switch (t) {
@@ -188,10 +235,10 @@ ApplyFn scatter_apply(DType t, int64_t r) {
     case DType::c64: return sum_or_product<Complex<float>>(r);
     case DType::c128: return sum_or_product<Complex<double>>(r);
     case DType::boolean:
-      if (r == static_cast<int64_t>(Reduction::add_) || r == static_cast<int64_t>(Reduction::max_)) return apply<Plain<uint8_t>, Or>;
-      if (r == static_cast<int64_t>(Reduction::mul_) || r == static_cast<int64_t>(Reduction::min_)) return apply<Plain<uint8_t>, And>;
-      return nullptr;
-    default: return nullptr;
+      if (r == static_cast<int64_t>(Reduction::add_) || r == static_cast<int64_t>(Reduction::max_)) return apply<Plain<uint8_t>, Or>();
+      if (r == static_cast<int64_t>(Reduction::mul_) || r == static_cast<int64_t>(Reduction::min_)) return apply<Plain<uint8_t>, And>();
+      return {};
+    default: return {};
   }
 }
 

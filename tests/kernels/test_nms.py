@@ -80,6 +80,37 @@ def test_against_the_reference_evaluator() -> None:
         np.testing.assert_array_equal(nms(boxes, scores, 10, 0.4, 0.3, center), want)
 
 
+def greedy(boxes: Array, scores: Array, most: int, iou: float, threshold: float | None) -> list[int]:
+    """What the operator selects of one batch and class, from corners in any order."""
+    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
+    areas = np.prod(high - low, -1)
+    kept: list[int] = []
+    for i in np.argsort(-scores, kind="stable"):
+        if len(kept) == most or not (threshold is None or scores[i] > threshold) or np.isnan(scores[i]):
+            continue
+        sides = np.maximum(np.minimum(high[i], high[kept]) - np.maximum(low[i], low[kept]), np.float32(0))
+        both = np.prod(sides, -1)
+        with np.errstate(all="ignore"):
+            over = both / (areas[i] + areas[kept] - both) > np.float32(iou)
+        if not (over & (both > 0) & (areas[i] > 0) & (areas[kept] > 0)).any():
+            kept.append(int(i))
+    return kept
+
+
+@pytest.mark.parametrize("iou", [0.0, 0.5])
+@pytest.mark.parametrize("ties", [False, True])
+def test_many_candidates_for_few_places(ties: bool, iou: float) -> None:
+    """Candidates are sorted group by group; of boxes in clusters, most are suppressed, so that several groups are needed."""
+    rng = np.random.default_rng(16)
+    boxes, scores = case(rng, 1, 1, 3000, 0, ties)
+    boxes[0, :2800] = boxes[0, 2990 + np.arange(2800) % 3] + rng.random((2800, 4)).astype(np.float32) * 1e-3
+    scores[0, 0, 2800:] *= np.float32(0.01)
+    scores[0, 0, ::7] = np.nan
+    for threshold in (None, 0.005, -1.0, np.nan):
+        want = [] if threshold is not None and np.isnan(threshold) else greedy(boxes[0], scores[0, 0], 12, iou, threshold)
+        assert nms(boxes, scores, 12, iou, threshold, 0)[:, 2].tolist() == want
+
+
 def test_equal_boxes_and_boxes_without_area() -> None:
     same = np.tile(np.array([0, 0, 1, 1], np.float32), (1, 40, 1))
     scores = np.arange(40, dtype=np.float32).reshape(1, 1, 40)

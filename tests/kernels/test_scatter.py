@@ -152,6 +152,14 @@ def test_large_blocks_split_between_threads() -> None:
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int16])
+def test_narrow_blocks_split_between_threads(dtype: Any) -> None:
+    rng = np.random.default_rng(8)
+    x, u, idx = values(rng, (50, 60), dtype), values(rng, (1200, 60), dtype), rng.integers(-50, 50, (1200, 1))
+    for reduction in ("none", "add", "max"):
+        check(x, idx, u, reference(x, idx, u, "nd", 0, reduction), mode="nd", reduction=reduction)
+
+
 def test_empty_indices_copy_x() -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     check(x, np.zeros((0, 3), np.int64), np.zeros((0, 3), np.float32), x, mode="elements", axis=0)

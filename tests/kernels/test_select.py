@@ -53,7 +53,15 @@ def test_nonzero_with_the_wrong_count_raises(room: int) -> None:
 @pytest.mark.parametrize("dtype", [np.int8, np.float16, np.float32, np.float64, np.complex128])
 def test_compress(dtype: Any) -> None:
     rng = np.random.default_rng(11)
-    for shape, axis, n in [((9,), 0, 9), ((5, 6), 0, 4), ((5, 6), 1, 6), ((2, 30, 3, 4), 1, 25), ((3, 1), 1, 1), ((4, 900, 50), 1, 900)]:
+    for shape, axis, n in [
+        ((9,), 0, 9),
+        ((5, 6), 0, 4),
+        ((5, 6), 1, 6),
+        ((2, 30, 3, 4), 1, 25),
+        ((3, 1), 1, 1),
+        ((4, 900, 50), 1, 900),
+        ((70000,), 0, 70000),
+    ]:
         x, c = sparse(rng, shape, dtype), rng.random(n) < 0.5
         c[rng.integers(n)] = True
         want = np.compress(c, x, axis)

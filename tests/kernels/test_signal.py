@@ -10,6 +10,7 @@ import pytest
 
 from pytensor_rt.kernels.ref.signal import philox
 from pytensor_rt.kernels.ref.signal import random as reference_random
+from tests.kernels import harness
 from tests.kernels.harness import run, strided
 
 Array = np.ndarray[Any, Any]
@@ -59,11 +60,42 @@ def test_fft_axes_strides_and_dtypes() -> None:
                 np.testing.assert_allclose(got.astype(np.float64), split(want), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("n", [2, 6, 9, 64, 74, 400, 97])
+def test_fft_of_many_lines(n: int) -> None:
+    """Groups of lines, the last one not full: one after the other, side by side, and windows that overlap."""
+    rng = np.random.default_rng(4)
+    signal = rng.standard_normal(n + 36 * 5).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(signal, n)[::5][..., None]
+    dense = rng.standard_normal((37, n, 2)).astype(np.float32)
+    for x in (windows, dense, np.ascontiguousarray(dense.transpose(1, 0, 2)).transpose(1, 0, 2), dense[..., :1]):
+        z = x[..., 0].astype(np.float64) + (1j * x[..., 1] if x.shape[-1] == 2 else 0)
+        for m, onesided in ((n, 0), (n // 2 + 1, 1)):
+            got = both_threads("fft", [x], [((37, m, 2), np.float32)], {"axis": 1, "onesided": onesided})
+            np.testing.assert_allclose(got, split(np.fft.fft(z, axis=1)[:, :m]), rtol=1e-6, atol=1e-6 * np.sqrt(n))
+        for parts in (1, 2):
+            half = dense[:, : n // 2 + 1]
+            got = both_threads("fft", [half], [((37, n, parts), np.float32)], {"axis": 1, "onesided": 1, "inverse": 1})
+            want = np.fft.irfft(half[..., 0].astype(np.float64) + 1j * half[..., 1], n, 1)
+            np.testing.assert_allclose(got, split(want + 0j)[..., :parts], rtol=1e-6, atol=1e-6)
+
+
+def test_fft_keeps_lines_apart() -> None:
+    x = np.random.default_rng(5).standard_normal((9, 64, 1)).astype(np.float32)
+    want = run("fft", [x], [((9, 33, 2), np.float32)], {"axis": 1, "onesided": 1})[0]
+    x[4] = np.nan
+    got = run("fft", [x], [((9, 33, 2), np.float32)], {"axis": 1, "onesided": 1})[0]
+    assert np.isnan(got[4, :, 0]).all() and np.array_equal(np.delete(got, 4, 0), np.delete(want, 4, 0))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("op", ["uniform", "normal"])
 def test_random_is_the_documented_stream(op: str, dtype: Any) -> None:
     rng = np.random.default_rng(2)
-    for n, seed, stream, a, b in [(1, 0, 0, 0.0, 1.0), (7, 1 << 40, 3, -2.0, 3.0), (5000, 2**64 - 1, 1 << 33, 0.5, 0.25)]:
+    for n, seed, stream, a, b in [
+        (1, 0, 0, 0.0, 1.0),
+        (7, 1 << 40, 3, -2.0, 3.0),
+        (5000, 2**64 - 1, 1 << 33, 0.5, 0.25),
+    ]:
         params = {"op": op, "a": a, "b": b, "stream": stream}
         seeds = np.array([seed], np.uint64)
         got = both_threads("random", [seeds], [((n,), dtype)], params)
@@ -78,6 +110,16 @@ def test_random_is_the_documented_stream(op: str, dtype: Any) -> None:
     flat = run("random", [seeds], [((4 * 5 * 90,), dtype)], params)[0]
     y = strided(rng, np.zeros((4, 5, 90), dtype))
     np.testing.assert_array_equal(both_threads("random", [seeds], [y], params).reshape(-1), flat)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_uniform_has_the_bits_of_the_documented_stream(dtype: Any) -> None:
+    if harness.device is not None:
+        pytest.skip("only the C++ kernels round the product before they add to it")
+    for first, last in ((-2.3, 0.3), (0.1, 0.7), (1e-3, 3e4)):
+        params = {"op": "uniform", "a": first, "b": last, "stream": 1}
+        want = reference_random([np.array([9], np.uint64)], [((3001,), np.dtype(dtype))], params, ())[0]
+        np.testing.assert_array_equal(both_threads("random", [np.array([9], np.uint64)], [((3001,), dtype)], params), want)
 
 
 def test_random_moments_and_known_answer() -> None:

@@ -88,6 +88,21 @@ def test_long_lanes(order: str, k: int) -> None:
         check(x.astype(np.float64), 0, k, largest)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint16])
+def test_values_of_all_magnitudes(dtype: Any) -> None:
+    """Where nearly all values are close to each other, and a few are far away; one lane, neighbouring lanes, NaN among the best."""
+    rng = np.random.default_rng(15)
+    x = np.ldexp(rng.random((3000, 3)), rng.integers(-60, 60, (3000, 3)))
+    if np.dtype(dtype).kind == "f":
+        x *= rng.choice([-1, 1], x.shape)
+        x[rng.random(x.shape) < 0.01] = np.nan
+    x = x.astype(np.float32).astype(dtype) if np.dtype(dtype).kind == "f" else (x % (60000 if dtype == np.uint16 else 2**62)).astype(dtype)
+    for k in (3, 20, 300):
+        for largest in (0, 1):
+            check(x, 0, k, largest)
+            check(np.ascontiguousarray(x[:, 0]), 0, k, largest)
+
+
 def test_broadcast_lane() -> None:
     check(np.broadcast_to(np.float32(1), (3, 100)), 1, 10, 1)
 
