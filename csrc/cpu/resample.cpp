@@ -1,296 +1,334 @@
 // Resize. The lines of the input that an output line needs are combined first, over their whole width (whole cache lines, any number of
-// outer axes); the combined line is then resampled along itself. A line's elements are single values or, where an untouched axis is the
-// contiguous one (channels-last), vectors. If such a line has to be written with the line axis contiguous (channels-first), it is
-// transposed between the two steps, when it is small.
-#include <algorithm>
-
+// outer axes); the combined line is then resampled along itself. A line's elements are single values, pixels of a few contiguous values or,
+// where an untouched axis is the contiguous one (channels-last) and long enough, vectors. If lines of vectors have to be written with the
+// line axis contiguous (channels-first), they are transposed between the two steps. Nearest elements without programs: resample_copy.cpp.
 #include "cpu/kernels.h"
 #include "cpu/reduce_block.h"
-#include "cpu/reduce_vec.h"
-#include "cpu/resample_table.h"
+#include "cpu/resample_line.h"
+#include "cpu/resample_rows.h"
+#include "cpu/transpose.h"
 
 namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
-constexpr int64_t kGrain = 16384;  // elements written per task, at least
+template <class C>
+PTRT_NOINLINE void clamp_rows(C* data, int64_t n, C low, C high) {
+  constexpr int L = Lanes<C>::n;
+  for (int64_t i = 0; i < n; i += L) {
+    const int left = static_cast<int>(std::min<int64_t>(L, n - i));
+    store_n(data + i, vmin(vmax(load_n(data + i, left), splat(low)), splat(high)), left);
+  }
+}
+
+void transposed(const float* x, int64_t xs, int64_t n, int64_t m, float* y) { transpose(x, xs, n, m, y, n); }
+void transposed(const double* x, int64_t xs, int64_t n, int64_t m, double* y) {
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < m; j++) y[j * n + i] = x[i * xs + j];
+}
+
+// Bytes, of images: the general conversion takes them one by one.
+PTRT_NOINLINE void widen(const uint8_t* p, int64_t n, double* to) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + 8 <= n; i += 8)
+    _mm512_storeu_pd(to + i, _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + i)))));
+#elif defined(__AVX2__)
+  for (; i + 4 <= n; i += 4) {
+    int32_t four;
+    std::memcpy(&four, p + i, sizeof four);
+    _mm256_storeu_pd(to + i, _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four))));
+  }
+#endif
+  for (; i < n; i++) to[i] = p[i];
+}
 
 template <class C>
 class Resample final : public Kernel {
+  using Layout = ResamplePlan::Layout;
+
  public:
-  Resample(LaunchDesc d, ResampleMode mode, double extrapolation, std::vector<ResampleTable> tables, std::vector<int> touched)
-      : Kernel(std::move(d)),
-        mode_(mode),
-        extrapolation_(static_cast<C>(extrapolation)),
-        source_(desc),
-        sink_(desc),
-        tables_(std::move(tables)) {
-    const Operand &x = desc.ins[0], &y = desc.outs[0];
-    line_ = touched.empty() ? x.ndim - 1 : touched.back();
-    for (int a = 0; a < x.ndim; a++)
-      if (a != line_ && tables_[static_cast<size_t>(a)].taps == 0 && x.strides[a] == 1 && x.shape[a] >= 4) vector_ = a;
-    width_ = vector_ < 0 ? 1 : std::min<int64_t>(x.shape[vector_], 256);
-    blocks_ = vector_ < 0 ? 1 : (x.shape[vector_] + width_ - 1) / width_;
-    for (int a = 0; a < x.ndim; a++)
-      if (a != line_ && a != vector_) outer_.add(a, y.shape[a]);
-    for (int a : touched)
-      if (a != line_) combined_.push_back(a);
-    in_ = x.shape[line_];
-    out_ = y.shape[line_];
-    const ResampleTable& t = tables_[static_cast<size_t>(line_)];
-    for (double w : t.weight) weight_.push_back(static_cast<C>(w));
-    // Tap-major copies, so that the loop over outputs is the inner one.
-    for (int64_t k = 0; k < t.taps; k++)
-      for (int64_t o = 0; o < out_; o++) {
-        position_.push_back(static_cast<int32_t>(t.index[static_cast<size_t>(o * t.taps + k)]));
-        across_.push_back(weight_[static_cast<size_t>(o * t.taps + k)]);
-      }
-    if (in_ > INT32_MAX) throw KernelError("resample: axis too long");
-    grain_ = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, out_ * width_));
+  PTRT_COLD Resample(LaunchDesc d, ResamplePlan plan) : Kernel(std::move(d)), p_(std::move(plan)), source_(desc), sink_(desc) {
+    for (int a : p_.outer) outer_.add(a, desc.outs[0].shape[a]);
+    std::memcpy(&extrapolation_, p_.empty, sizeof(C));
+    if constexpr (sizeof(C) == 8)
+      if (p_.acc == DType::i64) integers_.emplace_back(desc);
+    auto take = [&](size_t bytes) {
+      const size_t at = scratch_bytes_;
+      scratch_bytes_ += align64(bytes);
+      return at;
+    };
+    const auto line = static_cast<size_t>(p_.in * p_.width) * sizeof(C), row_taps = static_cast<size_t>(p_.row_taps);
+    combined_at_ = take(line);
+    lines_at_ = take(p_.read ? 0 : row_taps * line);
+    columns_at_ = take(p_.layout == Layout::columns ? line : 0);
+    out_at_ = take(static_cast<size_t>(p_.written ? 0 : p_.held * p_.out * p_.width) * sizeof(C));
+    product_at_ = take(static_cast<size_t>(p_.products) * sizeof(Product));
+    keys_at_ = take(row_taps * sizeof(int64_t));
+    slots_at_ = take(row_taps * sizeof(int64_t));
+    scratch_at_ = take(std::max(source_.scratch_bytes(p_.in * p_.width), sink_.scratch_bytes(p_.held * p_.out * p_.width)));
   }
 
-  size_t thread_scratch_bytes() const override {
-    return source_.scratch_bytes(in_ * width_) + align64(static_cast<size_t>(in_ * width_) * sizeof(C)) +
-           align64(static_cast<size_t>(out_ * width_) * sizeof(C)) + align64(static_cast<size_t>(in_) * sizeof(C)) +
-           sink_.scratch_bytes(out_ * width_);
+  size_t thread_scratch_bytes() const override { return scratch_bytes_; }
+  std::string describe() const override {
+    switch (p_.layout) {
+      case Layout::elements: return "elements";
+      case Layout::pixels: return "pixels";
+      case Layout::vectors: return "vectors";
+      default: return "columns";
+    }
   }
-  std::string describe() const override { return vector_ < 0 ? "elements" : "vectors"; }
 
   void run(const RunContext& ctx) override {
-    const int64_t units = outer_.total * blocks_;
-    if (units == 0) return;
-    ctx.parallel((units + grain_ - 1) / grain_, [&](int64_t task, int worker) {
-      Repeat repeat;
-      for (int64_t u = task * grain_; u < std::min(units, (task + 1) * grain_); u++) line(u, ctx.thread_scratch(worker), repeat);
+    const int64_t total = outer_.total * p_.blocks * p_.rows;
+    if (total == 0 || p_.out == 0) return;
+    ctx.parallel((total + p_.grain - 1) / p_.grain, [&](int64_t task, int worker) {
+      const int64_t end = std::min(total, (task + 1) * p_.grain);
+      for (int64_t r = task * p_.grain; r < end;) {
+        const int64_t row = r % p_.rows, n = std::min(end - r, p_.rows - row);
+        stretch(r / p_.rows, row, n, ctx.thread_scratch(worker));
+        r += n;
+      }
     });
   }
 
  private:
-  struct Repeat {  // the line before, if it was read straight from the input and written straight to the output
-    const C *x = nullptr, *out = nullptr;
+  struct Taps {  // of one output along one axis
+    const int64_t* index;
+    const C* weight;
+    int64_t count;
+  };
+  struct Product {  // one combination of taps of the other combined axes
+    int64_t number, offset;
+    C weight;
+  };
+  struct Stretch {  // some consecutive rows of an outer position
+    int64_t target[kMaxDims] = {};
+    int64_t width;     // of this block of vectors
+    int64_t products;  // that have a weight
+    Product* product;
+    C *combined, *lines;    // lines: of x, converted
+    int64_t *keys, *slots;  // keys: which row and product a line is of
+    char* scratch;
+  };
+  struct Line {
+    const C* x;
+    int64_t pitch;  // between its vectors
   };
 
-  void line(int64_t unit, char* scratch, Repeat& repeat) const {
+  void stretch(int64_t outer, int64_t row, int64_t n, char* memory) const {
     const Operand& y = desc.outs[0];
-    C* combined = reinterpret_cast<C*>(scratch + source_.scratch_bytes(in_ * width_));
-    C* out = reinterpret_cast<C*>(reinterpret_cast<char*>(combined) + align64(static_cast<size_t>(in_ * width_) * sizeof(C)));
-    C* column = reinterpret_cast<C*>(reinterpret_cast<char*>(out) + align64(static_cast<size_t>(out_ * width_) * sizeof(C)));
-    char* sink_scratch = reinterpret_cast<char*>(column) + align64(static_cast<size_t>(in_) * sizeof(C));
-    int64_t target[kMaxDims] = {};
-    outer_.seek(target, unit / blocks_);
-    int64_t width = 1;
-    if (vector_ >= 0) {
-      target[vector_] = unit % blocks_ * width_;
-      width = std::min(width_, y.shape[vector_] - target[vector_]);
+    Stretch s;
+    outer_.seek(s.target, outer / p_.blocks);
+    s.width = 1;
+    if (p_.vector >= 0) {
+      s.target[p_.vector] = outer % p_.blocks * p_.width;
+      s.width = std::min(p_.width, y.shape[p_.vector] - s.target[p_.vector]);
     }
-    const int row_axis = vector_ < 0 ? -1 : line_, col_axis = vector_ < 0 ? line_ : vector_;
-    const int64_t rows = vector_ < 0 ? 1 : out_, cols = vector_ < 0 ? out_ : width;
-    int64_t ys = cols;
-    const bool direct = sink_.direct(desc, col_axis);
-    if (direct) {
-      out = reinterpret_cast<C*>(element(y, target));
-      ys = row_axis < 0 ? 0 : y.strides[row_axis];
-    }
-    bool outside = false;
-    for (int a : combined_) {
-      auto& flags = tables_[static_cast<size_t>(a)].outside;
-      outside = outside || (!flags.empty() && flags[static_cast<size_t>(target[a])]);
-    }
-    if (vector_ >= 0 && !direct && !outside && sink_.direct(desc, line_)) {
-      int64_t xs = width;
-      const C* x = combine(target, width, combined, scratch, &xs);
-      for (int64_t c = 0; c < width; c++, target[vector_]++) {
-        for (int64_t i = 0; i < in_; i++) column[i] = x[i * xs + c];
-        elements(column, reinterpret_cast<C*>(element(y, target)));
+    s.product = reinterpret_cast<Product*>(memory + product_at_);
+    s.combined = reinterpret_cast<C*>(memory + combined_at_);
+    s.lines = reinterpret_cast<C*>(memory + lines_at_);
+    s.keys = reinterpret_cast<int64_t*>(memory + keys_at_);
+    s.slots = reinterpret_cast<int64_t*>(memory + slots_at_);
+    s.scratch = memory + scratch_at_;
+    std::fill(s.keys, s.keys + p_.row_taps, int64_t{-1});
+    const bool outside = !find_products(s);
+
+    C* columns = reinterpret_cast<C*>(memory + columns_at_);
+    C* held = reinterpret_cast<C*>(memory + out_at_);
+    const int64_t n_out = p_.out * s.width;
+    for (int64_t done = 0; done < n;) {
+      const int64_t lines = std::min(p_.held, n - done);
+      for (int64_t k = 0; k < lines; k++) {
+        int64_t target[kMaxDims];
+        std::copy(s.target, s.target + kMaxDims, target);
+        if (p_.row >= 0) target[p_.row] = row + done + k;
+        C* to = p_.written ? reinterpret_cast<C*>(element(y, target)) : held + k * n_out;
+        const bool fill = outside || (p_.row >= 0 && table(p_.row).leaves_out(target[p_.row]));
+        line(s, row + done + k, fill, columns, to);
       }
-      return;
-    }
-    if (outside) {
-      for (int64_t r = 0; r < rows; r++) std::fill(out + r * ys, out + r * ys + cols, extrapolation_);
-    } else {
-      int64_t xs = width;
-      const C* x = combine(target, width, combined, scratch, &xs);
-      if (vector_ < 0 && direct && x == repeat.x) {
-        std::memcpy(out, repeat.out, static_cast<size_t>(out_) * sizeof(C));  // enlarging by nearest repeats lines
-      } else if (vector_ < 0) {
-        elements(x, out);
-        if (direct && source_.direct(desc, line_) && x != combined) repeat = {x, out};
+      if (!p_.written) {
+        if (p_.clamps) clamp_rows(held, lines * n_out, static_cast<C>(p_.low), static_cast<C>(p_.high));
+        int64_t target[kMaxDims];
+        std::copy(s.target, s.target + kMaxDims, target);
+        if (p_.row >= 0) target[p_.row] = row + done;
+        if (p_.vector < 0) store(target, p_.row, lines, p_.line, p_.out, held, s.scratch);
+        else store(target, p_.line, p_.out, p_.vector, s.width, held, s.scratch);
       }
-      if (vector_ >= 0) vectors(x, xs, width, out, ys);
-    }
-    if (!direct) {
-      if (mode_ != ResampleMode::nearest) saturate(out, rows * cols);
-      sink_.store(desc, target, row_axis, rows, col_axis, cols, out, ys, sink_scratch);
+      done += lines;
     }
   }
 
-  // The weighted sum of the input lines that output line `target` reads; straight from the input if that is one line.
-  const C* combine(const int64_t* target, int64_t width, C* combined, char* scratch, int64_t* xs) const {
-    int64_t index[kMaxDims], taps = 1;
-    std::copy(target, target + kMaxDims, index);
-    for (int a : combined_) taps *= tables_[static_cast<size_t>(a)].taps;
-    const int64_t rows = vector_ < 0 ? 1 : in_, cols = vector_ < 0 ? in_ : width;
-    const int row_axis = vector_ < 0 ? -1 : line_, col_axis = vector_ < 0 ? line_ : vector_;
-    index[line_] = 0;
-    bool first = true;
-    for (int64_t t = 0; t < taps; t++) {
-      double weight = 1;
-      int64_t rest = t;
-      for (size_t k = combined_.size(); k-- > 0;) {
-        const int a = combined_[k];
-        const ResampleTable& table = tables_[static_cast<size_t>(a)];
-        const auto at = static_cast<size_t>(target[a] * table.taps + rest % table.taps);
-        rest /= table.taps;
-        index[a] = table.index[at];
-        weight *= table.weight[at];
-      }
-      if (weight == 0 && taps > 1) continue;
-      const C* x = source_.block(desc, index, row_axis, rows, col_axis, cols, scratch, xs);
-      if (weight == 1) return x;  // weights sum to 1: the others are 0, or the axes are nearest
-      const C w = static_cast<C>(weight);
-      for (int64_t r = 0; r < rows; r++) {
-        const C* from = x + r * *xs;
-        C* to = combined + r * cols;
-        if (first)
-          for (int64_t c = 0; c < cols; c++) to[c] = w * from[c];
-        else
-          for (int64_t c = 0; c < cols; c++) to[c] += w * from[c];
-      }
-      first = false;
+  // Lists the products of the other axes; false: the position is outside along one of them.
+  bool find_products(Stretch& s) const {
+    s.products = 0;
+    for (int a : p_.others)
+      if (table(a).leaves_out(s.target[a])) return false;
+    int64_t index[kMaxDims] = {};
+    for (int64_t p = 0; p < p_.products; p++) {
+      Product& to = s.product[s.products];
+      to = {p, 0, 1};
+      if (product_index(s, p, index, &to.weight)) s.products++;
+      else continue;
+      for (int a : p_.others) to.offset += index[a] * desc.ins[0].strides[a];
     }
-    *xs = cols;
-    return combined;
+    return true;
+  }
+  bool product_index(const Stretch& s, int64_t product, int64_t* index, C* weight) const {
+    *weight = 1;
+    for (int a : p_.others) {
+      const Taps taps = taps_of(a, s.target[a]);
+      const int64_t k = product % table(a).taps;
+      product /= table(a).taps;
+      if (k >= taps.count) return false;
+      index[a] = taps.index[k];
+      *weight *= taps.weight[k];
+    }
+    return true;
   }
 
-  void elements(const C* x, C* out) const {
-    const ResampleTable& t = tables_[static_cast<size_t>(line_)];
-    const int64_t taps = std::max<int64_t>(t.taps, 0);
-    if (taps == 0) {
-      std::copy(x, x + out_, out);
-      return;
-    }
-    const int32_t* at = position_.data();
-    if (mode_ == ResampleMode::nearest) {
-      for (int64_t o = 0; o < out_; o++) out[o] = x[at[o]];
-    } else if (taps == 2) {
-      const C *w0 = across_.data(), *w1 = w0 + out_;
-      for (int64_t o = 0; o < out_; o++) out[o] = w0[o] * x[at[o]] + w1[o] * x[at[out_ + o]];
-    } else {
-      for (int64_t o = 0; o < out_; o++) out[o] = across_[static_cast<size_t>(o)] * x[at[o]];
-      for (int64_t k = 1; k < taps; k++) {
-        const C* w = across_.data() + k * out_;
-        for (int64_t o = 0; o < out_; o++) out[o] += w[o] * x[at[k * out_ + o]];
-      }
-    }
-    if (!t.outside.empty())
-      for (int64_t o = 0; o < out_; o++)
-        if (t.outside[static_cast<size_t>(o)]) out[o] = extrapolation_;
-  }
-
-  void vectors(const C* x, int64_t xs, int64_t width, C* out, int64_t ys) const {
-    const ResampleTable& t = tables_[static_cast<size_t>(line_)];
-    for (int64_t o = 0; o < out_; o++) {
-      C* to = out + o * ys;
-      if (t.taps == 0) {
-        std::copy(x + o * xs, x + o * xs + width, to);
-        continue;
-      }
-      if (!t.outside.empty() && t.outside[static_cast<size_t>(o)]) {
-        std::fill(to, to + width, extrapolation_);
-        continue;
-      }
-      const int64_t* at = t.index.data() + o * t.taps;
-      const C* w = weight_.data() + o * t.taps;
-      if (mode_ == ResampleMode::nearest) {
-        std::memcpy(to, x + at[0] * xs, static_cast<size_t>(width) * sizeof(C));
-      } else if (t.taps == 2) {
-        const C *a = x + at[0] * xs, *b = x + at[1] * xs;
-        for (int64_t c = 0; c < width; c++) to[c] = w[0] * a[c] + w[1] * b[c];
+  // The weighted sum of the lines of x that row `row` reads: a line of x itself where that is one.
+  Line combine(const Stretch& s, int64_t row) const {
+    const C one = 1;
+    const Taps taps = p_.combines ? taps_of(p_.row, row) : Taps{&row, &one, 1};
+    const bool single = s.products == 1 && taps.count == 1 && taps.weight[0] == 1 && s.product[0].weight == 1;
+    const Operand& x = desc.ins[0];
+    int64_t step = s.width;
+    if (p_.read && p_.vector >= 0) step = x.strides[p_.line];
+    int64_t from[kMaxDims];
+    std::copy(s.target, s.target + kMaxDims, from);
+    for (int a : p_.others) from[a] = 0;
+    if (p_.row >= 0) from[p_.row] = 0;
+    for (int64_t p = 0; p < s.products; p++) {
+      const C* base = s.lines;
+      const int64_t* at = s.slots;
+      int64_t pitch = p_.in * s.width;
+      if (p_.read) {
+        base = reinterpret_cast<const C*>(element(x, from)) + s.product[p].offset;
+        at = taps.index;
+        pitch = p_.row < 0 ? 0 : x.strides[p_.row];
       } else {
-        for (int64_t c = 0; c < width; c++) to[c] = w[0] * x[at[0] * xs + c];
-        for (int64_t k = 1; k < t.taps; k++) {
-          const C* from = x + at[k] * xs;
-          for (int64_t c = 0; c < width; c++) to[c] += w[k] * from[c];
-        }
+        for (int64_t k = 0; k < taps.count; k++) s.slots[k] = converted(s, s.product[p].number, taps.index[k]);
+      }
+      if (single && (p_.layout != Layout::pixels || step == s.width)) return {base + at[0] * pitch, step};
+      const int64_t rows = step == s.width ? 1 : p_.in, n = step == s.width ? p_.in * s.width : s.width;
+      for (int64_t r = 0; r < rows; r++) {
+        C* to = s.combined + r * n;
+        const C* row_of_x = base + r * step;
+        if (p_.nearest) std::copy_n(row_of_x + at[0] * pitch, n, to);
+        else weighted_rows(to, n, row_of_x, at, pitch, taps.weight, taps.count, s.product[p].weight, p > 0);
       }
     }
+    return {s.combined, s.width};
   }
 
-  // Integer results of cubic interpolation may overshoot their type.
-  void saturate(C* data, int64_t n) const {
-    double low, high;
-    switch (desc.acc_dtype) {
-      case DType::i8: low = -128, high = 127; break;
-      case DType::u8: low = 0, high = 255; break;
-      case DType::i16: low = -32768, high = 32767; break;
-      case DType::u16: low = 0, high = 65535; break;
-      case DType::i32: low = INT32_MIN, high = INT32_MAX; break;
-      case DType::u32: low = 0, high = UINT32_MAX; break;
-      default: return;
+  // The number of the line that holds row `i` of x for a product. Rows that are needed together have different numbers, and stay for the
+  // next output row.
+  int64_t converted(const Stretch& s, int64_t product, int64_t i) const {
+    const int64_t slot = i % p_.row_taps, key = product * (int64_t{1} << 40) + i;
+    if (s.keys[slot] != key) {
+      int64_t index[kMaxDims];
+      std::copy(s.target, s.target + kMaxDims, index);
+      C weight;
+      product_index(s, product, index, &weight);
+      index[p_.line] = 0;
+      if (p_.row >= 0) index[p_.row] = i;
+      C* to = s.lines + slot * p_.in * s.width;
+      if (p_.vector < 0) fill(index, -1, 1, p_.line, p_.in, to, s.scratch);
+      else fill(index, p_.line, p_.in, p_.vector, s.width, to, s.scratch);
+      s.keys[slot] = key;
     }
-    for (int64_t i = 0; i < n; i++) data[i] = static_cast<C>(std::clamp(static_cast<double>(data[i]), low, high));
+    return slot;
   }
 
-  ResampleMode mode_;
+  void fill(const int64_t* index, int row_axis, int64_t rows, int col_axis, int64_t cols, C* out, char* scratch) const {
+    const Operand& x = desc.ins[0];
+    if constexpr (sizeof(C) == 8) {
+      if (!integers_.empty()) {
+        integers_[0].source.fill(desc, index, row_axis, rows, col_axis, cols, reinterpret_cast<int64_t*>(out), scratch);
+        return;
+      }
+      if (!source_.has_program() && x.dtype == DType::u8 && x.strides[col_axis] == 1 && (rows == 1 || x.strides[row_axis] == cols)) {
+        widen(reinterpret_cast<const uint8_t*>(element(x, index)), rows * cols, out);
+        return;
+      }
+    }
+    source_.fill(desc, index, row_axis, rows, col_axis, cols, out, scratch);
+  }
+
+  void store(const int64_t* index, int row_axis, int64_t rows, int col_axis, int64_t cols, const C* data, char* scratch) const {
+    if constexpr (sizeof(C) == 8)
+      if (!integers_.empty()) {
+        integers_[0].sink.store(desc, index, row_axis, rows, col_axis, cols, reinterpret_cast<const int64_t*>(data), cols, scratch);
+        return;
+      }
+    sink_.store(desc, index, row_axis, rows, col_axis, cols, data, cols, scratch);
+  }
+
+  void line(const Stretch& s, int64_t row, bool outside, C* columns, C* to) const {
+    const Operand& y = desc.outs[0];
+    const int64_t width = s.width, each = p_.layout == Layout::columns ? 1 : width;  // contiguous values of a pixel of y
+    const int64_t ys = p_.layout == Layout::vectors && p_.written ? y.strides[p_.line] : each;
+    const int64_t lines = p_.layout == Layout::columns ? width : 1, next = p_.layout == Layout::columns ? y.strides[p_.vector] : 0;
+    if (!outside) {
+      const Line from = combine(s, row);
+      if (p_.layout == Layout::vectors) {
+        const ResampleTable& t = table(p_.line);
+        if (!p_.nearest) weighted_line(to, p_.out, ys, width, from.x, from.pitch, t.index.data(), weights<C>(t.weight32, t.weight), t.taps);
+        else
+          for (int64_t o = 0; o < p_.out; o++) std::copy_n(from.x + t.index[static_cast<size_t>(o)] * from.pitch, width, to + o * ys);
+      } else if (p_.layout == Layout::columns) {
+        transposed(from.x, from.pitch, p_.in, width, columns);
+        for (int64_t c = 0; c < width; c++) resample_line(p_.taps, p_.nearest, columns + c * p_.in, to + c * next);
+      } else {
+        resample_line(p_.taps, p_.nearest, from.x, to);
+      }
+    }
+    for (int64_t l = 0; l < lines; l++, to += next) {
+      if (outside)
+        for (int64_t o = 0; o < p_.out; o++) std::fill(to + o * ys, to + o * ys + each, extrapolation_);
+      else
+        for (int64_t o : p_.left_out) std::fill(to + o * ys, to + o * ys + each, extrapolation_);
+    }
+  }
+
+  Taps taps_of(int axis, int64_t output) const {
+    const ResampleTable& t = table(axis);
+    const ResampleTable::Kept kept = t.kept[static_cast<size_t>(output)];
+    const int64_t i = output * t.taps + kept.first;
+    return {t.index.data() + i, weights<C>(t.weight32, t.weight) + i, kept.count};
+  }
+  const ResampleTable& table(int axis) const { return p_.tables[static_cast<size_t>(axis)]; }
+
+  ResamplePlan p_;
   C extrapolation_;
+  struct Integers {
+    explicit Integers(const LaunchDesc& d) : source(d), sink(d) {}
+    Source<int64_t> source;
+    Sink<int64_t> sink;
+  };
+  std::vector<Integers> integers_;  // zero or one: nearest elements of integers, whose bits are carried as those of doubles
   Source<C> source_;
   Sink<C> sink_;
-  std::vector<ResampleTable> tables_;  // one per axis; taps 0: untouched
-  std::vector<C> weight_, across_;     // of the line axis: output-major, tap-major
-  std::vector<int32_t> position_;      // tap-major
-  std::vector<int> combined_;
   Walk outer_;
-  int line_ = 0, vector_ = -1;
-  int64_t in_ = 0, out_ = 0, width_ = 1, blocks_ = 1, grain_ = 1;
+  size_t scratch_bytes_ = 0, combined_at_ = 0, lines_at_ = 0, columns_at_ = 0, out_at_ = 0, product_at_ = 0, keys_at_ = 0, slots_at_ = 0,
+         scratch_at_ = 0;
 };
-
-template <class C, class... A>
-std::unique_ptr<Kernel> make(A&&... a) {
-  return std::make_unique<Resample<C>>(std::forward<A>(a)...);
-}
 
 }  // namespace
 
+template <class C>
+void weighted_rows(C* out, int64_t n, const C* x, const int64_t* at, int64_t pitch, const C* weight, int64_t taps, C scale, bool add) {
+  weighted_row<0>(out, n, x, at, pitch, weight, taps, scale, add);
+}
+template void weighted_rows<float>(float*, int64_t, const float*, const int64_t*, int64_t, const float*, int64_t, float, bool);
+template void weighted_rows<double>(double*, int64_t, const double*, const int64_t*, int64_t, const double*, int64_t, double, bool);
+
 std::unique_ptr<Kernel> make_resample(LaunchDesc desc, BindContext&) {
-  Params p = desc.params();
-  ResampleOptions o;
-  o.mode = static_cast<ResampleMode>(p.i());
-  o.coordinates = static_cast<Coordinates>(p.i());
-  o.nearest = static_cast<NearestMode>(p.i());
-  const auto scales = p.floats(), roi = p.floats();
-  o.cubic_a = p.f();
-  o.exclude_outside = p.i() != 0;
-  const double extrapolation = p.f();
-  o.antialias = p.i() != 0;
-  const Operand &x = desc.ins[0], &y = desc.outs[0];
-  const auto rank = static_cast<size_t>(x.ndim);
-  const bool crop = o.coordinates == Coordinates::tf_crop_and_resize_;
-  if (rank == 0 || y.ndim != x.ndim || scales.size() != rank || (crop && roi.size() != 2 * rank))
-    throw KernelError("resample: parameters do not match x");
-  std::vector<ResampleTable> tables(rank);
-  std::vector<int> touched;
-  for (int a = 0; a < x.ndim; a++) {
-    const auto i = static_cast<size_t>(a);
-    tables[i].taps = 0;
-    const double start = crop ? roi[i] : 0, end = crop ? roi[rank + i] : 1;
-    if (scales[i] == 1 && x.shape[a] == y.shape[a] && start == 0 && end == 1) continue;
-    if (!(scales[i] > 0) || (x.shape[a] == 0 && y.shape[a] > 0)) throw KernelError("resample: bad scale");
-    if (x.shape[a] > 0) tables[i] = resample_table(o, x.shape[a], y.shape[a], scales[i], start, end);
-    touched.push_back(a);
-  }
-  const bool nearest = o.mode == ResampleMode::nearest;
-  switch (x.dtype) {
-    case DType::f32:
-    case DType::f16:
-    case DType::bf16: return make<float>(std::move(desc), o.mode, extrapolation, std::move(tables), touched);
-    case DType::f64: return make<double>(std::move(desc), o.mode, extrapolation, std::move(tables), touched);
-    default: break;
-  }
-  if (!nearest) return make<double>(std::move(desc), o.mode, extrapolation, std::move(tables), touched);
-  if (x.dtype == DType::u64) return make<uint64_t>(std::move(desc), o.mode, extrapolation, std::move(tables), touched);
-  if (x.dtype == DType::i64 || x.dtype == DType::u32)
-    return make<int64_t>(std::move(desc), o.mode, extrapolation, std::move(tables), touched);
-  return make<int32_t>(std::move(desc), o.mode, extrapolation, std::move(tables), touched);
+  ResamplePlan plan = PTRT_PLAIN::resample_plan(desc, kVecBytes, {kWindow<float>, kWindow<double>});
+  if (plan.copies) return PTRT_PLAIN::make_resample_copy(std::move(desc), std::move(plan));
+  if (plan.acc == DType::f32) return std::make_unique<Resample<float>>(std::move(desc), std::move(plan));
+  return std::make_unique<Resample<double>>(std::move(desc), std::move(plan));
 }
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -58,3 +58,38 @@ def test_nearest_of_integers_and_wild_coordinates() -> None:
         f = np.ones((1, 1, 3, 4), np.float32)
         (y,) = run("grid_sample", [f, points], [((1, 1, 1, 36), np.float32)], {"op": op, "padding": padding, "align_corners": 0})
         np.testing.assert_allclose(y, 0 if padding == "zeros" else 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("op", ["linear", "nearest", "cubic"])
+def test_ways(op: str) -> None:
+    """More positions than a block, planes whose windows touch every border, rows of channels; lines of y of any length."""
+    rng = np.random.default_rng(2)
+    for padding, align in (("zeros", 0), ("reflection", 1), ("border", 0)):
+        for channels, size, out in ((3, (9, 6), (7, 23)), (9, (4, 5), (3, 50)), (1, (3, 2), (2, 3))):
+            x = rng.standard_normal((2, channels, *size)).astype(np.float32)
+            grid = rng.uniform(-1.3, 1.3, (2, *out, 2)).astype(np.float32)
+            grid[0, 0, :3] = [[-1, -1], [1, 1], [0, 0]]
+            want = reference(x, grid, op, padding, align)
+            for a, like in ((x, want), (channels_last(x), channels_last(want)), (x, channels_last(want)), (channels_last(x), want)):
+                describe: list[str] = []
+                (y,) = run(
+                    "grid_sample",
+                    [a, grid],
+                    [np.zeros_like(like)],
+                    {"op": op, "padding": padding, "align_corners": align},
+                    describe=describe,
+                )
+                np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-4)
+                if describe and channels == 3:
+                    assert describe == ["copies" if op == "nearest" else "planes" if a is x else "rows"]
+
+
+def test_what_is_not_read_does_not_matter() -> None:
+    x = np.ones((1, 1, 6, 6), np.float32)
+    x[:, :, :, 0] = np.nan
+    grid = np.array([[[2 / 6, 0], [1, 1], [1.5, 0], [-5 / 6, 0], [0.4, 0.3]]], np.float32)[None]
+    for op in ("linear", "nearest"):
+        for a in (x, channels_last(np.repeat(x, 5, 1))):
+            (y,) = run("grid_sample", [a, grid[0][None]], [((1, a.shape[1], 1, 5), np.float32)],
+                       {"op": op, "padding": "zeros", "align_corners": 0})  # fmt: skip
+            assert np.isnan(y[..., 3]).all() and np.isfinite(y[..., [0, 1, 2, 4]]).all()

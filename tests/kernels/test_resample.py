@@ -122,6 +122,47 @@ def test_integers(dtype: str) -> None:
     check(small, np.trunc(reference(small, (1, 1, 2, 2), (), mode="linear")), {"op": "linear", "scales": (1.0, 1.0, 2.0, 2.0)}, 0)
 
 
+def test_lines_of_every_layout() -> None:
+    """Enlarged by whole and by odd factors, shrunk by less and by more than half: longer lines than a vector, pixels of few channels, vectors."""
+    rng = np.random.default_rng(7)
+    for channels, n, m in ((1, 37, 74), (3, 19, 31), (21, 9, 36), (2, 90, 50), (3, 90, 20), (5, 33, 13)):
+        x = rng.standard_normal((2, channels, 5, n)).astype(np.float32)
+        scales = (1.0, 1.0, 7 / 5, m / n)
+        for op, antialias in (("nearest", 0), ("linear", 0), ("cubic", 0), ("linear", 1)):
+            want = reference(x, scales, (), mode=op, antialias=antialias)
+            check(x, want, {"op": op, "scales": scales, "antialias": antialias}, 1e-4)
+    x = rng.standard_normal((2, 40, 5, 7)).astype(np.float32)  # x channels-last, y channels-first
+    for op in ("nearest", "linear"):
+        (y,) = run("resample", [channels_last(x)], [((2, 40, 10, 21), np.float32)],
+                   {"op": op, "coordinates": "half_pixel", "nearest": "round_prefer_floor", "scales": (1.0, 1.0, 2.0, 3.0), "roi": ()})  # fmt: skip
+        np.testing.assert_allclose(y, reference(x, (1, 1, 2, 3), (), mode=op), rtol=1e-5, atol=1e-5)
+
+
+def test_nearest_moves_bits() -> None:
+    rng = np.random.default_rng(8)
+    params = {"op": "nearest", "coordinates": "asymmetric", "nearest": "floor", "roi": ()}
+    for dtype in ("uint8", "uint16", "uint32", "uint64"):
+        info = np.iinfo(dtype)
+        x = rng.integers(0, info.max, (1, 3, 2, 37), np.dtype(dtype), endpoint=True)
+        for factor in (2, 3, 4):
+            want = x.repeat(2, 2).repeat(factor, 3)
+            for a, out in ((x, np.zeros(want.shape, dtype)), (channels_last(x), channels_last(np.zeros(want.shape, dtype)))):
+                (y,) = run("resample", [a], [out], {**params, "scales": (1.0, 1.0, 2.0, float(factor))})
+                np.testing.assert_array_equal(y, want)
+    big = np.arange(12, dtype=np.int64).reshape(1, 1, 3, 4) + 2**60  # more than a double holds, through programs
+    (y,) = run("resample", [big], [((1, 1, 6, 8), np.int64)], {**params, "scales": (1.0, 1.0, 2.0, 2.0)}, epilogue=lambda acc, z: acc + z,
+               epi_ins=[np.ones((1, 1, 6, 8), np.int64)])  # fmt: skip
+    np.testing.assert_array_equal(y, big.repeat(2, 2).repeat(2, 3) + 1)
+
+
+def test_integer_results_are_clamped() -> None:
+    x = np.array([0, 255, 255, 0, 0, 255], np.uint8).reshape(1, 1, 1, 6)
+    (y,) = run("resample", [x], [((1, 1, 1, 24), np.uint8)],
+               {"op": "cubic", "coordinates": "half_pixel", "nearest": "floor", "scales": (1.0, 1.0, 1.0, 4.0), "roi": (), "cubic_a": -0.75})  # fmt: skip
+    want = reference(x, (1, 1, 1, 4), (), mode="cubic", cubic_coeff_a=-0.75)
+    np.testing.assert_array_equal(y, np.trunc(np.clip(want, 0, 255)))
+
+
 def test_strategies_and_epilogue() -> None:
     rng = np.random.default_rng(6)
     x = rng.standard_normal((1, 64, 6, 6)).astype(np.float32)

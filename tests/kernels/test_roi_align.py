@@ -40,6 +40,29 @@ def test_against_reference(op: str, half: int) -> None:
             np.testing.assert_allclose(results[0].astype(np.float64), want, rtol=tol, atol=tol)
 
 
+def channels_last(x: A) -> A:
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("op", ["avg", "max"])
+def test_layouts(op: str) -> None:
+    """Planes and rows of channels; regions of many samples, of samples far apart, beyond the border, reversed."""
+    rng = np.random.default_rng(2)
+    rois = np.array([[0, 0, 3, 3], [1, 2, 18, 10], [-9, -9, 30, 40], [8, 4, 19.5, 11.5], [14, 9, 3, 1], [0, 0, 150, 3]], np.float32)
+    batches = np.array([0, 1, 1, 0, 1, 0], np.int64)
+    for channels, size, ratio in ((1, (2, 5), 0), (6, (3, 3), 3), (37, (1, 6), 0)):
+        x = rng.standard_normal((2, channels, 12, 20)).astype(np.float32)
+        want = reference(x, rois, batches, size, op, ratio, 1.0, 1)
+        params = {"op": op, "sampling_ratio": ratio, "spatial_scale": 1.0, "half_pixel": 1}
+        for a, out in ((x, want), (channels_last(x), channels_last(want)), (channels_last(x), want), (x, channels_last(want))):
+            describe: list[str] = []
+            results = [run("roi_align", [a, rois, batches], [np.zeros_like(out)], params, threads=t, describe=describe)[0] for t in (1, 2)]
+            assert results[0].tobytes() == results[1].tobytes()
+            np.testing.assert_allclose(results[0], want, rtol=1e-4, atol=1e-4)
+            if describe and channels > 1:
+                assert describe[0] == ("planes" if a is x else "rows")
+
+
 def test_bad_data_raises() -> None:
     x = np.zeros((1, 1, 4, 4), np.float32)
     params = {"op": "avg"}
