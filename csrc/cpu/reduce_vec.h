@@ -96,6 +96,26 @@ PTRT_INLINE V max_of(V a, V b) {
 }
 PTRT_INLINE Vec<float> max_of(Vec<float> a, Vec<float> b) { return vmax(a, b); }
 
+// Bit l: is lane l of the comparison's result set?
+template <class M>
+PTRT_INLINE uint32_t lane_bits(M m) {
+  constexpr int n = static_cast<int>(sizeof(M) / sizeof(m[0]));
+#if defined(__AVX512DQ__)
+  if constexpr (n == 16) return _mm512_movepi32_mask((__m512i)m);
+  else return _mm512_movepi64_mask((__m512i)m);
+#elif defined(__AVX2__)
+  if constexpr (n == 8) return static_cast<uint32_t>(_mm256_movemask_ps((__m256)m));
+  else return static_cast<uint32_t>(_mm256_movemask_pd((__m256d)m));
+#elif defined(__SSE2__)
+  if constexpr (n == 4) return static_cast<uint32_t>(_mm_movemask_ps((__m128)m));
+  else return static_cast<uint32_t>(_mm_movemask_pd((__m128d)m));
+#else
+  uint32_t bits = 0;
+  for (int l = 0; l < n; l++) bits |= static_cast<uint32_t>(m[l] != 0) << l;
+  return bits;
+#endif
+}
+
 // Whether a NaN was among the vectors seen. Nothing for integers.
 template <class C>
 struct NanFlag {
@@ -103,11 +123,7 @@ struct NanFlag {
   PTRT_INLINE void see(Vec<C> a, Vec<C> b) {
     if constexpr (std::is_floating_point<C>::value) bad |= (a != a) | (b != b);
   }
-  PTRT_INLINE bool any() const {
-    bool result = false;
-    for (int l = 0; l < kLanes<C>; l++) result = result || bad[l];
-    return result;
-  }
+  PTRT_INLINE bool any() const { return std::is_floating_point<C>::value && lane_bits(bad) != 0; }
 };
 #if defined(__AVX512F__)
 template <>
