@@ -103,7 +103,7 @@ class ArgReduce final : public Kernel {
     const auto get = [&](int j) { return ordered(U > 1 || cols == L ? vload(x + j * L) : vload_n(x, static_cast<int>(cols), C{0})); };
     V b[U];
     M w[U], at = M{} + static_cast<Place<C>>(place);
-    for (int j = 0; j < U; j++) {
+    PTRT_UNROLL for (int j = 0; j < U; j++) {
       b[j] = fresh ? get(j) : vload(best + j * L);
       w[j] = fresh ? at : vload(where + j * L);
     }
@@ -114,7 +114,7 @@ class ArgReduce final : public Kernel {
         b[j] = better ? v : b[j];
         w[j] = better ? at : w[j];
       }
-    for (int j = 0; j < U; j++) {
+    PTRT_UNROLL for (int j = 0; j < U; j++) {
       vstore<C>(best + j * L, b[j]);
       vstore<Place<C>>(where + j * L, w[j]);
     }

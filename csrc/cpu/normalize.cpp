@@ -162,11 +162,11 @@ class Normalize final : public Kernel {
   }
 
   void means(const Moments& m, int64_t n, C* mean) const {
-    for (int64_t i = 0; i < n; i += WD) narrowed(mean + i, rms_ ? vd{} : load(m.sum + i) * share_);
+    for (int64_t i = 0; i < n; i += WD) narrowed<C, double>(mean + i, rms_ ? vd{} : load(m.sum + i) * share_);
   }
   void inverses(const Moments& m, int64_t n, C* inv) const {
     if (n == 1) inv[0] = static_cast<C>(1.0 / std::sqrt(m.squares[0] * share_ + epsilon_));
-    for (int64_t i = 0; i < n && n > 1; i += WD) narrowed(inv + i, 1.0 / vsqrt(load(m.squares + i) * share_ + epsilon_));
+    for (int64_t i = 0; i < n && n > 1; i += WD) narrowed<C, double>(inv + i, 1.0 / vsqrt(load(m.squares + i) * share_ + epsilon_));
   }
 
   PTRT_NOINLINE void statistics(size_t out, const int64_t* index, const C* values, int64_t n) const {
@@ -286,15 +286,15 @@ class Normalize final : public Kernel {
       if (!rms_) {
         if (lanes_) column_sums<Term::value>(x, xs, rows, cols, mean, sum, differences);
         else sum[0] = block_sum<Term::value>(x, xs, rows, cols, C{0});
-        for (int64_t i = 0; i < sets; i += WD) narrowed(mean + i, widened(sum + i) * share);
+        for (int64_t i = 0; i < sets; i += WD) narrowed<C, double>(mean + i, widened<double>(sum + i) * share);
       }
       if (lanes_) column_sums<Term::both>(x, xs, rows, cols, mean, squares, differences);
       else squares[0] = block_sum<Term::both>(x, xs, rows, cols, mean[0], differences);
       for (int64_t i = 0; i < sets; i += WD) {
         // The mean is known to working precision only; from the differences from it, the sum and the squares are known better.
-        const vd d = widened(differences + i), exact = widened(mean + i) * part.count + d;
-        const vd q = widened(squares + i) - (rms_ ? vd{} : d * d * share);
-        store(part.sum + i, d == d ? exact : widened(sum + i));
+        const vd d = widened<double>(differences + i), exact = widened<double>(mean + i) * part.count + d;
+        const vd q = widened<double>(squares + i) - (rms_ ? vd{} : d * d * share);
+        store(part.sum + i, d == d ? exact : widened<double>(sum + i));
         store(part.squares + i, q < 0.0 ? vd{} : q);
       }
       combine(m, part);

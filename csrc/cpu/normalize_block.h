@@ -44,12 +44,12 @@ void column_sums(const C* x, int64_t xs, int64_t rows, int64_t k, const C* shift
   const auto columns = [&](int64_t c, auto count, int64_t n) {
     constexpr int U = decltype(count)::value;
     Vec<C> s[U] = {}, d[U] = {}, m[U];
-    for (int j = 0; j < U; j++) m[j] = vload(shift + c + j * L);
+    PTRT_UNROLL for (int j = 0; j < U; j++) m[j] = vload(shift + c + j * L);
     const C* p = x + c;
     for (int64_t r = 0; r < rows; r++, p += xs)
       PTRT_UNROLL for (int j = 0; j < U; j++)
           add_term<T>(U > 1 || n >= L ? vload(p + j * L) : vload_n(p, static_cast<int>(n), C{0}), m[j], s[j], d[j]);
-    for (int j = 0; j < U; j++) {
+    PTRT_UNROLL for (int j = 0; j < U; j++) {
       vstore<C>(sums + c + j * L, s[j]);
       if (T == Term::both) vstore<C>(differences + c + j * L, d[j]);
     }
@@ -57,21 +57,6 @@ void column_sums(const C* x, int64_t xs, int64_t rows, int64_t k, const C* shift
   int64_t c = 0;
   for (; c + 4 * L <= k; c += 4 * L) columns(c, std::integral_constant<int, 4>(), 4 * L);
   for (; c < k; c += L) columns(c, std::integral_constant<int, 1>(), k - c);
-}
-
-// WD numbers as doubles, and doubles as such numbers.
-template <class C>
-PTRT_INLINE vd widened(const C* p) {
-  typedef C Narrow __attribute__((vector_size(WD * sizeof(C))));
-  Narrow v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return __builtin_convertvector(v, vd);
-}
-template <class C>
-PTRT_INLINE void narrowed(C* p, vd x) {
-  typedef C Narrow __attribute__((vector_size(WD * sizeof(C))));
-  const Narrow v = __builtin_convertvector(x, Narrow);
-  __builtin_memcpy(p, &v, sizeof v);
 }
 
 // Where the numbers for a block's rows begin: those of the next row lie `row` further on.

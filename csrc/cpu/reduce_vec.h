@@ -37,6 +37,32 @@ PTRT_INLINE Vec<C> vsplat(C x) {
   return x - Vec<C>{};
 }
 
+// A vector of A from as many numbers of another type, and such numbers from it.
+template <class A, class C>
+PTRT_INLINE Vec<A> widened(const C* p) {
+  typedef C Narrow __attribute__((vector_size(kLanes<A> * sizeof(C))));
+  Narrow v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, Vec<A>);
+}
+template <class C, class A>
+PTRT_INLINE void narrowed(C* p, Vec<A> x) {
+  typedef C Narrow __attribute__((vector_size(kLanes<A> * sizeof(C))));
+  const Narrow v = __builtin_convertvector(x, Narrow);
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+#if defined(__AVX512F__)  // gcc 12 converts halves and puts them together
+template <>
+PTRT_INLINE Vec<double> widened<double>(const float* p) {
+  return (vd)_mm512_cvtps_pd(_mm256_loadu_ps(p));
+}
+template <>
+PTRT_INLINE void narrowed<float, double>(float* p, Vec<double> x) {
+  _mm256_storeu_ps(p, _mm512_cvtpd_ps((__m512d)x));
+}
+#endif
+
 PTRT_INLINE Vec<float> exp_of(Vec<float> x) { return vexp(x); }
 PTRT_INLINE Vec<double> exp_of(Vec<double> x) {
   for (int i = 0; i < kLanes<double>; i++) x[i] = std::exp(x[i]);

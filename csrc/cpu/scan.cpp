@@ -38,7 +38,6 @@ class Scan final : public Kernel {
   using A = typename Wide<C>::type;
   static constexpr int L = kLanes<A>;
   using V = Vec<A>;
-  typedef C Elements __attribute__((vector_size(L * sizeof(C))));
 
  public:
   Scan(LaunchDesc d, bool product, bool exclusive, bool reverse, const std::vector<int>& labels)
@@ -76,15 +75,16 @@ class Scan final : public Kernel {
     return product_ ? total * x : total + x;
   }
   static PTRT_INLINE V get(const C* p, int64_t n) {
-    Elements e = {};
-    if (n >= L) __builtin_memcpy(&e, p, sizeof e);
-    else __builtin_memcpy(&e, p, static_cast<size_t>(n) * sizeof(C));
-    return __builtin_convertvector(e, V);
+    if (n >= L) return widened<A>(p);
+    C t[L] = {};
+    __builtin_memcpy(t, p, static_cast<size_t>(n) * sizeof(C));
+    return widened<A>(t);
   }
   static PTRT_INLINE void put(C* p, V v, int64_t n) {
-    const Elements e = __builtin_convertvector(v, Elements);
-    if (n >= L) __builtin_memcpy(p, &e, sizeof e);
-    else __builtin_memcpy(p, &e, static_cast<size_t>(n) * sizeof(C));
+    if (n >= L) return narrowed<C, A>(p, v);
+    C t[L];
+    narrowed<C, A>(t, v);
+    __builtin_memcpy(p, t, static_cast<size_t>(n) * sizeof(C));
   }
 
   void block(int64_t unit, char* scratch) const {
@@ -131,13 +131,13 @@ class Scan final : public Kernel {
       ys = -ys;
     }
     V t[U];
-    for (int j = 0; j < U; j++) t[j] = vload(total + j * L);
+    PTRT_UNROLL for (int j = 0; j < U; j++) t[j] = vload(total + j * L);
     for (int64_t r = 0; r < rows; r++, x += xs, y += ys) PTRT_UNROLL for (int j = 0; j < U; j++) {
         const V before = t[j];
         t[j] = next(before, get(x + j * L, U > 1 ? L : cols));
         put(y + j * L, exclusive_ ? before : t[j], U > 1 ? L : cols);
       }
-    for (int j = 0; j < U; j++) vstore<A>(total + j * L, t[j]);
+    PTRT_UNROLL for (int j = 0; j < U; j++) vstore<A>(total + j * L, t[j]);
   }
 
   template <int D, int... I>
