@@ -100,7 +100,9 @@ class ArgReduce final : public Kernel {
   template <int U>
   void columns(const C* x, int64_t stride, int64_t rows, int64_t cols, int64_t place, int64_t step, bool fresh, C* best,
                Place<C>* where) const {
-    const auto get = [&](int j) { return ordered(U > 1 || cols == L ? vload(x + j * L) : vload_n(x, static_cast<int>(cols), C{0})); };
+    const auto get = [&](int j) __attribute__((always_inline)) {
+      return ordered(U > 1 || cols == L ? vload(x + j * L) : vload_n(x, static_cast<int>(cols), C{0}));
+    };
     V b[U];
     M w[U], at = M{} + static_cast<Place<C>>(place);
     PTRT_UNROLL for (int j = 0; j < U; j++) {
@@ -123,7 +125,7 @@ class ArgReduce final : public Kernel {
   // The extreme of n > 0 values, in the loops' order; NaN if there is one.
   C extreme(const C* p, int64_t n) const {
     NanFlag<C> bad;
-    const auto rest = [&](int64_t i) { return ordered(vload_n(p + i, static_cast<int>(n - i), p[0])); };
+    const auto rest = [&](int64_t i) __attribute__((always_inline)) { return ordered(vload_n(p + i, static_cast<int>(n - i), p[0])); };
     V m = n < L ? rest(0) : ordered(vload(p)), other = m;
     int64_t i = 0;
     for (; i + 2 * L <= n; i += 2 * L) {

@@ -41,7 +41,7 @@ C block_sum(const C* x, int64_t xs, int64_t rows, int64_t n, C shift, C* differe
 template <Term T, class C>
 void column_sums(const C* x, int64_t xs, int64_t rows, int64_t k, const C* shift, C* sums, C* differences) {
   constexpr int L = kLanes<C>;
-  const auto columns = [&](int64_t c, auto count, int64_t n) {
+  const auto columns = [&](int64_t c, auto count, int64_t n) __attribute__((always_inline)) {
     constexpr int U = decltype(count)::value;
     Vec<C> s[U] = {}, d[U] = {}, m[U];
     PTRT_UNROLL for (int j = 0; j < U; j++) m[j] = vload(shift + c + j * L);
@@ -78,10 +78,10 @@ void apply(const C* x, int64_t xs, int64_t rows, int64_t n, Numbers<C> mean, Num
   constexpr int L = kLanes<C>;
   for (int64_t r = 0; r < rows; r++) {
     const Vec<C> m = vsplat(*mean.p), f = vsplat(*inv.p), s = vsplat(*scale.p), b = vsplat(*bias.p);
-    const auto at = [](bool vector, const C* p, int64_t i, int count, Vec<C> one) {
+    const auto at = [](bool vector, const C* p, int64_t i, int count, Vec<C> one) __attribute__((always_inline)) {
       return !vector ? one : count == L ? vload(p + i) : vload_n(p + i, count, C{0});
     };
-    const auto result = [&](int64_t i, int count) {
+    const auto result = [&](int64_t i, int count) __attribute__((always_inline)) {
       const Vec<C> v = (at(true, x, i, count, m) - at(kOwn, mean.p, i, count, m)) * at(kOwn, inv.p, i, count, f);
       return v * at(kScale, scale.p, i, count, s) + at(kBias, bias.p, i, count, b);
     };

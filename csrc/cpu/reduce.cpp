@@ -26,7 +26,7 @@ PTRT_NOINLINE void lane_partial(const C* p, int64_t stride, int64_t rows, int64_
   constexpr bool nans = is_extreme<K>() && std::is_floating_point<C>::value;
   using V = Vec<C>;
   const C fill = K == Kind::exp ? static_cast<C>(-std::numeric_limits<C>::infinity()) : neutral<K, C>();
-  auto columns = [&](int64_t c, auto count, int64_t n) {
+  auto columns = [&](int64_t c, auto count, int64_t n) __attribute__((always_inline)) {
     constexpr int U = decltype(count)::value;
     V a[U], s[U];
     PTRT_UNROLL for (int j = 0; j < U; j++) {

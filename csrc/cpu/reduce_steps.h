@@ -184,7 +184,7 @@ PTRT_NOINLINE void short_rows(const C* p, int64_t stride, int64_t k, int64_t n, 
       if constexpr (nans)
         if (bad.any()) part[r] = vsplat(std::numeric_limits<C>::quiet_NaN());
     }
-    fold_lanes(part, [](V a, V b) { return join_kept<K, C>(a, b); });
+    fold_lanes(part, [](V a, V b) __attribute__((always_inline)) { return join_kept<K, C>(a, b); });
     join_lanes<K, C>(acc + r0, part[0], fresh);
   }
 }

@@ -113,6 +113,25 @@ template <>
 PTRT_INLINE void vstore_n(float* p, Vec<float> v, int n) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
 }
+#elif defined(__AVX2__)
+PTRT_INLINE __m256i first_lanes(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+template <>
+PTRT_INLINE Vec<float> vload_n(const float* p, int n, float fill) {
+  const __m256i m = first_lanes(n);
+  return (vf)_mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m));
+}
+template <>
+PTRT_INLINE void vstore_n(float* p, Vec<float> v, int n) {
+  _mm256_maskstore_ps(p, first_lanes(n), (__m256)v);
+}
+#elif defined(__SSE4_1__)
+template <>
+PTRT_INLINE Vec<float> vload_n(const float* p, int n, float fill) {
+  __m128 v = _mm_set1_ps(fill);
+  if (n == 1) return (vf)_mm_move_ss(v, _mm_load_ss(p));
+  if (n >= 2) v = _mm_castpd_ps(_mm_loadl_pd(_mm_castps_pd(v), reinterpret_cast<const double*>(p)));
+  return (vf)(n == 3 ? _mm_insert_ps(v, _mm_load_ss(p + 2), 0x20) : v);
+}
 #endif
 
 // a > b ? a : b, also when b is NaN: a running maximum `max_of(x, m)` skips NaN in x.
