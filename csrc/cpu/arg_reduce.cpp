@@ -1,4 +1,7 @@
-// Position of the largest or smallest value along one axis: first the value, by vectors, then where it is. A NaN counts as the extreme.
+// Position of the largest or smallest value along one axis. `rows`: the axis is the contiguous one: first the row's extreme, by vectors,
+// then where it is. `lanes`: a kept axis is: every lane keeps its best value and that value's place. A NaN counts as the extreme. The
+// smallest value is the largest of values whose order is reversed bit by bit, and the last place is the first one from the end, so that the
+// loops know one order and one direction.
 #include <algorithm>
 
 #include "cpu/kernels.h"
@@ -11,62 +14,32 @@ namespace {
 
 constexpr int64_t kGrain = 16384;  // elements per task, at least
 constexpr int64_t kChunk = 4096;
+constexpr int64_t kCols = 256;  // columns of a block of lanes
+constexpr int64_t kMaxRows = 64;
 
-// Does `x` take the place of `best`, which comes before it?
-template <bool kMax, bool kLast, class C>
-PTRT_INLINE bool beats(C x, C best) {
-  if constexpr (std::is_floating_point<C>::value) {
-    if (x != x) return kLast || best == best;
-    if (best != best) return false;
-  }
-  if (kLast) return kMax ? x >= best : x <= best;
-  return kMax ? x > best : x < best;
-}
+template <class C>
+using Place = std::conditional_t<sizeof(C) == 4, int32_t, int64_t>;  // as wide as a value, so that a mask of values selects places
 
-// The extreme of n > 0 values; NaN if there is one.
-template <bool kMax, class C>
-C extreme(const C* p, int64_t n) {
-  constexpr int L = kLanes<C>;
-  C best = p[0];
-  int64_t i = 0;
-  if (n >= 2 * L) {
-    Vec<C> m[2] = {vload(p), vload(p + L)};
-    Mask<C> bad = {};
-    auto take = [&](Vec<C>& a, Vec<C> x) {
-      a = kMax ? max_of(x, a) : (x < a ? x : a);
-      if constexpr (std::is_floating_point<C>::value) bad |= x != x;
-    };
-    for (; i + 2 * L <= n; i += 2 * L) {
-      take(m[0], vload(p + i));
-      take(m[1], vload(p + i + L));
-    }
-    take(m[0], m[1]);
-    C t[L];
-    vstore(t, m[0]);
-    best = t[0];
-    for (int l = 1; l < L; l++) best = kMax ? (t[l] > best ? t[l] : best) : (t[l] < best ? t[l] : best);
-    if constexpr (std::is_floating_point<C>::value)
-      for (int l = 0; l < L; l++)
-        if (bad[l]) best = std::numeric_limits<C>::quiet_NaN();
-  }
-  for (; i < n; i++)
-    if (beats<kMax, false>(p[i], best)) best = p[i];
-  return best;
-}
-
-template <class C, bool kMax, bool kLast>
+template <class C>
 class ArgReduce final : public Kernel {
+  static constexpr int L = kLanes<C>;
+  static constexpr bool floating = std::is_floating_point<C>::value;
+  using V = Vec<C>;
+  using M = Mask<C>;
+
  public:
-  ArgReduce(LaunchDesc d, const std::vector<int>& labels) : Kernel(std::move(d)), source_(desc) {
+  ArgReduce(LaunchDesc d, bool max, bool last, const std::vector<int>& labels) : Kernel(std::move(d)), last_(last), source_(desc) {
+    if (!max) reverse_ = floating ? std::numeric_limits<Place<C>>::min() : Place<C>{-1};
     const Operand& x = desc.ins[0];
     for (int a = 0; a < x.ndim; a++) (labels[static_cast<size_t>(a)] ? axis_ : kept_) = a;
     for (int a = 0; a < x.ndim; a++)
       if (a != axis_ && a != kept_) outer_.add(a, x.shape[a]);
     n_ = x.shape[axis_];
     const int64_t k = x.shape[kept_];
-    lanes_ = kept_ > axis_ && k >= kLanes<C> / 2;
-    chunk_ = std::clamp<int64_t>(n_, 1, lanes_ ? 64 : kChunk);
-    per_block_ = std::max<int64_t>(1, std::min<int64_t>(lanes_ ? 64 : std::clamp<int64_t>(kChunk / chunk_, 1, 64), k));
+    lanes_ = kept_ > axis_ && k >= L / 2;
+    per_block_ = std::clamp<int64_t>(lanes_ ? kCols : kChunk / std::max<int64_t>(1, n_), 1, lanes_ ? kCols : kMaxRows);
+    per_block_ = std::max<int64_t>(1, std::min<int64_t>(per_block_, k));
+    chunk_ = std::clamp<int64_t>(n_, 1, std::max<int64_t>(1, kChunk / (lanes_ ? per_block_ : 1)));
     blocks_ = (k + per_block_ - 1) / per_block_;
     grain_ = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n_ * per_block_));
   }
@@ -83,34 +56,36 @@ class ArgReduce final : public Kernel {
   }
 
  private:
+  PTRT_INLINE V ordered(V x) const { return (V)((M)x ^ (M{} + reverse_)); }
+
   void block(int64_t unit, char* scratch) const {
     int64_t index[kMaxDims] = {};
     outer_.seek(index, unit / blocks_);
     index[kept_] = unit % blocks_ * per_block_;
     const int64_t k = std::min(per_block_, desc.ins[0].shape[kept_] - index[kept_]);
-    C best[64];
-    int64_t where[64] = {};
-    for (int64_t i = 0; i < n_; i += chunk_) {
-      const int64_t n = std::min(chunk_, n_ - i);
+    C best[kCols + L];
+    Place<C> where[kCols + L];
+    const int64_t chunks = (n_ + chunk_ - 1) / chunk_;
+    for (int64_t b = 0; b < chunks; b++) {
+      const int64_t i = (last_ ? chunks - 1 - b : b) * chunk_, n = std::min(chunk_, n_ - i);
       int64_t stride;
       index[axis_] = i;
       if (lanes_) {
         const C* x = source_.block(desc, index, axis_, n, kept_, k, scratch, &stride);
-        for (int64_t r = 0; r < n; r++)
-          for (int64_t c = 0; c < k; c++) {
-            const C v = x[r * stride + c];
-            const bool better = (i == 0 && r == 0) || beats<kMax, kLast>(v, best[c]);
-            best[c] = better ? v : best[c];
-            where[c] = better ? i + r : where[c];
-          }
+        const int64_t step = last_ ? -1 : 1, first = last_ ? n - 1 : 0;
+        int64_t c = 0;
+        for (; c + 4 * L <= k; c += 4 * L)
+          columns<4>(x + first * stride + c, step * stride, n, L, i + first, step, b == 0, best + c, where + c);
+        for (; c < k; c += L)
+          columns<1>(x + first * stride + c, step * stride, n, std::min<int64_t>(L, k - c), i + first, step, b == 0, best + c, where + c);
       } else {
         const C* x = source_.block(desc, index, kept_, k, axis_, n, scratch, &stride);
         for (int64_t r = 0; r < k; r++) {
           const C* row = x + r * stride;
-          const C v = extreme<kMax>(row, n);
-          if (i != 0 && !beats<kMax, kLast>(v, best[r])) continue;
+          const C v = extreme(row, n);
+          if (b != 0 && !(floating ? !(v <= best[r]) && best[r] == best[r] : v > best[r])) continue;
           best[r] = v;
-          where[r] = i + find(row, n, v);
+          where[r] = static_cast<Place<C>>(i + find(row, n, v));
         }
       }
     }
@@ -120,27 +95,85 @@ class ArgReduce final : public Kernel {
     for (int64_t c = 0; c < k; c++) to[c * y.strides[kept_]] = where[c];
   }
 
-  static int64_t find(const C* row, int64_t n, C v) {
-    auto same = [&](int64_t i) { return v == v ? row[i] == v : row[i] != row[i]; };
-    int64_t i = kLast ? n - 1 : 0;
-    while (!same(i)) i += kLast ? -1 : 1;
-    return i;
+  // The best of `rows` values and of what came before (`fresh`: nothing) in each of U vectors of columns; a single vector may have less
+  // than L columns. `place` is the first row's, the next ones' are `step` apart.
+  template <int U>
+  void columns(const C* x, int64_t stride, int64_t rows, int64_t cols, int64_t place, int64_t step, bool fresh, C* best,
+               Place<C>* where) const {
+    const auto get = [&](int j) __attribute__((always_inline)) {
+      return ordered(U > 1 || cols == L ? vload(x + j * L) : vload_n(x, static_cast<int>(cols), C{0}));
+    };
+    V b[U];
+    M w[U], at = M{} + static_cast<Place<C>>(place);
+    PTRT_UNROLL for (int j = 0; j < U; j++) {
+      b[j] = fresh ? get(j) : vload(best + j * L);
+      w[j] = fresh ? at : vload(where + j * L);
+    }
+    for (int64_t r = 0; r < rows; r++, x += stride, at += static_cast<Place<C>>(step)) PTRT_UNROLL for (int j = 0; j < U; j++) {
+        const V v = get(j);
+        M better = v > b[j];
+        if constexpr (floating) better = ~(v <= b[j]) & (b[j] == b[j]);
+        b[j] = better ? v : b[j];
+        w[j] = better ? at : w[j];
+      }
+    PTRT_UNROLL for (int j = 0; j < U; j++) {
+      vstore<C>(best + j * L, b[j]);
+      vstore<Place<C>>(where + j * L, w[j]);
+    }
   }
 
+  // The extreme of n > 0 values, in the loops' order; NaN if there is one.
+  C extreme(const C* p, int64_t n) const {
+    NanFlag<C> bad;
+    const auto rest = [&](int64_t i) __attribute__((always_inline)) { return ordered(vload_n(p + i, static_cast<int>(n - i), p[0])); };
+    V m = n < L ? rest(0) : ordered(vload(p)), other = m;
+    int64_t i = 0;
+    for (; i + 2 * L <= n; i += 2 * L) {
+      const V x = ordered(vload(p + i)), y = ordered(vload(p + i + L));
+      bad.see(x, y);
+      m = max_of(x, m);
+      other = max_of(y, other);
+    }
+    if (i + L <= n) {
+      const V x = ordered(vload(p + i));
+      bad.see(x, x);
+      m = max_of(x, m);
+      i += L;
+    }
+    if (i < n) {
+      const V x = rest(i);
+      bad.see(x, x);
+      other = max_of(x, other);
+    }
+    if constexpr (floating)
+      if (bad.any()) return std::numeric_limits<C>::quiet_NaN();
+    return max_lanes(max_of(other, m));
+  }
+
+  // Where v is among n values: the first place, or the last one.
+  int64_t find(const C* row, int64_t n, C v) const {
+    const V wanted = vsplat(v);
+    const int64_t groups = (n + 63) / 64;
+    for (int64_t g = 0; g < groups; g++) {
+      const int64_t begin = (last_ ? groups - 1 - g : g) * 64, end = std::min(n, begin + 64);
+      uint64_t bits = 0;
+      for (int64_t i = begin; i < end; i += L) {
+        const int count = static_cast<int>(std::min<int64_t>(L, end - i));
+        const V x = ordered(count == L ? vload(row + i) : vload_n(row + i, count, C{0}));
+        bits |= uint64_t{lane_bits(v == v ? x == wanted : x != x) & ((1u << count) - 1)} << (i - begin);
+      }
+      if (bits) return begin + (last_ ? 63 - __builtin_clzll(bits) : __builtin_ctzll(bits));
+    }
+    return 0;
+  }
+
+  bool last_, lanes_ = false;
+  Place<C> reverse_ = 0;
   Source<C> source_;
   Walk outer_;
   int axis_ = 0, kept_ = 0;
   int64_t n_ = 0, chunk_ = 1, per_block_ = 1, blocks_ = 1, grain_ = 1;
-  bool lanes_ = false;
 };
-
-template <class C>
-std::unique_ptr<Kernel> make(LaunchDesc desc, bool max, bool last, const std::vector<int>& labels) {
-  if (max && last) return std::make_unique<ArgReduce<C, true, true>>(std::move(desc), labels);
-  if (max) return std::make_unique<ArgReduce<C, true, false>>(std::move(desc), labels);
-  if (last) return std::make_unique<ArgReduce<C, false, true>>(std::move(desc), labels);
-  return std::make_unique<ArgReduce<C, false, false>>(std::move(desc), labels);
-}
 
 }  // namespace
 
@@ -158,12 +191,12 @@ std::unique_ptr<Kernel> make_arg_reduce(LaunchDesc desc, BindContext&) {
   switch (desc.ins[0].dtype) {
     case DType::f32:
     case DType::f16:
-    case DType::bf16: return make<float>(std::move(desc), max, last, labels);
-    case DType::f64: return make<double>(std::move(desc), max, last, labels);
-    case DType::u64: return make<uint64_t>(std::move(desc), max, last, labels);
+    case DType::bf16: return std::make_unique<ArgReduce<float>>(std::move(desc), max, last, labels);
+    case DType::f64: return std::make_unique<ArgReduce<double>>(std::move(desc), max, last, labels);
+    case DType::u64: return std::make_unique<ArgReduce<uint64_t>>(std::move(desc), max, last, labels);
     case DType::i64:
-    case DType::u32: return make<int64_t>(std::move(desc), max, last, labels);
-    default: return make<int32_t>(std::move(desc), max, last, labels);
+    case DType::u32: return std::make_unique<ArgReduce<int64_t>>(std::move(desc), max, last, labels);
+    default: return std::make_unique<ArgReduce<int32_t>>(std::move(desc), max, last, labels);
   }
 }
 

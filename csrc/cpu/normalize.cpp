@@ -1,365 +1,330 @@
 // layer and rms normalisation over any subset of axes. Three ways: `rows` (one contiguous reduced axis: blocks of whole rows), `lanes` (a
-// kept axis is the contiguous one: every lane has statistics of its own), `pieces` (anything else: a set of equal runs). Variance is
-// two-pass.
+// kept axis is the contiguous one: every lane has statistics of its own), `pieces` (anything else: one set, block by block).
+// Statistics are those of blocks of a few thousand elements, two-pass each, combined in double in the order of memory; sets that are large
+// and few are cut into fixed segments for the threads.
 #include <algorithm>
 
 #include "cpu/kernels.h"
+#include "cpu/normalize_block.h"
 #include "cpu/reduce_block.h"
-#include "cpu/reduce_vec.h"
 
 namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
 constexpr int64_t kGrain = 16384;   // elements per task, at least
-constexpr int64_t kChunk = 4096;    // elements summed in one go in working precision; longer sums go on in double
+constexpr int64_t kChunk = 4096;    // elements of a block: their sum is taken in working precision, and they stay in the first cache
 constexpr int64_t kCached = 65536;  // sets of up to this size are evaluated once, larger ones once per pass
-constexpr int64_t kLaneCols = 64;
-
-// Sum of x (kSquare: of (x - shift)^2) over at most kChunk elements.
-template <class C, bool kSquare>
-C chunk_sum(const C* x, int64_t n, C shift) {
-  constexpr int L = kLanes<C>;
-  Vec<C> s[4] = {};
-  const Vec<C> vs = vsplat(shift);
-  auto term = [&](Vec<C> v) {
-    v -= vs;
-    return kSquare ? v * v : v;
-  };
-  int64_t i = 0;
-  if (kSquare) {
-    for (; i + 4 * L <= n; i += 4 * L) PTRT_UNROLL for (int j = 0; j < 4; j++) s[j] += term(vload(x + i + j * L));
-    for (; i + L <= n; i += L) s[0] += term(vload(x + i));
-  } else {
-    for (; i + 4 * L <= n; i += 4 * L) PTRT_UNROLL for (int j = 0; j < 4; j++) s[j] += vload(x + i + j * L);
-    for (; i + L <= n; i += L) s[0] += vload(x + i);
-  }
-  C total = sum_lanes((s[0] + s[1]) + (s[2] + s[3]));
-  for (; i < n; i++) {
-    const C d = kSquare ? x[i] - shift : x[i];
-    total += kSquare ? d * d : d;
-  }
-  return total;
-}
-
-template <class C, bool kSquare>
-double row_sum(const C* x, int64_t n, C shift) {
-  double total = 0;
-  for (int64_t i = 0; i < n; i += kChunk) total += chunk_sum<C, kSquare>(x + i, std::min(kChunk, n - i), shift);
-  return total;
-}
-
-// scale or bias along a run: one value for all of it, a vector, or absent.
-template <class C>
-struct Factor {
-  const C* p = nullptr;
-  int64_t step = 0;  // 0 or 1
-};
-
-template <class C, bool kScale, bool kBias>
-void apply_vectors(const C* x, int64_t n, C mean, C inv, const C* scale, const C* bias, C* y) {
-  constexpr int L = kLanes<C>;
-  const Vec<C> vm = vsplat(mean), vi = vsplat(inv);
-  int64_t i = 0;
-  for (; i + L <= n; i += L) {
-    Vec<C> v = (vload(x + i) - vm) * vi;
-    if (kScale) v = v * vload(scale + i);
-    if (kBias) v = v + vload(bias + i);
-    vstore<C>(y + i, v);
-  }
-  for (; i < n; i++) {
-    C v = (x[i] - mean) * inv;
-    if (kScale) v = v * scale[i];
-    if (kBias) v = v + bias[i];
-    y[i] = v;
-  }
-}
-
-template <class C>
-void apply_row(const C* x, int64_t n, C mean, C inv, Factor<C> scale, Factor<C> bias, C* y) {
-  if ((!scale.p || scale.step) && (!bias.p || bias.step)) {
-    if (scale.p && bias.p) apply_vectors<C, true, true>(x, n, mean, inv, scale.p, bias.p, y);
-    else if (scale.p) apply_vectors<C, true, false>(x, n, mean, inv, scale.p, bias.p, y);
-    else if (bias.p) apply_vectors<C, false, true>(x, n, mean, inv, scale.p, bias.p, y);
-    else apply_vectors<C, false, false>(x, n, mean, inv, scale.p, bias.p, y);
-    return;
-  }
-  for (int64_t i = 0; i < n; i++) {
-    C v = (x[i] - mean) * inv;
-    if (scale.p) v = v * scale.p[i * scale.step];
-    if (bias.p) v = v + bias.p[i * bias.step];
-    y[i] = v;
-  }
-}
+constexpr int64_t kSegment = 32768;
+constexpr int64_t kMaxSets = 64;  // of a unit
 
 template <class C>
 class Normalize final : public Kernel {
+  static constexpr C kOne = 1, kZero = 0;
+
  public:
   Normalize(LaunchDesc d, bool rms, double epsilon, const std::vector<int>& labels)
       : Kernel(std::move(d)), rms_(rms), epsilon_(epsilon), source_(desc), sink_(desc) {
     const Operand& x = desc.ins[0];
-    for (int a = 0; a < x.ndim; a++) (labels[static_cast<size_t>(a)] ? last_ : kept_) = a;
-    for (int a = 0; a < x.ndim; a++)
-      if (labels[static_cast<size_t>(a)] == 0 && a != kept_) outer_.add(a, x.shape[a]);
-      else if (labels[static_cast<size_t>(a)] == 1 && a != last_) reduced_.add(a, x.shape[a]);
-    n_ = x.shape[last_];
-    set_ = n_ * reduced_.total;
-    const int64_t k = x.shape[kept_];
-    lanes_ = kept_ > last_ && k >= kLanes<C> / 2;
-    rows_ = !lanes_ && reduced_.n == 0 && (n_ <= kCached || (source_.direct(desc, last_) && sink_.direct(desc, last_)));
-    if (rows_) {
-      per_block_ = std::clamp<int64_t>(4096 / std::max<int64_t>(n_, 1), 1, 64);
-      elements_ = source_.direct(desc, last_) && sink_.direct(desc, last_) ? 1 : std::max<int64_t>(1, per_block_ * n_);
-    } else if (lanes_) {
-      per_block_ = kLaneCols;
-      chunk_ = std::min<int64_t>(std::max<int64_t>(n_, 1), 64);
-      elements_ = chunk_ * kLaneCols;
-    } else {
-      chunk_ = std::min<int64_t>(std::max<int64_t>(n_, 1), kChunk);
-      elements_ = chunk_;
-      cached_ = !source_.direct(desc, last_) && set_ <= kCached;
+    int last = 0;
+    for (int a = 0; a < x.ndim; a++) (labels[static_cast<size_t>(a)] ? last : kept_) = a;
+    for (int a = 0; a < x.ndim; a++) {
+      if (labels[static_cast<size_t>(a)]) set_ *= x.shape[a];
+      else if (a != kept_) outer_.add(a, x.shape[a]);
     }
-    per_block_ = std::max<int64_t>(1, std::min(per_block_, k));
-    blocks_ = (k + per_block_ - 1) / per_block_;
-    grain_ = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, set_ * per_block_));
+    const int64_t k = x.shape[kept_], n = x.shape[last];
+    share_ = 1.0 / static_cast<double>(set_);
+    lanes_ = kept_ > last && k >= kLanes<C> / 2;
+    rows_ = !lanes_ && set_ == n && n <= kChunk;
+    col_axis_ = lanes_ ? kept_ : last;
+    if (rows_) {
+      row_axis_ = kept_;
+      tall_ = sets_ = std::clamp<int64_t>(kChunk / std::max<int64_t>(n, 1), 1, std::clamp<int64_t>(k, 1, kMaxSets));
+      wide_ = n;
+    } else {
+      for (int a = 0; a < x.ndim; a++)
+        if (labels[static_cast<size_t>(a)] && (lanes_ || a != last)) row_axis_ = a;
+      for (int a = 0; a < x.ndim; a++)
+        if (labels[static_cast<size_t>(a)] && a != row_axis_ && a != col_axis_) walk_.add(a, x.shape[a]);
+      if (lanes_) sets_ = std::min(kMaxSets, k);
+      wide_ = lanes_ ? sets_ : std::clamp<int64_t>(n, 1, kChunk);
+      const int64_t rows = row_axis_ < 0 ? 1 : x.shape[row_axis_];
+      tall_ = lanes_ || wide_ == n ? std::clamp<int64_t>(kChunk / wide_, 1, std::max<int64_t>(rows, 1)) : 1;
+      down_ = (rows + tall_ - 1) / tall_;
+      across_ = lanes_ ? 1 : (n + wide_ - 1) / wide_;
+      steps_ = walk_.total * down_ * across_;
+      const bool collide = lanes_ && x.strides[row_axis_] * static_cast<int64_t>(sizeof(C)) % 4096 == 0;  // the rows of a block, in a cache
+      cached_ = (collide || !source_.direct(desc, col_axis_)) && set_ * sets_ <= kCached;
+    }
+    blocks_ = (k + sets_ - 1) / sets_;
+    const int64_t units = outer_.total * blocks_, work = set_ * sets_;
+    grain_ = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work));
+    if (!rows_ && units < 8 && units > 0)
+      segments_ = std::clamp<int64_t>(work / kSegment, 1, std::max<int64_t>(1, std::min(steps_, 64 / units)));
+    elements_ = rows_ && source_.direct(desc, col_axis_) && sink_.direct(desc, col_axis_) ? 1 : std::max<int64_t>(1, tall_ * wide_);
   }
 
   size_t thread_scratch_bytes() const override {
     return source_.scratch_bytes(elements_) + sink_.scratch_bytes(elements_) + align64(static_cast<size_t>(elements_) * sizeof(C)) +
-           2 * factor_bytes() + (cached_ ? align64(static_cast<size_t>(set_) * sizeof(C)) : 0);
+           2 * factor_bytes() + (cached_ ? align64(static_cast<size_t>(set_ * sets_) * sizeof(C)) : 0);
+  }
+  size_t shared_scratch_bytes() const override {
+    const auto units = static_cast<size_t>(outer_.total * blocks_);
+    return segments_ > 1 ? units * (static_cast<size_t>(segments_) * sizeof(Moments) + sizeof(Statistics)) : 0;
   }
 
-  PTRT_COLD std::string describe() const override { return rows_ ? "rows" : lanes_ ? "lanes" : "pieces"; }
+  PTRT_COLD std::string describe() const override {
+    return std::string(rows_    ? "rows"
+                       : lanes_ ? "lanes"
+                                : "pieces") +
+           (segments_ > 1 ? " in " + std::to_string(segments_) + " segments" : "");
+  }
 
   void run(const RunContext& ctx) override {
     const int64_t units = outer_.total * blocks_;
     if (units == 0) return;
-    ctx.parallel((units + grain_ - 1) / grain_, [&](int64_t task, int worker) {
-      Scratch s;
-      s.source = ctx.thread_scratch(worker);
-      s.sink = s.source + source_.scratch_bytes(elements_);
-      s.buffer = reinterpret_cast<C*>(s.sink + sink_.scratch_bytes(elements_));
-      char* p = reinterpret_cast<char*>(s.buffer) + align64(static_cast<size_t>(elements_) * sizeof(C));
-      for (auto& f : s.factor) {
-        f = reinterpret_cast<C*>(p);
-        p += factor_bytes();
+    if (segments_ > 1) {
+      auto* moments = reinterpret_cast<Moments*>(ctx.shared_scratch);
+      auto* statistics = reinterpret_cast<Statistics*>(moments + units * segments_);
+      const auto step = [&](int64_t task) { return steps_ * task / segments_; };
+      ctx.parallel(units * segments_, [&](int64_t task, int worker) {
+        const int64_t s = task % segments_;
+        measure(task / segments_, step(s), step(s + 1), moments[task], scratch(ctx, worker));
+      });
+      for (int64_t u = 0; u < units; u++) {
+        Moments& m = moments[u * segments_];
+        for (int64_t s = 1; s < segments_; s++) combine(m, moments[u * segments_ + s]);
+        finish(u, m, statistics[u]);
       }
-      s.cache = reinterpret_cast<C*>(p);
+      ctx.parallel(units * segments_, [&](int64_t task, int worker) {
+        const int64_t s = task % segments_;
+        write(task / segments_, step(s), step(s + 1), statistics[task / segments_], scratch(ctx, worker));
+      });
+      return;
+    }
+    ctx.parallel((units + grain_ - 1) / grain_, [&](int64_t task, int worker) {
+      const Scratch s = scratch(ctx, worker);
       for (int64_t u = task * grain_; u < std::min(units, (task + 1) * grain_); u++) {
-        int64_t index[kMaxDims] = {};
-        outer_.seek(index, u / blocks_);
-        index[kept_] = u % blocks_ * per_block_;
-        const int64_t k = std::min(per_block_, desc.ins[0].shape[kept_] - index[kept_]);
-        if (rows_) row_block(index, k, s);
-        else if (lanes_) lane_block(index, k, s);
-        else
-          for (int64_t r = 0; r < k; r++, index[kept_]++) pieces(index, s);
+        if (rows_) {
+          rows(u, s);
+          continue;
+        }
+        Moments m;
+        Statistics t;
+        measure(u, 0, steps_, m, s);
+        finish(u, m, t);
+        write(u, 0, steps_, t, s);
       }
     });
   }
 
  private:
+  static constexpr int64_t kRoom = kMaxSets + kLanes<C>;
+  struct Moments {  // of part of a unit's sets
+    double count;
+    double sum[kMaxSets], squares[kMaxSets];  // squares: of the differences from the part's own mean
+  };
+  struct Statistics {
+    C mean[kRoom], inv[kRoom];
+  };
   struct Scratch {
     char *source, *sink;
     C *buffer, *factor[2], *cache;
   };
+  struct Factor {  // scale or bias along a block; with `from`, each row has to be converted
+    Numbers<C> numbers;
+    int64_t step;  // from column to column
+    const Operand* from;
+  };
 
-  size_t factor_bytes() const { return align64(static_cast<size_t>(std::max<int64_t>({n_ * rows_, chunk_, kLaneCols})) * sizeof(C)); }
+  size_t factor_bytes() const { return align64(static_cast<size_t>(std::max<int64_t>(wide_, 1)) * sizeof(C)); }
 
-  // Operand 1 (scale) or 2 (bias) along an axis at `index`. `keep`: what the scratch holds is still right.
-  Factor<C> factor(int k, const int64_t* index, int axis, int64_t n, C* scratch, bool keep) const {
-    if (desc.ins.size() <= static_cast<size_t>(k) || !desc.ins[static_cast<size_t>(k)].present()) return {};
-    const Operand& o = desc.ins[static_cast<size_t>(k)];
-    const int64_t stride = o.strides[axis];
-    if (o.dtype == dtype_of<C>() && (stride == 1 || stride == 0)) return {reinterpret_cast<const C*>(element(o, index)), stride};
-    if (!keep) convert_in(o.dtype, element(o, index), stride, stride == 0 ? 1 : n, scratch);
-    return {scratch, stride != 0};
+  PTRT_NOINLINE Scratch scratch(const RunContext& ctx, int worker) const {
+    Scratch s;
+    s.source = ctx.thread_scratch(worker);
+    s.sink = s.source + source_.scratch_bytes(elements_);
+    char* p = s.sink + sink_.scratch_bytes(elements_);
+    s.buffer = reinterpret_cast<C*>(p);
+    p += align64(static_cast<size_t>(elements_) * sizeof(C));
+    for (auto& f : s.factor) {
+      f = reinterpret_cast<C*>(p);
+      p += factor_bytes();
+    }
+    s.cache = reinterpret_cast<C*>(p);
+    return s;
   }
-  bool fixed(int k, int axis) const {
-    return desc.ins.size() > static_cast<size_t>(k) && desc.ins[static_cast<size_t>(k)].strides[axis] == 0;
+
+  // Where a unit begins; returns its number of sets.
+  PTRT_NOINLINE int64_t begin(int64_t unit, int64_t* index) const {
+    outer_.seek(index, unit / blocks_);
+    index[kept_] = unit % blocks_ * sets_;
+    return std::min(sets_, desc.ins[0].shape[kept_] - index[kept_]);
   }
 
-  void statistics(int out, const int64_t* index, C value) const {
-    if (desc.outs.size() <= static_cast<size_t>(out) || !desc.outs[static_cast<size_t>(out)].present()) return;
-    const Operand& o = desc.outs[static_cast<size_t>(out)];
-    convert_out(o.dtype, &value, 1, element(o, index), 1);
+  void means(const Moments& m, int64_t n, C* mean) const {
+    for (int64_t i = 0; i < n; i += WD) narrowed<C, double>(mean + i, rms_ ? vd{} : load(m.sum + i) * share_);
+  }
+  void inverses(const Moments& m, int64_t n, C* inv) const {
+    if (n == 1) inv[0] = static_cast<C>(1.0 / std::sqrt(m.squares[0] * share_ + epsilon_));
+    for (int64_t i = 0; i < n && n > 1; i += WD) narrowed<C, double>(inv + i, 1.0 / vsqrt(load(m.squares + i) * share_ + epsilon_));
   }
 
-  C inverse(double sum_of_squares) const { return static_cast<C>(1.0 / std::sqrt(sum_of_squares / static_cast<double>(set_) + epsilon_)); }
+  PTRT_NOINLINE void statistics(size_t out, const int64_t* index, const C* values, int64_t n) const {
+    if (desc.outs.size() <= out || !desc.outs[out].present()) return;
+    const Operand& o = desc.outs[out];
+    convert_out(o.dtype, values, n, element(o, index), o.strides[kept_]);
+  }
 
-  void row_block(int64_t* index, int64_t k, Scratch& s) const {
-    if (n_ == 0 && !has_statistics()) return;
-    int64_t xs, ys = n_;
-    const C* x = source_.block(desc, index, kept_, k, last_, n_, s.source, &xs);
-    const bool direct = sink_.direct(desc, last_);
+  PTRT_NOINLINE Factor factor(size_t k, const int64_t* index) const {
+    if (desc.ins.size() <= k || !desc.ins[k].present()) return {{k == 1 ? &kOne : &kZero, 0}, 0, nullptr};
+    const Operand& o = desc.ins[k];
+    const int64_t row = row_axis_ < 0 ? 0 : o.strides[row_axis_], step = o.strides[col_axis_];
+    const bool ready = o.dtype == dtype_of<C>() && (step == 0 || step == 1);
+    return {{ready ? reinterpret_cast<const C*>(element(o, index)) : nullptr, row}, step, ready ? nullptr : &o};
+  }
+  Numbers<C> row_of(const Factor& f, const int64_t* index, int64_t r, int64_t n, C* scratch) const {
+    if (!f.from) return {f.numbers.p + r * f.numbers.row, f.numbers.row};
+    const auto item = static_cast<int64_t>(itemsize(f.from->dtype));
+    if (r == 0 || f.numbers.row != 0)
+      convert_in(f.from->dtype, element(*f.from, index) + r * f.numbers.row * item, f.step, f.step == 0 ? 1 : n, scratch);
+    return {scratch, 0};
+  }
+
+  // The block of results at `index` from its elements and the statistics of all, of each row (own = 1), or of each column (lanes).
+  PTRT_NOINLINE void apply_block(const int64_t* index, int64_t rows, int64_t n, const C* x, int64_t xs, const C* mean, const C* inv,
+                                 int64_t own, const Scratch& s) const {
+    const bool direct = sink_.direct(desc, col_axis_);
     C* y = s.buffer;
+    int64_t ys = n;
     if (direct) {
       y = reinterpret_cast<C*>(element(desc.outs[0], index));
-      ys = desc.outs[0].strides[kept_];
+      ys = row_axis_ < 0 ? 0 : desc.outs[0].strides[row_axis_];
     }
-    const int64_t first = index[kept_];
-    for (int64_t r = 0; r < k; r++, index[kept_]++) {
-      const C mean = rms_ ? C{0} : static_cast<C>(row_sum<C, false>(x + r * xs, n_, C{0}) / static_cast<double>(n_));
-      const C inv = inverse(row_sum<C, true>(x + r * xs, n_, mean));
-      const Factor<C> scale = factor(1, index, last_, n_, s.factor[0], r > 0 && fixed(1, kept_));
-      const Factor<C> bias = factor(2, index, last_, n_, s.factor[1], r > 0 && fixed(2, kept_));
-      apply_row(x + r * xs, n_, mean, inv, scale, bias, y + r * ys);
-      statistics(1, index, mean);
-      statistics(2, index, inv);
-    }
-    index[kept_] = first;
-    if (!direct) sink_.store(desc, index, kept_, k, last_, n_, y, ys, s.sink);
+    const Factor scale = factor(1, index), bias = factor(2, index);
+    const Apply<C> apply =
+        lanes_ ? apply_for<C, true>(scale.step != 0, bias.step != 0) : apply_for<C, false>(scale.step != 0, bias.step != 0);
+    const int64_t together = scale.from || bias.from ? 1 : rows;
+    for (int64_t r = 0; r < rows; r += together)
+      apply(x + r * xs, xs, together, n, {mean + r * own, own}, {inv + r * own, own}, row_of(scale, index, r, n, s.factor[0]),
+            row_of(bias, index, r, n, s.factor[1]), y + r * ys, ys);
+    if (!direct) sink_.store(desc, index, row_axis_, rows, col_axis_, n, y, ys, s.sink);
   }
 
-  bool has_statistics() const { return desc.outs.size() > 1; }
+  PTRT_NOINLINE void rows(int64_t unit, const Scratch& s) const {
+    int64_t index[kMaxDims] = {}, xs;
+    const int64_t k = begin(unit, index);
+    const C* x = source_.block(desc, index, row_axis_, k, col_axis_, wide_, s.source, &xs);
+    Moments m;
+    Statistics t;
+    for (int64_t r = 0; r < k && !rms_; r++) m.sum[r] = static_cast<double>(block_sum<Term::value>(x + r * xs, 0, 1, wide_, C{0}));
+    means(m, k, t.mean);
+    for (int64_t r = 0; r < k; r++) m.squares[r] = static_cast<double>(block_sum<Term::square>(x + r * xs, 0, 1, wide_, t.mean[r]));
+    inverses(m, k, t.inv);
+    apply_block(index, k, wide_, x, xs, t.mean, t.inv, 1, s);
+    statistics(1, index, t.mean, k);
+    statistics(2, index, t.inv, k);
+  }
 
-  // Calls f(data, index, n) for every run of the set at `index`, in order. `pass`: 0 fills the cache.
+  // Calls f(elements, row stride, rows, columns) for the blocks of steps [from, to) of a unit, `index` at each. `kept`: s.cache has them.
   template <class F>
-  void for_pieces(int64_t* index, int pass, const Scratch& s, F&& f) const {
+  void for_blocks(int64_t unit, int64_t from, int64_t to, bool kept, const Scratch& s, F&& f) const {
+    int64_t index[kMaxDims] = {};
+    const int64_t k = begin(unit, index);
+    const Operand& x = desc.ins[0];
     C* cache = s.cache;
-    for (int64_t p = 0; p < reduced_.total; p++) {
-      for (int64_t i = 0; i < n_; i += chunk_) {
-        const int64_t n = std::min(chunk_, n_ - i);
-        index[last_] = i;
-        const C* data;
-        int64_t step;
-        if (cached_) {
-          if (pass == 0) source_.fill(desc, index, -1, 1, last_, n, cache, s.source);
-          data = cache;
-          cache += n;
-        } else {
-          data = source_.block(desc, index, -1, 1, last_, n, s.source, &step);
-        }
-        f(data, n);
+    int64_t down = from / across_, across = from - down * across_;
+    walk_.seek(index, down / down_);
+    down %= down_;
+    for (int64_t step = from; step < to; step++) {
+      const int64_t row = down * tall_, col = across * wide_;
+      if (row_axis_ >= 0) index[row_axis_] = row;
+      if (!lanes_) index[col_axis_] = col;
+      const int64_t rows = row_axis_ < 0 ? 1 : std::min(tall_, x.shape[row_axis_] - row);
+      const int64_t cols = lanes_ ? k : std::min(wide_, x.shape[col_axis_] - col);
+      int64_t xs = cols;
+      const C* data = cache;
+      if (cached_) {
+        if (!kept) source_.fill(desc, index, row_axis_, rows, col_axis_, cols, cache, s.source);
+        cache += rows * cols;
+      } else {
+        data = source_.block(desc, index, row_axis_, rows, col_axis_, cols, s.source, &xs);
       }
-      reduced_.next(index);
+      f(index, data, xs, rows, cols);
+      if (++across < across_) continue;
+      across = 0;
+      if (++down < down_) continue;
+      down = 0;
+      walk_.next(index);
     }
-    index[last_] = 0;
   }
 
-  void pieces(int64_t* index, Scratch& s) const {
-    double total = 0;
-    C mean = 0;
-    int pass = 0;
-    if (!rms_) {
-      for_pieces(index, pass++, s, [&](const C* x, int64_t n) { total += chunk_sum<C, false>(x, n, C{0}); });
-      mean = static_cast<C>(total / static_cast<double>(set_));
-      total = 0;
+  // Adds those of the next part to m (Chan's formula).
+  PTRT_NOINLINE void combine(Moments& m, const Moments& part) const {
+    const double count = m.count + part.count, share = m.count == 0 ? 0 : 1 / m.count, other = 1 / part.count;
+    const double weight = m.count * part.count / count;
+    for (int64_t i = 0; i < (lanes_ ? sets_ : 1); i += WD) {
+      const vd sum = load(m.sum + i), added = load(part.sum + i), d = rms_ ? vd{} : added * other - sum * share;
+      store(m.sum + i, sum + added);
+      store(m.squares + i, load(m.squares + i) + load(part.squares + i) + d * d * weight);
     }
-    for_pieces(index, pass++, s, [&](const C* x, int64_t n) { total += chunk_sum<C, true>(x, n, mean); });
-    const C inv = inverse(total);
-    const bool direct = sink_.direct(desc, last_);
-    for_pieces(index, pass, s, [&](const C* x, int64_t n) {
-      const Factor<C> scale = factor(1, index, last_, n, s.factor[0], false), bias = factor(2, index, last_, n, s.factor[1], false);
-      C* y = direct ? reinterpret_cast<C*>(element(desc.outs[0], index)) : s.buffer;
-      apply_row(x, n, mean, inv, scale, bias, y);
-      if (!direct) sink_.store(desc, index, -1, 1, last_, n, y, n, s.sink);
+    m.count = count;
+  }
+
+  PTRT_NOINLINE void measure(int64_t unit, int64_t from, int64_t to, Moments& m, const Scratch& s) const {
+    const int64_t sets = lanes_ ? sets_ : 1;
+    m.count = 0;
+    for (int64_t i = 0; i < sets; i += WD) {
+      store(m.sum + i, vd{});
+      store(m.squares + i, vd{});
+    }
+    for_blocks(unit, from, to, false, s, [&](const int64_t*, const C* x, int64_t xs, int64_t rows, int64_t cols) {
+      C sum[kRoom] = {}, mean[kRoom] = {}, squares[kRoom] = {}, differences[kRoom] = {};
+      const int64_t n = lanes_ ? rows : rows * cols;
+      Moments part;
+      part.count = static_cast<double>(n);
+      const double share = 1 / part.count;
+      if (!rms_) {
+        if (lanes_) column_sums<Term::value>(x, xs, rows, cols, mean, sum, differences);
+        else sum[0] = block_sum<Term::value>(x, xs, rows, cols, C{0});
+        for (int64_t i = 0; i < sets; i += WD) narrowed<C, double>(mean + i, widened<double>(sum + i) * share);
+      }
+      if (lanes_) column_sums<Term::both>(x, xs, rows, cols, mean, squares, differences);
+      else squares[0] = block_sum<Term::both>(x, xs, rows, cols, mean[0], differences);
+      for (int64_t i = 0; i < sets; i += WD) {
+        // The mean is known to working precision only; from the differences from it, the sum and the squares are known better.
+        const vd d = widened<double>(differences + i), exact = widened<double>(mean + i) * part.count + d;
+        const vd q = widened<double>(squares + i) - (rms_ ? vd{} : d * d * share);
+        store(part.sum + i, d == d ? exact : widened<double>(sum + i));
+        store(part.squares + i, q < 0.0 ? vd{} : q);
+      }
+      combine(m, part);
     });
-    statistics(1, index, mean);
-    statistics(2, index, inv);
   }
 
-  // Calls f(data, row stride, rows) for every block of the sets of `k` neighbouring columns.
-  template <class F>
-  void for_lanes(int64_t* index, int64_t k, const Scratch& s, F&& f) const {
-    for (int64_t p = 0; p < reduced_.total; p++) {
-      for (int64_t i = 0; i < n_; i += chunk_) {
-        index[last_] = i;
-        int64_t xs;
-        const int64_t rows = std::min(chunk_, n_ - i);
-        const C* x = source_.block(desc, index, last_, rows, kept_, k, s.source, &xs);
-        f(x, xs, rows);
-      }
-      reduced_.next(index);
-    }
-    index[last_] = 0;
+  PTRT_NOINLINE void finish(int64_t unit, const Moments& m, Statistics& t) const {
+    int64_t index[kMaxDims] = {};
+    const int64_t sets = begin(unit, index), k = lanes_ ? sets : 1;
+    means(m, k, t.mean);
+    inverses(m, k, t.inv);
+    statistics(1, index, t.mean, k);
+    statistics(2, index, t.inv, k);
   }
 
-  void lane_block(int64_t* index, int64_t k, Scratch& s) const {
-    constexpr int L = kLanes<C>;
-    double total[kLaneCols];
-    C mean[kLaneCols] = {}, inv[kLaneCols];
-    auto sums = [&](auto term) {
-      for (double& t : total) t = 0;
-      for_lanes(index, k, s, [&](const C* x, int64_t xs, int64_t rows) {
-        int64_t c = 0;
-        for (; c + L <= k; c += L) {
-          Vec<C> sum = {};
-          const Vec<C> m = vload(mean + c);
-          for (int64_t r = 0; r < rows; r++) sum += term(vload(x + r * xs + c) - m);
-          for (int l = 0; l < L; l++) total[c + l] += sum[l];
-        }
-        for (; c < k; c++) {
-          C sum = 0;
-          for (int64_t r = 0; r < rows; r++) sum += term(x[r * xs + c] - mean[c]);
-          total[c] += sum;
-        }
-      });
-    };
-    if (!rms_) {
-      sums([](auto v) { return v; });
-      for (int64_t c = 0; c < k; c++) mean[c] = static_cast<C>(total[c] / static_cast<double>(set_));
-    }
-    sums([](auto v) { return v * v; });
-    for (int64_t c = 0; c < k; c++) inv[c] = inverse(total[c]);
-    const bool direct = sink_.direct(desc, kept_);
-    bool first = true;
-    for_lanes(index, k, s, [&](const C* x, int64_t xs, int64_t rows) {
-      C* y = s.buffer;
-      int64_t ys = k;
-      if (direct) {
-        y = reinterpret_cast<C*>(element(desc.outs[0], index));
-        ys = desc.outs[0].strides[last_];
-      }
-      const int64_t begin = index[last_];
-      for (int64_t r = 0; r < rows; r++, index[last_]++) {
-        const Factor<C> scale = lane_factor(1, index, k, s.factor[0], !first), bias = lane_factor(2, index, k, s.factor[1], !first);
-        first = false;
-        const C* row = x + r * xs;
-        C* out = y + r * ys;
-        int64_t c = 0;
-        for (; c + L <= k; c += L) {
-          Vec<C> v = (vload(row + c) - vload(mean + c)) * vload(inv + c);
-          if (scale.p) v = v * vload(scale.p + c);
-          if (bias.p) v = v + vload(bias.p + c);
-          vstore<C>(out + c, v);
-        }
-        for (; c < k; c++) {
-          C v = (row[c] - mean[c]) * inv[c];
-          if (scale.p) v = v * scale.p[c];
-          if (bias.p) v = v + bias.p[c];
-          out[c] = v;
-        }
-      }
-      index[last_] = begin;
-      if (!direct) sink_.store(desc, index, last_, rows, kept_, k, y, ys, s.sink);
+  PTRT_NOINLINE void write(int64_t unit, int64_t from, int64_t to, const Statistics& t, const Scratch& s) const {
+    for_blocks(unit, from, to, true, s, [&](const int64_t* index, const C* x, int64_t xs, int64_t rows, int64_t cols) {
+      apply_block(index, rows, cols, x, xs, t.mean, t.inv, 0, s);
     });
-    const int64_t begin = index[kept_];
-    for (int64_t c = 0; c < k; c++, index[kept_]++) {
-      statistics(1, index, mean[c]);
-      statistics(2, index, inv[c]);
-    }
-    index[kept_] = begin;
-  }
-
-  // Like factor(), but always a vector along the kept axis; kept in scratch while no reduced axis moves it.
-  Factor<C> lane_factor(int k, const int64_t* index, int64_t n, C* scratch, bool later) const {
-    if (desc.ins.size() <= static_cast<size_t>(k) || !desc.ins[static_cast<size_t>(k)].present()) return {};
-    const Operand& o = desc.ins[static_cast<size_t>(k)];
-    if (o.dtype == dtype_of<C>() && o.strides[kept_] == 1) return {reinterpret_cast<const C*>(element(o, index)), 1};
-    bool moves = o.strides[last_] != 0;
-    for (int i = 0; i < reduced_.n; i++) moves = moves || o.strides[reduced_.axis[i]] != 0;
-    if (moves || !later) convert_in(o.dtype, element(o, index), o.strides[kept_], n, scratch);
-    return {scratch, 1};
   }
 
   bool rms_;
-  double epsilon_;
+  double epsilon_, share_;  // share_: 1 / set_
   Source<C> source_;
   Sink<C> sink_;
-  Walk outer_, reduced_;
-  int kept_ = 0, last_ = 0;
-  int64_t n_ = 0, set_ = 0, per_block_ = 1, blocks_ = 1, elements_ = 1, chunk_ = 1, grain_ = 1;
+  Walk outer_, walk_;  // over units, over the blocks of a unit
+  int kept_ = 0, row_axis_ = -1, col_axis_ = 0;
+  // A unit is some sets, a step of it a block of rows and columns.
+  int64_t set_ = 1, sets_ = 1, blocks_ = 1, tall_ = 1, wide_ = 1, down_ = 1, across_ = 1, steps_ = 1, elements_ = 1, grain_ = 1,
+          segments_ = 1;
   bool lanes_ = false, rows_ = false, cached_ = false;
 };
 

@@ -19,47 +19,35 @@ constexpr int64_t kLaneCols = 256;
 constexpr int64_t kMaxRows = 256;
 constexpr int64_t kSegment = 1 << 16;  // elements per segment, at least
 
-template <Kind K, class C0>
-void lane_partial(const C0* p0, int64_t stride, int64_t rows, int64_t cols, Acc<C0>* acc, const C0* shift0) {
-  using C = std::conditional_t<K == Kind::sum || K == Kind::square || K == Kind::prod, typename WrapOf<C0>::type, C0>;
-  auto* p = reinterpret_cast<const C*>(p0);
-  auto* shift = reinterpret_cast<const C*>(shift0);
+// The same for each of `cols` columns, over all rows.
+template <Kind K, class C>
+PTRT_NOINLINE void lane_partial(const C* p, int64_t stride, int64_t rows, int64_t cols, Acc<C>* acc, const C* shift, bool fresh) {
   constexpr int L = kLanes<C>;
-  constexpr bool floating = std::is_floating_point<C>::value;
+  constexpr bool nans = is_extreme<K>() && std::is_floating_point<C>::value;
   using V = Vec<C>;
-  auto columns = [&](int64_t c, auto count) {
+  const C fill = K == Kind::exp ? static_cast<C>(-std::numeric_limits<C>::infinity()) : neutral<K, C>();
+  auto columns = [&](int64_t c, auto count, int64_t n) __attribute__((always_inline)) {
     constexpr int U = decltype(count)::value;
     V a[U], s[U];
-    for (int j = 0; j < U; j++) {
+    PTRT_UNROLL for (int j = 0; j < U; j++) {
       a[j] = vsplat(neutral<K, C>());
       s[j] = K == Kind::exp ? vload(shift + c + j * L) : V{};
     }
     Mask<C> bad[U] = {};
     for (int64_t r = 0; r < rows; r++) PTRT_UNROLL for (int j = 0; j < U; j++) {
-        const V x = vload(p + r * stride + c + j * L);
+        const C* q = p + r * stride + c + j * L;
+        const V x = U > 1 || n >= L ? vload(q) : vload_n(q, static_cast<int>(n), fill);
         step<K>(a[j], x, s[j]);
-        if constexpr (is_extreme<K>() && floating) bad[j] |= x != x;
+        if constexpr (nans) bad[j] |= x != x;
       }
-    for (int j = 0; j < U; j++) {
-      C0 t[L];
-      if constexpr (is_extreme<K>() && floating) a[j] = bad[j] ? vsplat(std::numeric_limits<C>::quiet_NaN()) : a[j];
-      __builtin_memcpy(t, &a[j], sizeof t);
-      for (int l = 0; l < L; l++) acc[c + j * L + l] = join<K, Acc<C0>>(acc[c + j * L + l], static_cast<Acc<C0>>(t[l]));
+    PTRT_UNROLL for (int j = 0; j < U; j++) {
+      if constexpr (nans) a[j] = bad[j] ? vsplat(std::numeric_limits<C>::quiet_NaN()) : a[j];
+      join_lanes<K, C>(acc + c + j * L, a[j], fresh);
     }
   };
   int64_t c = 0;
-  for (; c + 4 * L <= cols; c += 4 * L) columns(c, std::integral_constant<int, 4>());
-  for (; c + L <= cols; c += L) columns(c, std::integral_constant<int, 1>());
-  for (; c < cols; c++) {
-    C a = neutral<K, C>(), s = K == Kind::exp ? shift[c] : C{0};
-    for (int64_t r = 0; r < rows; r++) {
-      const C x = p[r * stride + c];
-      step<K>(a, x, s);
-      if constexpr (is_extreme<K>() && floating)
-        if (x != x) acc[c] = static_cast<Acc<C0>>(x);
-    }
-    acc[c] = join<K, Acc<C0>>(acc[c], static_cast<Acc<C0>>(static_cast<C0>(a)));
-  }
+  for (; c + 4 * L <= cols; c += 4 * L) columns(c, std::integral_constant<int, 4>(), 4 * L);
+  for (; c < cols; c += L) columns(c, std::integral_constant<int, 1>(), cols - c);
 }
 
 template <class C>
@@ -84,15 +72,17 @@ class Reduce final : public Kernel {
     n_ = x.shape[last_];
     count_ = n_ * reduced_.total;
     const int64_t k = x.shape[kept_];
-    lanes_ = kept_ > last_ ? !(k < 8 && n_ >= 32) : n_ < 8 && k >= 16;
+    lanes_ = kept_ > last_ ? !(k < 8 && n_ >= 32) : n_ < 8 && k >= 16 && !source_.direct(desc, last_);
     if (lanes_) {
       chunk_ = std::clamp<int64_t>(n_, 1, kLaneRows);
       per_block_ = kLaneCols;
     } else {
       chunk_ = std::clamp<int64_t>(n_, 1, kChunk);
       per_block_ = std::clamp<int64_t>(kChunk / chunk_, 1, kMaxRows);
+      if (per_block_ > kLanes<C>) per_block_ -= per_block_ % kLanes<C>;
     }
     per_block_ = std::max<int64_t>(1, std::min(per_block_, k));
+    room_ = (per_block_ + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
     elements_ = chunk_ * per_block_;
     blocks_ = (k + per_block_ - 1) / per_block_;
     chunks_ = (n_ + chunk_ - 1) / chunk_;
@@ -106,7 +96,7 @@ class Reduce final : public Kernel {
     return source_.scratch_bytes(elements_) + sink_.scratch_bytes(per_block_) + acc_bytes() + 2 * result_bytes();
   }
   size_t shared_scratch_bytes() const override {
-    return segments_ > 1 ? static_cast<size_t>(outer_.total * blocks_ * segments_ * per_block_) * sizeof(A) : 0;
+    return segments_ > 1 ? static_cast<size_t>(outer_.total * blocks_ * segments_ * room_) * sizeof(A) : 0;
   }
   std::string describe() const override { return lanes_ ? "lanes" : "rows"; }
 
@@ -117,13 +107,13 @@ class Reduce final : public Kernel {
       A* partials = reinterpret_cast<A*>(ctx.shared_scratch);
       ctx.parallel(units * segments_, [&](int64_t task, int worker) {
         const int64_t s = task % segments_;
-        accumulate(task / segments_, steps_ * s / segments_, steps_ * (s + 1) / segments_, partials + task * per_block_, nullptr,
+        accumulate(task / segments_, steps_ * s / segments_, steps_ * (s + 1) / segments_, partials + task * room_, nullptr,
                    ctx.thread_scratch(worker));
       });
       for (int64_t u = 0; u < units; u++) {
-        A* first = partials + u * segments_ * per_block_;
+        A* first = partials + u * segments_ * room_;
         for (int64_t s = 1; s < segments_; s++)
-          for (int64_t i = 0; i < per_block_; i++) first[i] = join_op(first[i], first[s * per_block_ + i]);
+          for (int64_t i = 0; i < per_block_; i++) first[i] = join_op(first[i], first[s * room_ + i]);
         finish(u, first, nullptr, ctx.thread_scratch(0));
       }
       return;
@@ -146,8 +136,8 @@ class Reduce final : public Kernel {
   }
 
  private:
-  size_t acc_bytes() const { return align64(static_cast<size_t>(per_block_) * sizeof(A)); }
-  size_t result_bytes() const { return align64(static_cast<size_t>(per_block_) * sizeof(C)); }
+  size_t acc_bytes() const { return align64(static_cast<size_t>(room_) * sizeof(A)); }
+  size_t result_bytes() const { return align64(static_cast<size_t>(room_) * sizeof(C)); }
 
   A join_op(A a, A b) const {
     if (op_ == ReduceOp::max_) return join<Kind::max, A>(a, b);
@@ -167,7 +157,7 @@ class Reduce final : public Kernel {
       case ReduceOp::max_: return sweep<Kind::max>(unit, from, to, acc, shift, scratch);
       case ReduceOp::min_: return sweep<Kind::min>(unit, from, to, acc, shift, scratch);
       case ReduceOp::prod_: return sweep<Kind::prod>(unit, from, to, acc, shift, scratch);
-      case ReduceOp::l1_: return sweep<Kind::abs>(unit, from, to, acc, shift, scratch);
+      case ReduceOp::l1_: return sweep<std::is_unsigned<C>::value ? Kind::sum : Kind::abs>(unit, from, to, acc, shift, scratch);
       case ReduceOp::l2_:
       case ReduceOp::sum_square_: return sweep<Kind::square>(unit, from, to, acc, shift, scratch);
       case ReduceOp::log_sum_exp_:
@@ -182,23 +172,28 @@ class Reduce final : public Kernel {
   void sweep(int64_t unit, int64_t from, int64_t to, A* acc, const C* shift, char* scratch) const {
     int64_t index[kMaxDims] = {};
     const int64_t k = begin(unit, index);
-    for (int64_t i = 0; i < per_block_; i++) acc[i] = neutral<K, A>();
+    for (int64_t i = 0; i < per_block_ && from >= to; i++) acc[i] = neutral<K, A>();
     if (from >= to) return;
+    using E = Element<K, C>;
+    auto* total = reinterpret_cast<Acc<E>*>(acc);
+    auto* shifts = reinterpret_cast<const E*>(shift);
     reduced_.seek(index, from / chunks_);
     int64_t chunk = from % chunks_;
     for (int64_t s = from; s < to; s++) {
       index[last_] = chunk * chunk_;
       const int64_t n = std::min(chunk_, n_ - index[last_]);
       int64_t stride;
-      if (lanes_) {
-        const C* x = source_.block(desc, index, last_, n, kept_, k, scratch, &stride);
-        lane_partial<K>(x, stride, n, k, acc, shift);
-      } else {
-        const C* x = source_.block(desc, index, kept_, k, last_, n, scratch, &stride);
-        if (n <= kShortRow<C>) short_rows<K>(x, stride, k, n, acc, shift);
-        else
-          for (int64_t r = 0; r < k; r++) acc[r] = join<K, A>(acc[r], row_partial<K>(x + r * stride, n, K == Kind::exp ? shift[r] : C{0}));
-      }
+      const C* data = lanes_ ? source_.block(desc, index, last_, n, kept_, k, scratch, &stride)
+                             : source_.block(desc, index, kept_, k, last_, n, scratch, &stride);
+      auto* x = reinterpret_cast<const E*>(data);
+      const bool fresh = s == from;
+      if (lanes_) lane_partial<K>(x, stride, n, k, total, shifts, fresh);
+      else if (n <= kShortRow<C>) short_rows<K>(x, stride, k, n, total, shifts, fresh);
+      else
+        for (int64_t r = 0; r < k; r++) {
+          const Acc<E> v = row_partial<K>(x + r * stride, n, K == Kind::exp ? shifts[r] : E{0});
+          total[r] = fresh ? v : join<K, Acc<E>>(total[r], v);
+        }
       if (++chunk == chunks_) {
         chunk = 0;
         reduced_.next(index);
@@ -224,16 +219,15 @@ class Reduce final : public Kernel {
     if (count_ == 0 && !std::is_floating_point<C>::value && (op_ == ReduceOp::max_ || op_ == ReduceOp::min_)) {
       for (int64_t i = 0; i < k; i++) out[i] = extreme(desc.acc_dtype);
     } else if (op_ == ReduceOp::mean_ && std::is_floating_point<C>::value) {
-      if constexpr (sizeof(C) < sizeof(A)) {
-        const A share = 1 / static_cast<A>(count_);  // in double: what is lost does not reach the result's precision
-        for (int64_t i = 0; i < k; i++) out[i] = static_cast<C>(acc[i] * share);
-      } else {
-        for (int64_t i = 0; i < k; i++) out[i] = static_cast<C>(acc[i] / static_cast<A>(count_));
+      const A share = 1 / static_cast<A>(count_);  // of floats, in double: what is lost does not reach the result's precision
+      for (int64_t i = 0; i < k; i += kLanes<A>) {
+        const Vec<A> v = vload(acc + i);
+        narrowed<C, A>(out + i, sizeof(C) < sizeof(A) ? v * share : v / static_cast<A>(count_));
       }
     } else if (op_ == ReduceOp::l2_ || op_ == ReduceOp::mean_ || op_ == ReduceOp::log_sum_ || op_ == ReduceOp::log_sum_exp_) {
       for (int64_t i = 0; i < k; i++) out[i] = result(acc[i], shift ? shift[i] : C{0});
     } else {
-      for (int64_t i = 0; i < k; i++) out[i] = static_cast<C>(acc[i]);
+      for (int64_t i = 0; i < k; i += kLanes<A>) narrowed<C, A>(out + i, vload(acc + i));
     }
     sink_.store(desc, index, -1, 1, kept_, k, out, k, sink_scratch);
   }
@@ -260,7 +254,8 @@ class Reduce final : public Kernel {
   Sink<C> sink_;
   Walk outer_, reduced_;
   int kept_ = 0, last_ = 0;
-  int64_t n_ = 0, count_ = 0, chunk_ = 1, chunks_ = 1, steps_ = 1, per_block_ = 1, blocks_ = 1, elements_ = 1, grain_ = 1, segments_ = 1;
+  int64_t n_ = 0, count_ = 0, chunk_ = 1, chunks_ = 1, steps_ = 1, per_block_ = 1, room_ = 1, blocks_ = 1, elements_ = 1, grain_ = 1,
+          segments_ = 1;
   bool lanes_ = false;
 };
 

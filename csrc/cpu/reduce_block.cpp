@@ -46,7 +46,8 @@ struct Bool {
 template <class S, class C>
 void in_loop(const void* src, int64_t stride, int64_t n, C* dst) {
   auto* p = static_cast<const typename S::type*>(src);
-  if (stride == 1)
+  if (stride == 1 && std::is_same<S, Raw<C>>::value) __builtin_memcpy(dst, p, static_cast<size_t>(n) * sizeof(C));
+  else if (stride == 1)
     for (int64_t i = 0; i < n; i++) dst[i] = static_cast<C>(S::get(p[i]));
   else
     for (int64_t i = 0; i < n; i++) dst[i] = static_cast<C>(S::get(p[i * stride]));
@@ -54,7 +55,8 @@ void in_loop(const void* src, int64_t stride, int64_t n, C* dst) {
 template <class S, class C>
 void out_loop(const C* src, int64_t n, void* dst, int64_t stride) {
   auto* p = static_cast<typename S::type*>(dst);
-  if (stride == 1)
+  if (stride == 1 && std::is_same<S, Raw<C>>::value) __builtin_memcpy(p, src, static_cast<size_t>(n) * sizeof(C));
+  else if (stride == 1)
     for (int64_t i = 0; i < n; i++) p[i] = S::put(src[i]);
   else
     for (int64_t i = 0; i < n; i++) p[i * stride] = S::put(src[i]);

@@ -62,6 +62,25 @@ constexpr bool is_extreme() {
   return K == Kind::max || K == Kind::min;
 }
 
+// Two vectors of running values into one; a NaN stays.
+template <Kind K, class C>
+PTRT_INLINE Vec<C> join_kept(Vec<C> a, Vec<C> b) {
+  if constexpr (is_extreme<K>() && std::is_floating_point<C>::value) return (K == Kind::max ? b > a : b < a) | (b != b) ? b : a;
+  else return join_vectors<K>(a, b);
+}
+
+// Joins a vector of partial results to the running values; `fresh`: there are none.
+template <Kind K, class C, class A>
+PTRT_INLINE void join_lanes(A* acc, Vec<C> x, bool fresh) {
+  PTRT_KEEP(x);  // its parts are read from memory: without this the caller's loop keeps it there
+  C t[kLanes<C>];
+  vstore(t, x);
+  PTRT_UNROLL for (int i = 0; i < kLanes<C>; i += kLanes<A>) {
+    const Vec<A> v = widened<A>(t + i);
+    vstore<A>(acc + i, fresh ? v : join_kept<K, A>(vload(acc + i), v));
+  }
+}
+
 // Unsigned arithmetic for integer sums and products, so that they wrap.
 template <class C>
 struct WrapOf {
@@ -75,12 +94,11 @@ template <>
 struct WrapOf<int64_t> {
   using type = uint64_t;
 };
+template <Kind K, class C>
+using Element = std::conditional_t<K == Kind::sum || K == Kind::square || K == Kind::prod, typename WrapOf<C>::type, C>;
 
-template <Kind K, class C0>
-Acc<C0> row_partial(const C0* p0, int64_t n, C0 shift0) {
-  using C = std::conditional_t<K == Kind::sum || K == Kind::square || K == Kind::prod, typename WrapOf<C0>::type, C0>;
-  auto* p = reinterpret_cast<const C*>(p0);
-  const C shift = static_cast<C>(shift0);
+template <Kind K, class C>
+PTRT_NOINLINE Acc<C> row_partial(const C* p, int64_t n, C shift) {
   constexpr int L = kLanes<C>, U = K == Kind::exp ? 2 : 8;
   using V = Vec<C>;
   const V vshift = vsplat(shift);
@@ -90,15 +108,14 @@ Acc<C0> row_partial(const C0* p0, int64_t n, C0 shift0) {
   int64_t i = 0;
   if (n >= U * L) {
     V a[U];
-    for (auto& v : a) v = first;
+    PTRT_UNROLL for (int j = 0; j < U; j++) a[j] = first;
     for (; i + U * L <= n; i += U * L) PTRT_UNROLL for (int j = 0; j < U; j += 2) {
         const V x = vload(p + i + j * L), y = vload(p + i + (j + 1) * L);
         step<K>(a[j], x, vshift);
         step<K>(a[j + 1], y, vshift);
         if constexpr (is_extreme<K>()) bad.see(x, y);
       }
-    for (int w = U / 2; w; w /= 2)
-      for (int j = 0; j < w; j++) a[j] = join_vectors<K>(a[j], a[j + w]);
+    PTRT_UNROLL for (int w = U / 2; w; w /= 2) PTRT_UNROLL for (int j = 0; j < w; j++) a[j] = join_vectors<K>(a[j], a[j + w]);
     first = a[0];
   }
   for (; i + L <= n; i += L) {
@@ -112,13 +129,13 @@ Acc<C0> row_partial(const C0* p0, int64_t n, C0 shift0) {
     if constexpr (is_extreme<K>()) bad.see(x, x);
   }
   if constexpr (is_extreme<K>() && std::is_floating_point<C>::value)
-    if (bad.any()) return std::numeric_limits<Acc<C0>>::quiet_NaN();
+    if (bad.any()) return std::numeric_limits<Acc<C>>::quiet_NaN();
   C total;
   if constexpr (K == Kind::max) total = max_lanes(first);
   else if constexpr (K == Kind::min && std::is_floating_point<C>::value) total = -max_lanes(-first);
   else if constexpr (K == Kind::min || K == Kind::prod) total = tree<C>(first, [](C x, C y) { return join<K, C>(x, y); });
   else total = sum_lanes(first);
-  return static_cast<Acc<C0>>(static_cast<C0>(total));
+  return static_cast<Acc<C>>(total);
 }
 
 // Up to here a row's own tree over lanes would cost more than its share of a group's, and the two running values of a row take at most 32
@@ -126,19 +143,14 @@ Acc<C0> row_partial(const C0* p0, int64_t n, C0 shift0) {
 template <class C>
 constexpr int64_t kShortRow = 64 * kLanes<C>;
 
-// acc[r] = join(acc[r], reduction of row r), r < k. As many rows as a vector has lanes fold their partial vectors together.
-template <Kind K, class C0>
-void short_rows(const C0* p0, int64_t stride, int64_t k, int64_t n, Acc<C0>* acc, const C0* shift) {
-  using C = std::conditional_t<K == Kind::sum || K == Kind::square || K == Kind::prod, typename WrapOf<C0>::type, C0>;
-  auto* p = reinterpret_cast<const C*>(p0);
+// acc[r] = join(acc[r], reduction of row r), r < k. As many rows as a vector has lanes fold their partial vectors together; acc has room
+// for k rounded up to whole vectors.
+template <Kind K, class C>
+PTRT_NOINLINE void short_rows(const C* p, int64_t stride, int64_t k, int64_t n, Acc<C>* acc, const C* shift, bool fresh) {
   constexpr int L = kLanes<C>;
   using V = Vec<C>;
   const C fill = K == Kind::exp ? static_cast<C>(-std::numeric_limits<C>::infinity()) : neutral<K, C>();
   constexpr bool nans = is_extreme<K>() && std::is_floating_point<C>::value;
-  auto both = [](V a, V b) {
-    if constexpr (nans) return (K == Kind::max ? b > a : b < a) | (b != b) ? b : a;
-    else return join_vectors<K>(a, b);
-  };
   const V nothing = vsplat(neutral<K, C>());
   const int64_t whole = n / L * L;
   const int tail = static_cast<int>(n - whole);
@@ -148,7 +160,7 @@ void short_rows(const C0* p0, int64_t stride, int64_t k, int64_t n, Acc<C0>* acc
     for (int r = rows; r < L; r++) part[r] = nothing;
     for (int r = 0; r < rows; r++) {
       const C* row = p + (r0 + r) * stride;
-      const V s = vsplat(K == Kind::exp ? static_cast<C>(shift[r0 + r]) : C{0});
+      const V s = vsplat(K == Kind::exp ? shift[r0 + r] : C{0});
       V a = nothing, b = nothing;
       NanFlag<C> bad;
       int64_t i = 0;
@@ -172,13 +184,8 @@ void short_rows(const C0* p0, int64_t stride, int64_t k, int64_t n, Acc<C0>* acc
       if constexpr (nans)
         if (bad.any()) part[r] = vsplat(std::numeric_limits<C>::quiet_NaN());
     }
-    fold_lanes(part, both);
-    C0 t[L];
-    __builtin_memcpy(t, part, sizeof t);
-    if (rows == L)
-      for (int r = 0; r < L; r++) acc[r0 + r] = join<K, Acc<C0>>(acc[r0 + r], static_cast<Acc<C0>>(t[r]));
-    else
-      for (int r = 0; r < rows; r++) acc[r0 + r] = join<K, Acc<C0>>(acc[r0 + r], static_cast<Acc<C0>>(t[r]));
+    fold_lanes(part, [](V a, V b) __attribute__((always_inline)) { return join_kept<K, C>(a, b); });
+    join_lanes<K, C>(acc + r0, part[0], fresh);
   }
 }
 

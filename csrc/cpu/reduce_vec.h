@@ -37,6 +37,32 @@ PTRT_INLINE Vec<C> vsplat(C x) {
   return x - Vec<C>{};
 }
 
+// A vector of A from as many numbers of another type, and such numbers from it.
+template <class A, class C>
+PTRT_INLINE Vec<A> widened(const C* p) {
+  typedef C Narrow __attribute__((vector_size(kLanes<A> * sizeof(C))));
+  Narrow v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, Vec<A>);
+}
+template <class C, class A>
+PTRT_INLINE void narrowed(C* p, Vec<A> x) {
+  typedef C Narrow __attribute__((vector_size(kLanes<A> * sizeof(C))));
+  const Narrow v = __builtin_convertvector(x, Narrow);
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+#if defined(__AVX512F__)  // gcc 12 converts halves and puts them together
+template <>
+PTRT_INLINE Vec<double> widened<double>(const float* p) {
+  return (vd)_mm512_cvtps_pd(_mm256_loadu_ps(p));
+}
+template <>
+PTRT_INLINE void narrowed<float, double>(float* p, Vec<double> x) {
+  _mm256_storeu_ps(p, _mm512_cvtpd_ps((__m512d)x));
+}
+#endif
+
 PTRT_INLINE Vec<float> exp_of(Vec<float> x) { return vexp(x); }
 PTRT_INLINE Vec<double> exp_of(Vec<double> x) {
   for (int i = 0; i < kLanes<double>; i++) x[i] = std::exp(x[i]);
@@ -87,6 +113,25 @@ template <>
 PTRT_INLINE void vstore_n(float* p, Vec<float> v, int n) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
 }
+#elif defined(__AVX2__)
+PTRT_INLINE __m256i first_lanes(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+template <>
+PTRT_INLINE Vec<float> vload_n(const float* p, int n, float fill) {
+  const __m256i m = first_lanes(n);
+  return (vf)_mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m));
+}
+template <>
+PTRT_INLINE void vstore_n(float* p, Vec<float> v, int n) {
+  _mm256_maskstore_ps(p, first_lanes(n), (__m256)v);
+}
+#elif defined(__SSE4_1__)
+template <>
+PTRT_INLINE Vec<float> vload_n(const float* p, int n, float fill) {
+  __m128 v = _mm_set1_ps(fill);
+  if (n == 1) return (vf)_mm_move_ss(v, _mm_load_ss(p));
+  if (n >= 2) v = _mm_castpd_ps(_mm_loadl_pd(_mm_castps_pd(v), reinterpret_cast<const double*>(p)));
+  return (vf)(n == 3 ? _mm_insert_ps(v, _mm_load_ss(p + 2), 0x20) : v);
+}
 #endif
 
 // a > b ? a : b, also when b is NaN: a running maximum `max_of(x, m)` skips NaN in x.
@@ -96,6 +141,26 @@ PTRT_INLINE V max_of(V a, V b) {
 }
 PTRT_INLINE Vec<float> max_of(Vec<float> a, Vec<float> b) { return vmax(a, b); }
 
+// Bit l: is lane l of the comparison's result set?
+template <class M>
+PTRT_INLINE uint32_t lane_bits(M m) {
+  constexpr int n = static_cast<int>(sizeof(M) / sizeof(m[0]));
+#if defined(__AVX512DQ__)
+  if constexpr (n == 16) return _mm512_movepi32_mask((__m512i)m);
+  else return _mm512_movepi64_mask((__m512i)m);
+#elif defined(__AVX2__)
+  if constexpr (n == 8) return static_cast<uint32_t>(_mm256_movemask_ps((__m256)m));
+  else return static_cast<uint32_t>(_mm256_movemask_pd((__m256d)m));
+#elif defined(__SSE2__)
+  if constexpr (n == 4) return static_cast<uint32_t>(_mm_movemask_ps((__m128)m));
+  else return static_cast<uint32_t>(_mm_movemask_pd((__m128d)m));
+#else
+  uint32_t bits = 0;
+  for (int l = 0; l < n; l++) bits |= static_cast<uint32_t>(m[l] != 0) << l;
+  return bits;
+#endif
+}
+
 // Whether a NaN was among the vectors seen. Nothing for integers.
 template <class C>
 struct NanFlag {
@@ -103,11 +168,7 @@ struct NanFlag {
   PTRT_INLINE void see(Vec<C> a, Vec<C> b) {
     if constexpr (std::is_floating_point<C>::value) bad |= (a != a) | (b != b);
   }
-  PTRT_INLINE bool any() const {
-    bool result = false;
-    for (int l = 0; l < kLanes<C>; l++) result = result || bad[l];
-    return result;
-  }
+  PTRT_INLINE bool any() const { return std::is_floating_point<C>::value && lane_bits(bad) != 0; }
 };
 #if defined(__AVX512F__)
 template <>

@@ -55,6 +55,18 @@ def test_nan_is_extreme() -> None:
                 check(op, x, axis, last)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint64"])
+def test_several_blocks_of_columns_and_groups_of_places(dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    for shape, axis in (((70, 299), 0), ((3, 20, 300), 1), ((40, 77), 1), ((5, 4099), 1)):
+        x = rng.integers(0, 200, shape).astype(dtype)
+        if dtype.startswith("float"):
+            x.flat[rng.integers(0, x.size, 20)] = np.nan
+        for op in ("max", "min"):
+            for last in (False, True):
+                check(op, x, axis, last)
+
+
 def test_long_axes_and_wide_integers() -> None:
     rng = np.random.default_rng(3)
     x = rng.integers(0, 1000, (2, 20_000)).astype(np.float32)

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from . import harness
 from .harness import run, strided
 
 A = np.ndarray[Any, Any]
@@ -87,6 +88,72 @@ def test_large_sets_and_offsets() -> None:
     np.testing.assert_allclose(mean, want[1], rtol=1e-7)
     np.testing.assert_allclose(inv, want[2], rtol=1e-6)
     check("layer", rng.standard_normal((3, 80_000)).astype(np.float16), (1,))
+
+
+def cut_sets() -> list[tuple[str, A, tuple[int, ...]]]:
+    rng = np.random.default_rng(6)
+    x = (rng.standard_normal((1, 20, 61, 64)) * 2 + 3).astype(np.float32)
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    wide = rng.standard_normal((2, 3, 90_000)).astype(np.float16)
+    return [("pieces in 2", x, (1, 2, 3)), ("lanes in 2", last, (2, 3)), ("pieces in 2", last, (0, 1, 2, 3)), ("pieces in 2", wide, (2,))]
+
+
+@pytest.mark.parametrize("op", ["layer", "rms"])
+def test_large_sets_are_cut(op: str) -> None:
+    rng = np.random.default_rng(7)
+    for _, x, axes in cut_sets():
+        channel = np.broadcast_to(rng.standard_normal(x.shape[1:2] + (1,) * (x.ndim - 2)).astype(x.dtype), x.shape)
+        check(op, x, axes, channel, rng.standard_normal(x.shape).astype(x.dtype), statistics=True)
+        check(op, strided(rng, x), axes, None, channel, strided(rng, np.zeros(x.shape, x.dtype)))
+
+
+def test_ways() -> None:
+    if harness.device is not None:
+        pytest.skip("it asks the C++ engine which strategy it chose")
+    for want, x, axes in cut_sets():
+        describe: list[str] = []
+        run(
+            "normalize",
+            [x, None, None],
+            [(x.shape, x.dtype), None, None],
+            {"op": "layer", "axes": axes, "epsilon": 1e-5},
+            describe=describe,
+        )
+        assert describe == [want + " segments"]
+
+
+def test_columns_a_page_apart() -> None:
+    """Rows of a block that fall on the same cache lines are copied."""
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((2, 70, 1024)).astype(np.float32)
+    channel = np.broadcast_to(rng.standard_normal((70, 1)).astype(np.float32), x.shape)
+    check("layer", x, (1,), channel, channel, statistics=True)
+    check("rms", x[:, :, :100], (1,), channel[:, :, :100])
+
+
+def test_what_many_elements_share_costs_no_precision() -> None:
+    rng = np.random.default_rng(9)
+    slack = 1 if harness.device is None else 10  # other devices do not correct the means of blocks
+    for shape, axes in (((3, 20_000), (1,)), ((5_000, 20), (0,)), ((1, 8, 100, 100), (1, 2, 3))):
+        x = (rng.standard_normal(shape) * 0.1 + 1000).astype(np.float32)
+        small = tuple(1 if a in axes else n for a, n in enumerate(shape))
+        _, mean, inv = run("normalize", [x, None, None], [(shape, np.float32), (small, np.float32), (small, np.float32)],
+                           {"op": "layer", "axes": axes, "epsilon": 1e-9})  # fmt: skip
+        want = reference("layer", x, axes, 1e-9, None, None)
+        np.testing.assert_allclose(mean, want[1], rtol=1e-7 * slack)
+        np.testing.assert_allclose(inv, want[2], rtol=1e-6 * slack)
+
+
+def test_what_is_not_finite_stays_in_its_set() -> None:
+    rng = np.random.default_rng(10)
+    for layout in ("rows", "pieces", "lanes"):
+        x = rng.standard_normal((4, 9_000)).astype(np.float32)
+        x = x[:, :50] if layout == "rows" else x if layout == "pieces" else np.ascontiguousarray(x[:, :200].T).T
+        x[1, 7], x[2, 40] = np.nan, np.inf
+        y, mean, _ = run("normalize", [x, None, None], [(x.shape, np.float32), ((4, 1), np.float32), None],
+                         {"op": "layer", "axes": (1,), "epsilon": 1e-5})  # fmt: skip
+        assert np.isnan(mean[1, 0]) and mean[2, 0] == np.inf and np.isnan(y[1:3]).all()
+        np.testing.assert_allclose(y[[0, 3]], reference("layer", x[[0, 3]], (1,), 1e-5, None, None)[0], rtol=2e-5, atol=2e-5)
 
 
 def test_empty_axis_gives_nan_statistics() -> None:

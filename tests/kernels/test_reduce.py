@@ -125,7 +125,7 @@ def test_non_finite(axes: tuple[int, ...]) -> None:
     check("log_sum_exp", x, axes)
 
 
-@pytest.mark.parametrize("n", [8, 15, 16, 17, 31, 33, 49, 64, 255, 256, 1023, 1024, 1025])
+@pytest.mark.parametrize("n", [2, 5, 8, 15, 16, 17, 31, 33, 49, 64, 255, 256, 1023, 1024, 1025])
 def test_rows_in_groups(n: int) -> None:
     """Short rows are reduced in groups: any number of rows, a NaN stays in its row, and a row's bits do not depend on its place."""
     rng = np.random.default_rng(n)
@@ -147,6 +147,20 @@ def test_rows_in_groups(n: int) -> None:
                 bad[rows // 2, at] = np.nan
                 y = run("reduce", [bad], [((rows, 1), np.float32)], {"op": op, "axes": (1,)})[0][:, 0]
                 assert np.flatnonzero(np.isnan(y)).tolist() == [rows // 2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint64"])
+def test_columns_of_several_chunks(dtype: str) -> None:
+    """Whole vectors of columns and what is left of them, over more rows than are summed in one go; NaN stays in its column."""
+    rng = np.random.default_rng(8)
+    for shape, axes in (((70, 83), (0,)), ((3, 33, 300), (1,)), ((40, 5), (0,)), ((3, 40, 83), (0, 1))):
+        x = np.abs(rng.standard_normal(shape) * 9).astype(dtype) if dtype == "uint64" else (rng.standard_normal(shape) * 9).astype(dtype)
+        for op in ("sum", "l1", "mean", "max", "min"):
+            check(op, x, axes)
+        if dtype.startswith("float"):
+            x[..., -1, 1] = np.nan
+            for op in ("max", "min", "sum"):
+                assert np.flatnonzero(np.isnan(check(op, x, axes).reshape(-1, shape[-1])[0])).tolist() == [1]
 
 
 def test_empty_axes() -> None:

@@ -56,3 +56,21 @@ def test_long_axis() -> None:
         for a, axis in ((x, 1), (np.ascontiguousarray(x.T), 0)):
             (y,) = run("scan", [a], [(a.shape, np.float32)], {"op": "sum", "axis": axis, "reverse": reverse})
             np.testing.assert_allclose(y, reference("sum", a, axis, False, bool(reverse)), rtol=2e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "int64", "uint64"])
+def test_several_blocks(dtype: str) -> None:
+    """Blocks of many columns; rows of several chunks; what is not finite stays where it begins."""
+    rng = np.random.default_rng(3)
+    for shape, axis in (((40, 299), 0), ((3, 20, 300), 1), ((67, 33), 1), ((2, 4130), 1)):
+        x = rng.integers(0, 1 << 20, shape).astype(dtype)
+        if dtype == "float32":
+            x = (x / 1024).astype(dtype)
+            x[-1, shape[1] // 2] = np.inf
+        for exclusive in (0, 1):
+            for reverse in (0, 1):
+                params = {"op": "sum", "axis": axis, "exclusive": exclusive, "reverse": reverse}
+                results = [run("scan", [x], [(shape, x.dtype)], params, threads=t)[0] for t in (1, 2)]
+                assert results[0].tobytes() == results[1].tobytes()
+                want = reference("sum", x, axis, bool(exclusive), bool(reverse))
+                np.testing.assert_allclose(results[0], want, rtol=1e-6 if dtype == "float32" else 0)
