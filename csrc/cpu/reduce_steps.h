@@ -65,7 +65,7 @@ constexpr bool is_extreme() {
 // Two vectors of running values into one; a NaN stays.
 template <Kind K, class C>
 PTRT_INLINE Vec<C> join_kept(Vec<C> a, Vec<C> b) {
-  if constexpr (is_extreme<K>() && std::is_floating_point<C>::value) return (K == Kind::max ? b > a : b < a) | (b != b) ? b : a;
+  if constexpr (is_extreme<K>() && std::is_floating_point<C>::value) return ((K == Kind::max ? b > a : b < a) | (b != b)) ? b : a;
   else return join_vectors<K>(a, b);
 }
 

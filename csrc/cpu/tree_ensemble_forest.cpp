@@ -23,8 +23,7 @@ bool is_mode(uint8_t mode, NodeMode m) { return mode == static_cast<uint8_t>(m);
 
 class Builder {
  public:
-  Builder(const LaunchDesc& d, int64_t n_targets)
-      : d_(d), n_(d.ins[kFeatures].size()), trees_(d.ins[kRoots].size()), n_targets_(n_targets) {
+  Builder(const LaunchDesc& d, int64_t n_targets) : d_(d), n_(d.ins[kFeatures].size()), trees_(d.ins[kRoots].size()) {
     const int64_t leaves = d.ins[kTargets].size(), features = d.ins[kX].shape[1];
     check(n_ < (int64_t{1} << 30) && leaves < (int64_t{1} << 31), "too many nodes");
     check(features < (int64_t{1} << 30), "too many features");
@@ -219,7 +218,7 @@ class Builder {
   }
 
   const LaunchDesc& d_;
-  int64_t n_, trees_, n_targets_;
+  int64_t n_, trees_;
   bool single_, fast_;
   std::vector<int32_t> height_;
 };
