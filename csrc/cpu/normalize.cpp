@@ -1,5 +1,6 @@
 // layer and rms normalisation over any subset of axes. Three ways: `rows` (one contiguous reduced axis: blocks of whole rows), `lanes` (a
-// kept axis is the contiguous one: every lane has statistics of its own), `pieces` (anything else: one set, block by block).
+// kept axis is the contiguous one: every lane has statistics of its own, or `width` neighbours share theirs, as the channels of a group in
+// channels-last memory do), `pieces` (anything else: one set, block by block).
 // Statistics are those of blocks of a few thousand elements, two-pass each, combined in double in the order of memory; sets that are large
 // and few are cut into fixed segments for the threads.
 #include <algorithm>
@@ -16,15 +17,15 @@ constexpr int64_t kGrain = 16384;   // elements per task, at least
 constexpr int64_t kChunk = 4096;    // elements of a block: their sum is taken in working precision, and they stay in the first cache
 constexpr int64_t kCached = 65536;  // sets of up to this size are evaluated once, larger ones once per pass
 constexpr int64_t kSegment = 32768;
-constexpr int64_t kMaxSets = 64;  // of a unit
+constexpr int64_t kMaxSets = 128;  // of a unit, with its columns counted where several make a set
 
 template <class C>
 class Normalize final : public Kernel {
   static constexpr C kOne = 1, kZero = 0;
 
  public:
-  Normalize(LaunchDesc d, bool rms, double epsilon, const std::vector<int>& labels)
-      : Kernel(std::move(d)), rms_(rms), epsilon_(epsilon), source_(desc), sink_(desc) {
+  Normalize(LaunchDesc d, bool rms, double epsilon, const std::vector<int>& labels, int64_t width)
+      : Kernel(std::move(d)), rms_(rms), epsilon_(epsilon), width_(width), source_(desc), sink_(desc) {
     const Operand& x = desc.ins[0];
     int last = 0;
     for (int a = 0; a < x.ndim; a++) (labels[static_cast<size_t>(a)] ? last : kept_) = a;
@@ -33,20 +34,20 @@ class Normalize final : public Kernel {
       else if (a != kept_) outer_.add(a, x.shape[a]);
     }
     const int64_t k = x.shape[kept_], n = x.shape[last];
-    share_ = 1.0 / static_cast<double>(set_);
-    lanes_ = kept_ > last && k >= kLanes<C> / 2;
+    share_ = 1.0 / static_cast<double>(set_ * width_);
+    lanes_ = kept_ > last && (k >= kLanes<C> / 2 || width_ > 1);
     rows_ = !lanes_ && set_ == n && n <= kChunk;
     col_axis_ = lanes_ ? kept_ : last;
     if (rows_) {
       row_axis_ = kept_;
-      tall_ = sets_ = std::clamp<int64_t>(kChunk / std::max<int64_t>(n, 1), 1, std::clamp<int64_t>(k, 1, kMaxSets));
+      tall_ = sets_ = std::clamp<int64_t>(kChunk / std::max<int64_t>(n, 1), 1, std::clamp<int64_t>(k, 1, kMaxSets / 2));
       wide_ = n;
     } else {
       for (int a = 0; a < x.ndim; a++)
         if (labels[static_cast<size_t>(a)] && (lanes_ || a != last)) row_axis_ = a;
       for (int a = 0; a < x.ndim; a++)
         if (labels[static_cast<size_t>(a)] && a != row_axis_ && a != col_axis_) walk_.add(a, x.shape[a]);
-      if (lanes_) sets_ = std::min(kMaxSets, k);
+      if (lanes_) sets_ = std::min(kMaxSets / width_ * width_, k);
       wide_ = lanes_ ? sets_ : std::clamp<int64_t>(n, 1, kChunk);
       const int64_t rows = row_axis_ < 0 ? 1 : x.shape[row_axis_];
       tall_ = lanes_ || wide_ == n ? std::clamp<int64_t>(kChunk / wide_, 1, std::max<int64_t>(rows, 1)) : 1;
@@ -75,7 +76,7 @@ class Normalize final : public Kernel {
 
   PTRT_COLD std::string describe() const override {
     return std::string(rows_    ? "rows"
-                       : lanes_ ? "lanes"
+                       : lanes_ ? width_ > 1 ? "groups of lanes" : "lanes"
                                 : "pieces") +
            (segments_ > 1 ? " in " + std::to_string(segments_) + " segments" : "");
   }
@@ -301,9 +302,24 @@ class Normalize final : public Kernel {
     });
   }
 
-  PTRT_NOINLINE void finish(int64_t unit, const Moments& m, Statistics& t) const {
+  // From the moments of `width_` neighbouring columns to those of all of them together.
+  void join_columns(Moments& m, int64_t columns) const {
+    const double share = 1 / m.count;
+    for (int64_t c = 0; c < columns; c += width_) {
+      double sum = 0, squares = 0;
+      for (int64_t i = c; i < c + width_; i++) sum += m.sum[i];
+      for (int64_t i = c; i < c + width_; i++) {
+        const double d = rms_ ? 0 : m.sum[i] * share - sum * share_;
+        squares += m.squares[i] + m.count * d * d;
+      }
+      for (int64_t i = c; i < c + width_; i++) m.sum[i] = sum, m.squares[i] = squares;
+    }
+  }
+
+  PTRT_NOINLINE void finish(int64_t unit, Moments& m, Statistics& t) const {
     int64_t index[kMaxDims] = {};
     const int64_t sets = begin(unit, index), k = lanes_ ? sets : 1;
+    if (width_ > 1) join_columns(m, sets);
     means(m, k, t.mean);
     inverses(m, k, t.inv);
     statistics(1, index, t.mean, k);
@@ -317,7 +333,8 @@ class Normalize final : public Kernel {
   }
 
   bool rms_;
-  double epsilon_, share_;  // share_: 1 / set_
+  double epsilon_, share_ = 1;  // share_: 1 / elements of a set
+  int64_t width_;               // columns that share statistics
   Source<C> source_;
   Sink<C> sink_;
   Walk outer_, walk_;  // over units, over the blocks of a unit
@@ -327,6 +344,26 @@ class Normalize final : public Kernel {
           segments_ = 1;
   bool lanes_ = false, rows_ = false, cached_ = false;
 };
+
+// Channels-last groups: a kept axis around a short normalised one that is contiguous. With both as one kept axis, the statistics of a
+// column are those of `width` neighbours: returns how many, and 1 where it is not so.
+int64_t columns_of_a_set(LaunchDesc& d, std::vector<int>& labels) {
+  const int last = d.ins[0].ndim - 1;
+  if (last < 2 || !labels[static_cast<size_t>(last)] || labels[static_cast<size_t>(last - 1)]) return 1;
+  const int64_t width = d.ins[0].shape[last], groups = d.ins[0].shape[last - 1];
+  if (width < 2 || width > kMaxSets || groups < 2) return 1;
+  for (size_t k = 1; k < d.outs.size(); k++)
+    if (d.outs[k].present()) return 1;
+  int64_t others = 1;
+  for (int a = 0; a < last - 1; a++) others *= labels[static_cast<size_t>(a)] ? d.ins[0].shape[a] : 1;
+  if (others < 8) return 1;
+  const auto even = [&](const Operand& o) { return !o.present() || o.ndim == 0 || o.strides[last - 1] == width * o.strides[last]; };
+  const auto all = [&](const std::vector<Operand>& list) { return std::all_of(list.begin(), list.end(), even); };
+  if (!all(d.ins) || !all(d.outs) || !all(d.pro_ins) || !all(d.epi_ins)) return 1;
+  labels[static_cast<size_t>(last)] = 0;
+  labels = canonicalise(d, labels);
+  return width;
+}
 
 }  // namespace
 
@@ -340,8 +377,9 @@ std::unique_ptr<Kernel> make_normalize(LaunchDesc desc, BindContext&) {
   }
   const double epsilon = p.f();
   labels = canonicalise(desc, labels);
-  if (desc.ins[0].dtype == DType::f64) return std::make_unique<Normalize<double>>(std::move(desc), rms, epsilon, labels);
-  return std::make_unique<Normalize<float>>(std::move(desc), rms, epsilon, labels);
+  const int64_t width = columns_of_a_set(desc, labels);
+  if (desc.ins[0].dtype == DType::f64) return std::make_unique<Normalize<double>>(std::move(desc), rms, epsilon, labels, width);
+  return std::make_unique<Normalize<float>>(std::move(desc), rms, epsilon, labels, width);
 }
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -7,7 +7,7 @@ initializers alone that are inputs too. A node made by a rewrite carries the nam
 Recognised patterns become these nodes, with the semantics of the ONNX operator of that version:
     LayerNormalization (17)   axis < 0; Scale may have shape [1] where the model had none
     RMSNormalization (23)     the same
-    GroupNormalization (18)   num_groups=1
+    GroupNormalization (18)   scale and bias by group; (21) by channel
     Gelu (20)                 approximate="tanh" for the tanh form
     HardSwish (14)
     QLinearConv, QLinearMatMul (10)   from dequantize -> Conv, ConvTranspose or MatMul [-> Relu] -> quantize

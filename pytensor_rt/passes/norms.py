@@ -5,11 +5,13 @@ The spellings of torch (before opset 17, and for RMSNorm), Keras and TensorFlow:
     r = gamma / sqrt(mean(d * d) + eps);  y = x * r + (beta - mean(x) * r)
     y = x / sqrt(mean(x * x) + eps) [* gamma]
 
-and a group normalization of one group, torch's Reshape to [0, 1, -1] -> InstanceNormalization, as GroupNormalization (18): the reshape would fix
-the order of the elements in memory, on which nothing depends.
+and group normalization, torch's Reshape to [0, groups, -1] -> InstanceNormalization -> Reshape [-> Mul -> Add by channel], as GroupNormalization (18;
+21 with scales by channel): the reshape would fix the order of the elements in memory, on which nothing depends.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -23,29 +25,66 @@ def run(rw: Rewriter) -> bool:
     for node in rw.nodes("Sqrt"):
         changed = _match(rw, node) or changed
     for node in rw.nodes("InstanceNormalization"):
-        changed = _one_group(rw, node) or changed
+        changed = _groups(rw, node) or changed
     return changed
 
 
-def _one_group(rw: Rewriter, node: Node) -> bool:
+def _groups(rw: Rewriter, node: Node) -> bool:
     reshape = rw.producer(node.inputs[0], "Reshape")
-    if reshape is None or len(reshape.inputs) != 2 or node.opset < 6:
+    if reshape is None or len(reshape.inputs) != 2 or node.opset < 6 or reshape.attrs.get("allowzero", 0):
         return False
-    if reshape.attrs.get("allowzero", 0) or rw.integers(reshape.inputs[1]) != (0, 1, -1):
+    target = rw.integers(reshape.inputs[1])
+    if target is None or len(target) != 3 or target[0] != 0 or target[1] < 1 or target[2] != -1:
         return False
-    # The result has the shape of x now, and [N, 1, everything] before: only a reshape does not see the difference
+    # The result has the shape of x now, and [N, groups, everything] before: only a reshape does not see the difference
     after = rw.reader(node.outputs[0], "Reshape")
     if after is None or len(after.inputs) != 2 or after.inputs[0] != node.outputs[0] or node.outputs[0] == after.inputs[1]:
         return False
     shape = rw.integers(after.inputs[1])
     if shape is not None and 0 in shape[1:]:
-        return False  # means a size of [N, 1, everything]
+        return False  # means a size of [N, groups, everything]
     if shape is None and rw.producer(after.inputs[1], "Shape") is None:
         return False
-    new = new_node("GroupNormalization", [reshape.inputs[0], *node.inputs[1:]], node.outputs, 18, num_groups=1)
-    new.attrs["epsilon"] = node.attrs.get("epsilon", 1e-5)
-    rw.replace([reshape, node] if rw.closed([reshape, node], node) else [node], node, new)
+    x, groups = reshape.inputs[0], target[1]
+    rank = rw.rank(x)
+    if groups > 1 and rank is None:
+        return False
+    of = rw.producer(after.inputs[1], "Shape")
+    channels: tuple[Any, ...] = ()
+    if groups > 1 and of is not None and of.inputs[0] == x and not of.attrs:  # the reshape does give x's shape
+        channels = _channels(rw, node, groups, after, rank or 0)
+    nodes = [reshape, node] if rw.closed([reshape, node], node) else [node]
+    attrs = {"num_groups": groups, "epsilon": node.attrs.get("epsilon", 1e-5)}
+    if channels:
+        gamma, beta, mul, add = channels
+        made = [rw.add_constant(np.ascontiguousarray(c.reshape(-1)), "group_norm") for c in (gamma, beta)]
+        if rw.closed([node, after, mul, add], add):
+            rw.replace([*nodes, after, mul, add], add, new_node("GroupNormalization", [x, *made], add.outputs, 21, **attrs))
+            return True
+    rw.replace(nodes, node, new_node("GroupNormalization", [x, *node.inputs[1:]], node.outputs, 18, **attrs))
     return True
+
+
+def _channels(rw: Rewriter, node: Node, groups: int, after: Node, rank: int) -> tuple[Any, ...]:
+    """(gamma, beta, Mul, Add) by channel that follow a normalization whose own ones and zeros change nothing; or nothing."""
+    ones, zeros = rw.array(node.inputs[1]), rw.array(node.inputs[2])
+    if ones is None or zeros is None or not (ones == 1).all() or zeros.any():
+        return ()
+    found: list[Any] = []
+    value = after.outputs[0]
+    for op in ("Mul", "Add"):
+        step = rw.reader(value, op)
+        if step is None:
+            return ()
+        other = rw.array(step.inputs[1] if step.inputs[0] == value else step.inputs[0])
+        if other is None or other.ndim not in (rank - 1, rank) or other.dtype != ones.dtype or other.size % groups:
+            return ()
+        if other.reshape(-1, *(1,) * (rank - 2)).shape != other.shape[other.ndim - rank + 1 :]:
+            return ()
+        found += [other, step]
+        value = step.outputs[0]
+    (gamma, mul, beta, add) = found
+    return (gamma, beta, mul, add) if gamma.size == beta.size else ()
 
 
 def _match(rw: Rewriter, sqrt: Node) -> bool:

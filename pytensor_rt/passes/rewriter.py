@@ -21,7 +21,8 @@ _SAME_TYPE = {
 }  # fmt: skip
 _SAME_RANK = {
     "Relu", "Softmax", "Erf", "Sqrt", "Tanh", "Sigmoid", "Gelu", "HardSwish", "LayerNormalization", "RMSNormalization", "BatchNormalization",
-    "Identity", "Cast", "Slice", "Split", "Clip", "Conv", "Concat", "Dropout",
+    "Identity", "Cast", "Slice", "Split", "Clip", "Conv", "ConvTranspose", "Concat", "Dropout", "GroupNormalization", "InstanceNormalization",
+    "LeakyRelu", "Elu", "Mish", "Swish", "PRelu", "Pad", "Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "LRN",
 }  # fmt: skip
 _SAME_TYPE_FIRST = {
     "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Gather", "Expand", "Pow", "Flatten", "Dropout", "MaxPool", "Tile", "DepthToSpace",
@@ -140,6 +141,10 @@ class Rewriter:
             parts = self.producer(node.inputs[1], "Concat")
             if parts is not None and all(self._one_element(p, depth) for p in parts.inputs):
                 return len(parts.inputs)
+        if op in ("Conv", "ConvTranspose"):
+            weights = self.constant(node.inputs[1])
+            if weights is not None:
+                return len(weights.shape)
         first = self.rank(node.inputs[0], depth) if node.inputs and node.inputs[0] else None
         if op in _SAME_RANK or (op == "ReduceMean" and node.attrs.get("keepdims", 1)):
             return first

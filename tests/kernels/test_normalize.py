@@ -122,6 +122,51 @@ def test_ways() -> None:
         assert describe == [want + " segments"]
 
 
+def channels_last_groups(rng: np.random.Generator, n: int, groups: int, width: int, pixels: int, dtype: Any) -> A:
+    """[n, groups, width, pixels] whose channels lie next to each other."""
+    x = (rng.standard_normal((n, pixels, groups, width)) * 2 + 1).astype(dtype)
+    return x.transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("op", ["layer", "rms"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_groups_of_channels_last(op: str, dtype: np.dtype[Any]) -> None:
+    rng = np.random.default_rng(12)
+    for n, groups, width, pixels in (
+        (2, 4, 2, 9),
+        (1, 32, 3, 40),
+        (3, 5, 7, 300),
+        (1, 3, 100, 50),
+        (1, 2, 128, 8),
+        (2, 2, 129, 9),
+        (1, 40, 2, 5_000),
+    ):
+        x = channels_last_groups(rng, n, groups, width, pixels, dtype)
+        channel = np.broadcast_to(rng.standard_normal((groups, width, 1)).astype(dtype), x.shape)
+        group = np.broadcast_to(rng.standard_normal((groups, 1, 1)).astype(dtype), x.shape)
+        out = np.empty((n, pixels, groups, width), dtype).transpose(0, 2, 3, 1)
+        check(op, x, (2, 3), channel, channel, out)
+        check(op, x, (2, 3), channel, None)
+        check(op, x, (2, 3), group, channel, out, statistics=dtype != np.float64)
+
+
+def test_ways_of_groups() -> None:
+    if harness.device is not None:
+        pytest.skip("it asks the C++ engine which strategy it chose")
+    rng = np.random.default_rng(13)
+    for width, pixels, want in (
+        (2, 9, "groups of lanes"),
+        (128, 9, "groups of lanes"),
+        (129, 9, "pieces"),
+        (8, 40_000, "groups of lanes in 19 segments"),
+    ):
+        x = channels_last_groups(rng, 1, 2, width, pixels, np.float32)
+        describe: list[str] = []
+        out = np.empty((1, pixels, 2, width), np.float32).transpose(0, 2, 3, 1)
+        run("normalize", [x, None, None], [out, None, None], {"op": "layer", "axes": (2, 3), "epsilon": 1e-5}, describe=describe)
+        assert describe == [want]
+
+
 def test_columns_a_page_apart() -> None:
     """Rows of a block that fall on the same cache lines are copied."""
     rng = np.random.default_rng(8)
