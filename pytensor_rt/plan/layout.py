@@ -69,12 +69,14 @@ def channels_last(launches: list[Launch], stats: Stats) -> None:
             want(launch.ins[0])
     while todo:
         b = todo.pop()
-        rank = len(region[b].shape)
+        view = region[b]
         for out, operands in following.get(b, ()):
-            if any(t.buffer is b and len(t.shape) == rank for t in operands):
-                for t in operands:
-                    if len(t.shape) == rank and t.buffer not in region and t.buffer.kind == ARENA and _aligned(t, out):
-                        want(t)
+            order = next((_order(view, t) for t in operands if t.buffer is b and t.ndim == view.ndim), None)
+            if order is None:
+                continue
+            for t in operands:
+                if t.ndim == view.ndim and t.buffer not in region and t.buffer.kind == ARENA and _aligned(t, out):
+                    want(t.permute(order))
     if not region:
         return
     refs = references(launches)
@@ -83,6 +85,18 @@ def channels_last(launches: list[Launch], stats: Stats) -> None:
         if base is None or all(old == new for _, old, new in base):
             continue
         count(stats, "channels last" if rehome(refs, b, base, b, 0) else "channels last refused")
+
+
+def _order(view: Tensor, t: Tensor) -> tuple[int, ...]:
+    """The axes of t, a view of the same buffer, in the order in which `view` has them."""
+    left = list(range(t.ndim))
+    order = []
+    for i, (n, s) in enumerate(zip(view.shape, view.strides)):
+        fits = [j for j in left if (t.shape[j] == 1 if n == 1 else t.strides[j] == s)]
+        j = i if i in fits or (not fits and i in left) else (fits or left)[0]
+        left.remove(j)
+        order.append(j)
+    return tuple(order)
 
 
 def _aligned(t: Tensor, out: Tensor) -> bool:
