@@ -1,6 +1,8 @@
 // Transposed convolution in gather form. The outputs whose coordinates leave the same remainders modulo the strides (a phase) see the same
 // taps of the kernel, at fixed offsets from input position q = o / stride: every phase is a stride-1 convolution with its own tap table,
 // written with strided pixels. A 2x2 stride-2 layer is four matrix products. The input block of a task is staged once for all phases.
+#include <algorithm>
+
 #include "cpu/conv_tile.h"
 #include "cpu/kernels.h"
 
@@ -8,8 +10,9 @@ namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
-constexpr int64_t kStageBytes = 256 << 10;  // of the input block of a task
-constexpr int64_t kBlockBytes = 128 << 10;  // of the result block where results do not go straight to the output
+constexpr int64_t kStageBytes = 256 << 10;                          // of the input block of a task
+constexpr int64_t kMostStageBytes = 704 << 10, kFewPositions = 64;  // the same, of blocks with few positions
+constexpr int64_t kBlockBytes = 128 << 10;                          // of the result block where results do not go straight to the output
 constexpr int64_t kTasks = 16;
 constexpr double kTaskFlops = 2e6;
 
@@ -122,8 +125,10 @@ class TransposedConv : public Kernel {
     const auto bytes = [&](int64_t rows, int64_t cols) {
       return most(stage_size(rows, cols), rows * cols * scale * nr_ * static_cast<int64_t>(sizeof(A)));
     };
-    while (rows_ > 1 && bytes(rows_, cols_) > kStageBytes) rows_ = (rows_ + 1) / 2;
-    while (cols_ > 16 && bytes(rows_, cols_) > kStageBytes) cols_ = (cols_ + 1) / 2;
+    // All weights pass over a block: with many channels a larger one is better than to read them again for every few positions.
+    const auto too_large = [&] { return bytes(rows_, cols_) > (rows_ * cols_ > kFewPositions ? kStageBytes : kMostStageBytes); };
+    while (rows_ > 1 && too_large()) rows_ = (rows_ + 1) / 2;
+    while (cols_ > 16 && too_large()) cols_ = (cols_ + 1) / 2;
     const double flops = 2.0 * g_.N * g_.C * g_.Mg * g_.taps() * g_.in[0] * g_.in[1] * g_.in[2];
     const int64_t want = flops >= kTasks * kTaskFlops ? kTasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
     const auto blocks = [&] { return g_.N * g_.out[0] * ceil_div(positions(1), rows_) * ceil_div(positions(2), cols_); };
@@ -237,7 +242,6 @@ class TransposedConv : public Kernel {
     const ConvResult res = out_.residual(desc, box);
     TileCall<S, A> t;
     t.bias = bias + p * nr_;
-    t.next = nullptr;
     t.n = static_cast<int>(channel_end(p) - channel(p));
     A* c = reinterpret_cast<A*>(r.data) + channel(p) - box.m;
     const A* residual = res.data ? reinterpret_cast<const A*>(res.data) + channel(p) - box.m : nullptr;
@@ -246,6 +250,9 @@ class TransposedConv : public Kernel {
         t.b = weights + p * panel_size_ + phases->weights;
         typename P::Tile tile(TileShape{phases->taps.data(), &out_.linear(), pixel_, nr_, r.pixel * g_.stride[2], res.pixel * g_.stride[2],
                                         g_.Cg, static_cast<int64_t>(phases->taps.size()), nv_});
+        // The weights that come next lie behind these; a call fetches a line of them per step.
+        const int64_t steps = g_.Cg * static_cast<int64_t>(phases->taps.size()), line = 64 / static_cast<int64_t>(sizeof(S));
+        const S *next = t.b + steps * nr_, *end = std::min(next + steps * nr_, weights + panels_ * panel_size_);
         const int64_t cols = fw < box.cols ? ceil_div(box.cols - fw, g_.stride[2]) : 0;
         const RowSplit split(cols, P::max_rows(nv_));
         for (int64_t h = fh, q = 0; h < box.rows; h += g_.stride[1], q++)
@@ -255,6 +262,8 @@ class TransposedConv : public Kernel {
             t.a = a + q * row_ + w * pixel_;
             t.c = c + h * r.row + (fw + w * g_.stride[2]) * r.pixel;
             t.residual = residual ? residual + h * res.row + (fw + w * g_.stride[2]) * res.pixel : nullptr;
+            t.next = next < end ? next : nullptr;
+            next += steps * line;
             tile(t);
           }
       }
