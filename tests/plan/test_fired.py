@@ -169,3 +169,21 @@ def test_quantised_conv_transpose_writes_into_the_concatenation() -> None:
     assert len(convs) == 4 and len({launch.outs[0].buffer for launch in convs}) == 1  # each writes its pixels of the concatenation
     assert all(launch.outs[0].strides[3] == 2 * (8 + 8) and launch.outs[0].strides[1] == 1 for launch in convs)
     assert sum(launch.kernel == "map" for launch in plan.launches) == 3  # x, skip and the pool's operand: no copies
+
+
+def test_convolutions_inside_a_transformer_keep_features_contiguous() -> None:
+    """x + transpose(conv(transpose(x))), as in a Conformer: the transformer's [N, T, C] has C contiguous, the convolution's [N, C, T] too."""
+    net = Net(x=(1, 9, 8))
+    y = net("MatMul", "x", net.w(8, 8))
+    for _ in range(2):
+        t = net("Transpose", net("Tanh", y), perm=[0, 2, 1])
+        t = net("Conv", t, net.w(8, 8, 3), kernel_shape=[3], pads=[1, 1])
+        y = net("Add", y, net("Transpose", t, perm=[0, 2, 1]))
+        y = net("Add", y, net("MatMul", net("Relu", net("MatMul", y, net.w(8, 16))), net.w(16, 8)))
+    _, plan = plan_of(net, y)
+    for launch in plan.launches:
+        for t in launch.tensors():
+            if t.shape in ((1, 9, 8), (1, 9, 16)):
+                assert t.strides[2] == 1, launch
+            elif t.shape == (1, 8, 9):
+                assert t.strides[1] == 1, launch
