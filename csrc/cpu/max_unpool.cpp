@@ -46,9 +46,8 @@ class MaxUnpool final : public Kernel {
           std::memset(to, 0, static_cast<size_t>(plane * item));
           const auto put = [=](auto size) {
             return [=](int64_t p, const char* from) {
-              p -= k * plane;
-              if (static_cast<uint64_t>(p) >= static_cast<uint64_t>(plane)) return false;
-              std::memcpy(to + p * size, from, static_cast<size_t>(size));
+              if (p < k * plane || p >= (k + 1) * plane) return false;
+              std::memcpy(to + (p - k * plane) * size, from, static_cast<size_t>(size));
               return true;
             };
           };

@@ -21,7 +21,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .gemm_tile import panel_columns
-from .intrinsics import at, exact, inline, invoke, stack
+from .intrinsics import at, exact_sum, inline, invoke, stack
 from .vectors import BYTES, Vector, fma, lanes, splat, vadd, vload, vmax, vmin, vmul, vstore, vsub, vsum
 
 NR = panel_columns(types.int32)
@@ -51,12 +51,6 @@ def floats(typingctx: Any, x: Any) -> Any:
         return builder.sitofp(args[0], context.get_value_type(vector))
 
     return vector(x), codegen
-
-
-@exact
-def exact_sum(x: Any, y: Any) -> Any:
-    """x + y of a product x that was rounded."""
-    return x + y
 
 
 def rows(kind: str, dtype: str) -> Callable[..., int]:

@@ -13,7 +13,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 inline = njit(error_model="numpy", fastmath={"contract"})  # for the helpers of kernels
-exact = njit(error_model="numpy")  # the same, without contracting a * b + c: for sums whose rounding is the point
+# The same, without contracting a * b + c: for sums whose rounding is the point. (Without `fastmath`, numba takes over that of the caller.)
+exact = njit(error_model="numpy", fastmath=False)
+
+
+@exact
+def exact_sum(x: Any, y: Any) -> Any:
+    """x + y of a product x that was rounded."""
+    return x + y
 
 
 @intrinsic

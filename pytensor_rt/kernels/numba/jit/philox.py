@@ -16,7 +16,7 @@ from numba import uint32 as W
 from numba import uint64 as U
 
 from .floats import line_offset, reader, writer
-from .intrinsics import at, bits_f64, inline
+from .intrinsics import at, bits_f64, exact_sum, inline
 
 STRETCH = 1024  # as plans/signal.py has it
 FRACTION_24, FRACTION_32, FRACTION_53 = 2.0**-24, 2.0**-32, 2.0**-53
@@ -62,7 +62,7 @@ def fill(dtype: str, op: str) -> Callable[..., int]:
         last = bits(below)
         for i in range(n):
             u = fraction(words, i) if wide else D(L(x[i]) >> L(8)) * FRACTION_24
-            v = bits(a + (b - a) * u)
+            v = bits(exact_sum((b - a) * u, a))
             y[i] = last if rising & (value(v) >= b) else v
 
     @inline
