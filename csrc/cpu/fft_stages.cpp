@@ -4,10 +4,6 @@
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
-#ifndef PTRT_PLAIN
-#define PTRT_PLAIN PTRT_LEVEL
-#endif
-
 namespace ptrt::PTRT_PLAIN {
 std::unique_ptr<Kernel> make_fft_with(LaunchDesc desc, const FftLoops& loops);
 }

@@ -27,7 +27,7 @@ enum class Form {
   kTiles,
   kFewTiles,  // few rows, B packed
   kAxpy,      // few rows, B read in place along n
-  kDot,       // few rows, B read in place along k: slower than packed B at any length
+  kDot,       // few rows, B read in place along k: slower than packed B at any length, so only where B changes
 };
 // kConst: once, at bind or at the second run. kShared: before the tasks start. kLocal: in thread scratch, by the one task that needs it (B:
 // panel by panel, just before its use).
@@ -126,8 +126,7 @@ class FloatGemm final : public Kernel {
   PTRT_COLD void choose_form(const Operand& a, const Operand& b) {
     if (s_.M > kFewRows) return;
     form_ = Form::kFewTiles;
-    if (a.dtype != dtype_of()) return;
-    if (b.is_const()) return;
+    if (b.is_const() || a.dtype != dtype_of()) return;
     if (s_.bk == 1 && s_.K >= L) form_ = Form::kDot;
     else if (s_.bn == 1) form_ = Form::kAxpy;
   }

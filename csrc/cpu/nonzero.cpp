@@ -36,7 +36,7 @@ class NonZero final : public Kernel {
     else if (e == 2) set<uint16_t>();
     else if (e == 4) set<uint32_t>();
     else if (e == 8) set<uint64_t>();
-    else set<Pair64>();
+    else set<Complex128>();
   }
 
   void run(const RunContext& ctx) override {

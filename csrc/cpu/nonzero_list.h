@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kListed = 256;  // elements that are listed at once
 
-struct Pair64 {};  // complex128: either part
+struct Complex128 {};  // complex128: either part
 
 // Zero is all bits 0 under `mask`, which leaves out the sign of floats.
 template <class U>
@@ -17,12 +17,12 @@ PTRT_INLINE bool nonzero(const char* p, uint64_t mask) {
   return (u & static_cast<U>(mask)) != 0;
 }
 template <>
-PTRT_INLINE bool nonzero<Pair64>(const char* p, uint64_t mask) {
+PTRT_INLINE bool nonzero<Complex128>(const char* p, uint64_t mask) {
   return nonzero<uint64_t>(p, mask) | nonzero<uint64_t>(p + 8, mask);
 }
 template <class U>
 constexpr int64_t item_bytes() {
-  return std::is_same_v<U, Pair64> ? 16 : static_cast<int64_t>(sizeof(U));
+  return std::is_same_v<U, Complex128> ? 16 : static_cast<int64_t>(sizeof(U));
 }
 
 // The mask of as many dense elements as 8 bytes hold.

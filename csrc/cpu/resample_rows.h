@@ -4,10 +4,6 @@
 #include "core/launch.h"
 #include "cpu/simd.h"
 
-#ifndef PTRT_PLAIN
-#define PTRT_PLAIN PTRT_LEVEL
-#endif
-
 namespace ptrt {
 
 template <class C>

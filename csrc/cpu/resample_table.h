@@ -7,10 +7,6 @@
 #include "core/vocabulary.h"
 #include "cpu/simd.h"
 
-#ifndef PTRT_PLAIN
-#define PTRT_PLAIN PTRT_LEVEL
-#endif
-
 namespace ptrt {
 
 // One axis: which inputs every output reads, and with which weights.

@@ -1,6 +1,7 @@
 #include "cpu/scatter_apply.h"
 
 #include "core/vocabulary.h"
+#include "cpu/half.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
@@ -8,38 +9,6 @@ namespace {
 struct Bytes16 {
   uint64_t a, b;
 };
-
-float half_to_float(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, magnitude = h & 0x7fff;
-  uint32_t bits;
-  if (magnitude >= 0x7c00) bits = 0x7f800000 | (magnitude & 0x3ff) << 13;
-  else if (magnitude >= 0x400) bits = (magnitude << 13) + 0x38000000;
-  else {  // subnormal: magnitude * 2^-24 is exact
-    const float f = static_cast<float>(magnitude) * 5.9604644775390625e-8f;
-    std::memcpy(&bits, &f, sizeof bits);
-  }
-  bits |= sign;
-  float f;
-  std::memcpy(&f, &bits, sizeof f);
-  return f;
-}
-
-uint16_t float_to_half(float f) {  // to nearest even
-  uint32_t bits;
-  std::memcpy(&bits, &f, sizeof bits);
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
-  bits &= 0x7fffffff;
-  if (bits > 0x7f800000) return sign | 0x7e00;
-  if (bits >= 0x477ff000) return sign | 0x7c00;
-  if (bits < 0x38800000) {  // subnormal result: let the addition round
-    float m;
-    std::memcpy(&m, &bits, sizeof m);
-    m += 0.5f;
-    std::memcpy(&bits, &m, sizeof bits);
-    return sign | static_cast<uint16_t>(bits - 0x3f000000);
-  }
-  return sign | static_cast<uint16_t>((bits - 0x38000000 + 0xfff + (bits >> 13 & 1)) >> 13);
-}
 
 // Storage type S, and how it is read and written as the type it computes in.
 template <class T>
@@ -50,23 +19,13 @@ struct Plain {
 };
 struct Half {
   using S = uint16_t;
-  static float get(S s) { return half_to_float(s); }
-  static S put(float v) { return float_to_half(v); }
+  static float get(S s) { return f16_to_f32(s); }
+  static S put(float v) { return f32_to_f16(v); }
 };
 struct Bfloat {
   using S = uint16_t;
-  static float get(S s) {
-    const uint32_t bits = static_cast<uint32_t>(s) << 16;
-    float f;
-    std::memcpy(&f, &bits, sizeof f);
-    return f;
-  }
-  static S put(float v) {
-    uint32_t bits;
-    std::memcpy(&bits, &v, sizeof bits);
-    if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
-    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-  }
+  static float get(S s) { return bf16_to_f32(s); }
+  static S put(float v) { return f32_to_bf16(v); }
 };
 template <class T>
 struct Complex {

@@ -16,6 +16,10 @@
 #ifndef PTRT_LEVEL
 #define PTRT_LEVEL generic
 #endif
+// The level whose code stands for all where vectors do not matter: the lowest one that is linked (csrc/cpu/table.cpp).
+#ifndef PTRT_PLAIN
+#define PTRT_PLAIN PTRT_LEVEL
+#endif
 #define PTRT_INLINE __attribute__((always_inline)) inline
 #define PTRT_UNROLL _Pragma("GCC unroll 16")
 // The iterations of the loop that follows do not depend on each other.

@@ -18,13 +18,9 @@ namespace ptrt::PTRT_SHARES {
 #else
 #define PTRT_SHARES PTRT_LEVEL
 #endif
-#ifdef PTRT_PLAIN
 namespace ptrt::PTRT_PLAIN {
 #include "cpu/kernels.inc"
 }  // namespace ptrt::PTRT_PLAIN
-#else
-#define PTRT_PLAIN PTRT_LEVEL
-#endif
 #undef PTRT_KERNEL
 #undef PTRT_MISSING
 

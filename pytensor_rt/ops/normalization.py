@@ -12,7 +12,6 @@ from .reduction import reduce_axes
 from .registry import op
 from .util import norm_axis, wants
 
-_FEW_SETS, _LARGE_SET = 4, 16384  # of normalization in one group: so few images, each so large, are not left to one thread each
 _SOFTMAX = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Hardmax": "hardmax"}
 
 
@@ -71,8 +70,6 @@ def group_normalization(
     t: Tracer, x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Tensor:
     n, c = x.shape[:2]
-    if num_groups == 1 == scale.shape[0] and n <= _FEW_SETS and x.size >= _LARGE_SET * n and x.dtype == F32:
-        return _normalize_few(t, x, scale, bias, epsilon)
     shape = (n, num_groups, c // num_groups, *x.shape[2:])
     if scale.shape[0] == num_groups and t.node.opset < 21:  # opset 18: one scale per group
         spread: Any = lambda p: t.reshape(p, (num_groups, *(1,) * (x.ndim - 1)))
@@ -80,15 +77,6 @@ def group_normalization(
         spread = lambda p: t.reshape(p, (num_groups, c // num_groups, *(1,) * (x.ndim - 2)))
     y = normalize(t, t.reshape(x, shape), spread(scale), spread(bias), "layer", tuple(range(2, x.ndim + 1)), epsilon)[0]
     return t.reshape(y, x.shape)
-
-
-def _normalize_few(t: Tracer, x: Tensor, scale: Tensor, bias: Tensor, epsilon: float) -> Tensor:
-    """One set per image, as two reductions and a map: a set is not divided over threads by `normalize`, a map is, and what follows joins it."""
-    axes = tuple(range(1, x.ndim))
-    mean = reduce_axes(t, x, "mean", axes, True)
-    variance = reduce_axes(t, t.map(lambda v, m: (v - m) * (v - m), x, mean), "mean", axes, True)
-    factor = t.map(lambda s, v: s / e.sqrt(v + epsilon), scale, variance)
-    return t.map(lambda v, m, f, b: (v - m) * f + b, x, mean, factor, bias)
 
 
 @op("BatchNormalization")

@@ -11,12 +11,11 @@ and group normalization, torch's Reshape to [0, groups, -1] -> InstanceNormaliza
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..dtypes import F64
 from ..graph import Node
+from ..graph.model import Array
 from .rewriter import Rewriter, float_constant, new_node
 
 
@@ -33,6 +32,7 @@ def _groups(rw: Rewriter, node: Node) -> bool:
     reshape = rw.producer(node.inputs[0], "Reshape")
     if reshape is None or len(reshape.inputs) != 2 or node.opset < 6 or reshape.attrs.get("allowzero", 0):
         return False
+    x = reshape.inputs[0]
     target = rw.integers(reshape.inputs[1])
     if target is None or len(target) != 3 or target[0] != 0 or target[1] < 1 or target[2] != -1:
         return False
@@ -40,51 +40,47 @@ def _groups(rw: Rewriter, node: Node) -> bool:
     after = rw.reader(node.outputs[0], "Reshape")
     if after is None or len(after.inputs) != 2 or after.inputs[0] != node.outputs[0] or node.outputs[0] == after.inputs[1]:
         return False
-    shape = rw.integers(after.inputs[1])
+    shape, source = rw.integers(after.inputs[1]), rw.producer(after.inputs[1], "Shape")
+    if shape is None and source is None:
+        return False
     if shape is not None and 0 in shape[1:]:
         return False  # means a size of [N, groups, everything]
-    if shape is None and rw.producer(after.inputs[1], "Shape") is None:
+    if target[1] > 1 and rw.rank(x) is None:
         return False
-    x, groups = reshape.inputs[0], target[1]
-    rank = rw.rank(x)
-    if groups > 1 and rank is None:
-        return False
-    of = rw.producer(after.inputs[1], "Shape")
-    channels: tuple[Any, ...] = ()
-    if groups > 1 and of is not None and of.inputs[0] == x and not of.attrs:  # the reshape does give x's shape
-        channels = _channels(rw, node, groups, after, rank or 0)
     nodes = [reshape, node] if rw.closed([reshape, node], node) else [node]
-    attrs = {"num_groups": groups, "epsilon": node.attrs.get("epsilon", 1e-5)}
-    if channels:
-        gamma, beta, mul, add = channels
-        made = [rw.add_constant(np.ascontiguousarray(c.reshape(-1)), "group_norm") for c in (gamma, beta)]
-        if rw.closed([node, after, mul, add], add):
+    attrs = {"num_groups": target[1], "epsilon": node.attrs.get("epsilon", 1e-5)}
+    if source is not None and source.inputs[0] == x and not source.attrs:  # so the second reshape does give x's shape
+        found = _by_channel(rw, node, target[1], after, rw.rank(x))
+        if found is not None:
+            gamma, beta, mul, add = found
+            made = [rw.add_constant(c, "group_norm") for c in (gamma, beta)]
             rw.replace([*nodes, after, mul, add], add, new_node("GroupNormalization", [x, *made], add.outputs, 21, **attrs))
             return True
     rw.replace(nodes, node, new_node("GroupNormalization", [x, *node.inputs[1:]], node.outputs, 18, **attrs))
     return True
 
 
-def _channels(rw: Rewriter, node: Node, groups: int, after: Node, rank: int) -> tuple[Any, ...]:
-    """(gamma, beta, Mul, Add) by channel that follow a normalization whose own ones and zeros change nothing; or nothing."""
+def _by_channel(rw: Rewriter, node: Node, groups: int, after: Node, rank: int | None) -> tuple[Array, Array, Node, Node] | None:
+    """(gamma [C], beta [C], Mul, Add) after a normalization whose own scales and biases are ones and zeros, if only they read it."""
     ones, zeros = rw.array(node.inputs[1]), rw.array(node.inputs[2])
-    if ones is None or zeros is None or not (ones == 1).all() or zeros.any():
-        return ()
-    found: list[Any] = []
+    if rank is None or ones is None or zeros is None or not (ones == 1).all() or zeros.any():
+        return None
+    factors: list[Array] = []
+    steps: list[Node] = []
     value = after.outputs[0]
     for op in ("Mul", "Add"):
         step = rw.reader(value, op)
-        if step is None:
-            return ()
-        other = rw.array(step.inputs[1] if step.inputs[0] == value else step.inputs[0])
-        if other is None or other.ndim not in (rank - 1, rank) or other.dtype != ones.dtype or other.size % groups:
-            return ()
-        if other.reshape(-1, *(1,) * (rank - 2)).shape != other.shape[other.ndim - rank + 1 :]:
-            return ()
-        found += [other, step]
+        factor = None if step is None else rw.array(step.inputs[1] if step.inputs[0] == value else step.inputs[0])
+        if step is None or factor is None or factor.ndim not in (rank - 1, rank) or factor.dtype != ones.dtype or factor.size % groups:
+            return None
+        if factor.shape[factor.ndim - rank + 1 :] != (factor.size, *(1,) * (rank - 2)):
+            return None  # along another axis
+        factors.append(np.ascontiguousarray(factor.reshape(-1)))
+        steps.append(step)
         value = step.outputs[0]
-    (gamma, mul, beta, add) = found
-    return (gamma, beta, mul, add) if gamma.size == beta.size else ()
+    if factors[0].size != factors[1].size or not rw.closed([node, after, *steps], steps[1]):
+        return None
+    return (*factors, *steps)  # type: ignore[return-value]
 
 
 def _match(rw: Rewriter, sqrt: Node) -> bool:

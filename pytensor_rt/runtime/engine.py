@@ -96,7 +96,7 @@ class Engine:
         """
         t = Tracer(self.resolver)
         env: dict[str, Any] = {}
-        mapped: dict[Any, Initializer] = {}  # by buffer
+        mapped: dict[Buffer, Initializer] = {}
         for name, init in graph.initializers.items():
             if name not in self.overridable:
                 env[name] = value = t.initializer(init)

@@ -14,10 +14,10 @@ from typing import Any
 
 from numba import float32, int64
 
+from .elementary import tanh32
 from .intrinsics import at, bits_f64, inline, invoke
 from .vector_math import vexp2, vmax_lanes
 from .vectors import fma, lanes, splat, vadd, vload, vmax, vstore, vsum
-from .vm import tanh32
 
 RUN, H, G, SHARE, S, T, D, E, BLOCK, PARTS, PART, PART_EXTRA = range(12)
 Q, K, V, MASK, Y = 12, 17, 22, 27, 32

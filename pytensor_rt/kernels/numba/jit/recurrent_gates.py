@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numba import float32
 
+from .elementary import expm1_32, sigmoid32, sigmoid64, softplus32, tanh32
 from .intrinsics import at, bits_f64, inline, invoke
 from .vector_math import odds, tanh_parts, vdiv
 from .vectors import WIDTH, fma, splat, vadd, vload, vmul, vstore
-from .vm import expm1_32, sigmoid32, sigmoid64, softplus32, tanh32
 
 
 def activation(X: Any, name: str) -> Callable[..., int]:
