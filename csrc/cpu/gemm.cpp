@@ -117,7 +117,7 @@ size_t checked_bytes(int64_t a, int64_t b, int64_t c, int64_t item) {
 }
 
 GemmGrid gemm_grid(const GemmShape& s, const GridLimits& limits) {
-  constexpr int64_t kBlockABytes = 640 << 10, kTaskMacs = 1 << 19;
+  constexpr int64_t kBlockABytes = 640 << 10, kTaskMacs = 1 << 19, kTaskBytes = 512 << 10;
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   GemmGrid g;
   const int64_t panels = ceil_div(s.N, limits.panel);
@@ -127,7 +127,9 @@ GemmGrid gemm_grid(const GemmShape& s, const GridLimits& limits) {
   else g.panel_groups = ceil_div(panels, std::max<int64_t>(1, limits.c_bytes / (limits.c_item * g.rows(s) * limits.panel)));
   if (limits.threads > 1) {
     const double macs = static_cast<double>(s.batches) * static_cast<double>(s.M) * static_cast<double>(s.N) * static_cast<double>(s.K);
-    const double tasks = std::min(macs / static_cast<double>(kTaskMacs * limits.speed), 1e6);
+    const double bytes = static_cast<double>(s.batches) * static_cast<double>(limits.b_bytes);
+    const double tasks =
+        std::min(std::max(macs / static_cast<double>(kTaskMacs * limits.speed), bytes / static_cast<double>(kTaskBytes)), 1e6);
     const int64_t wanted = std::min<int64_t>(limits.threads * 4, static_cast<int64_t>(tasks));
     while (s.batches * g.row_groups * g.panel_groups < wanted) {
       if (panels >= 2 * g.panel_groups && !limits.by_rows) g.panel_groups *= 2;

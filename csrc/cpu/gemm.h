@@ -82,7 +82,8 @@ struct GridLimits {
   int64_t row_bytes;    // of A that one row of a task touches at a time
   int64_t c_bytes;      // the most bytes of C (4 or 8 per element are counted as `c_item`)
   int64_t c_item;
-  int64_t speed;  // multiply-adds that take the time of one in f32
+  int64_t speed;    // multiply-adds that take the time of one in f32
+  int64_t b_bytes;  // of B that all tasks of a batch stream past: what few rows wait for
   int threads;
   bool by_rows;  // cut C into rows only
 };

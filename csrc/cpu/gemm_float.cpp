@@ -58,7 +58,7 @@ class FloatGemm final : public Kernel {
                                      form_ == Form::kAxpy ? kBlockAxpyBytes
                                      : program_.empty()   ? kBlockCBytes
                                                           : kBlockVmBytes,
-                                     size, 1, bind.threads, thin_});
+                                     size, 1, s_.K * panels_ * nr_ * size, bind.threads, thin_});
     choose_packing(a, b, bind);
     layout_scratch();
   }

@@ -81,13 +81,14 @@ class Int8Gemm final : public Kernel {
     pitch_ = (units_ + 15) / 16 * 16;
     if (pitch_ % 1024 == 0) pitch_ += 16;
     panels_ = ceil_div(s_.N, kIntColumns);
+    panel_bytes_ = units_ * kIntColumns * 4;
     a_batches_ = BatchPack(s_, s_.as);
     b_batches_ = BatchPack(s_, s_.bs);
     shift_za_ = a.dtype == DType::i8 ? kShiftA : 0;
     shift_zb_ = b.dtype == DType::u8 ? kShiftB : 0;
     buffered_ = !program_.empty() || quant_.ok || (s_.yn != 1 && s_.N != 1);
-    grid_ = gemm_grid(s_, GridLimits{kIntColumns, kIntRows, pitch_ * 4, buffered_ ? 96 << 10 : 384 << 10, 4, kUnit, bind.threads, false});
-    panel_bytes_ = units_ * kIntColumns * 4;
+    grid_ = gemm_grid(s_, GridLimits{kIntColumns, kIntRows, pitch_ * 4, buffered_ ? 96 << 10 : 384 << 10, 4, kUnit, panels_ * panel_bytes_,
+                                     bind.threads, false});
     const size_t b_bytes = checked_bytes(b_batches_.count, panels_, panel_bytes_ + kIntColumns * 4, 1);
     if (b.is_const()) {
       std::string layout = "gemm_int8:" + std::to_string(static_cast<int>(b.dtype)) + ":" + b_layout(s_);
