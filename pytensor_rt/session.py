@@ -13,7 +13,7 @@ from .dtypes import DType, from_code, type_name
 from .errors import DeviceError, InputError
 from .graph import ModelMetadata
 from .plan.plan import PlanOptions
-from .runtime.engine import Engine, InputSpec, segments
+from .runtime.engine import Engine, InputSpec
 from .runtime.lane import MAX_LANES, Lanes
 from .runtime.quiet import Quiet
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from .runtime.report import PlanReport
+from .runtime.segment import segments
 
 Feeds = Mapping[str, Any]
 PRECISIONS = {"float32": "full", "bf16": "bf16", "fp16": "fp16", "int8": "int8"}  # as callers name them -> spec.GEMM_PRECISIONS
@@ -329,7 +330,7 @@ class Runner:
             made = bound.new_outputs(self._segment.out_specs)
             self._in, self._out = tuple(held), tuple(made)
             self.inputs = feeds | {n: a.cupy() for n, a in zip(self._segment.in_names, held)}
-            self.outputs: dict[str, Any] = engine.collect_static(self._segment, feeds, made)
+            self.outputs: dict[str, Any] = self._segment.collect(made, feeds, {})
             at = {id(b): a for b, a in zip(bound.outputs, made)}
             for name, v in self._segment.results.items():
                 if id(v.buffer) in at:
@@ -338,7 +339,7 @@ class Runner:
         arrays = [np.zeros(shape, dtype) for shape, dtype in self._segment.out_specs]
         self._in = tuple(bound.own_inputs(feeds))
         self._out = tuple(arrays)
-        values = engine.collect_static(self._segment, feeds, arrays)
+        values = self._segment.collect(arrays, feeds, {})
         self.outputs = values
         if bound.simple and bound.program is not None:
             bound.program.attach(self._in, self._out)

@@ -22,10 +22,10 @@ from ..graph import Graph, Initializer, Model
 from ..lowering.tensor import ARENA, HOST, INPUT, OUTPUT, Array, Buffer, Launch, Tensor, row_major
 from ..lowering.tracer import Sequence, Steer, Tracer
 from ..plan.plan import Plan, PlanOptions, make_plan
-from .caller import owned
 from .program import BoundPlan
 from .quiet import Quiet
 from .resolve import Resolver
+from .segment import Segment, segments
 from .templates import Templates
 
 MAX_STEERING_KEYS = 8  # distinct values per shape after which an input stops steering
@@ -34,19 +34,6 @@ CACHE_WORDS = 8 << 20  # encoded words kept over all cached plans (64 MiB)
 InputSpec = tuple[str, tuple[int, ...], DType]
 Layout = tuple[tuple[int, ...], int, int]  # strides, offset and extent in elements of an input that is used where it lies
 _DENSE: Mapping[str, Layout] = {}
-
-
-class Segment:
-    """A bound plan with what to feed it, what it hands out, and the segments that may follow."""
-
-    def __init__(self, bound: BoundPlan, results: Any, read: Tensor | None, carried: list[tuple[str, Buffer]]) -> None:
-        self.bound = bound
-        self.results = results  # the last segment: name -> value tree; otherwise None
-        self.read = read  # the OUTPUT tensor whose value selects the next segment
-        self.carried = carried  # (carry name, OUTPUT buffer) handed to later segments
-        self.children: dict[bytes, Segment] = {}
-        self.in_names = [b.name for b in bound.inputs]
-        self.out_specs = [(b.home[0] if b.home else (b.size,), b.dtype) for b in bound.outputs]
 
 
 class Entry:
@@ -333,11 +320,6 @@ class Engine:
                     raise PlanError(f"bind: output {name!r} is not a tensor of numbers, so it has no buffer; use run()")
             return self.segment(t.launches, results, buffers, set(), None, [], t.views, memory)
 
-    def collect_static(self, segment: Segment, feeds: dict[str, Array], arrays: list[Any]) -> dict[str, Any]:
-        """The output views of a bound segment."""
-        run = _Run(self, Entry(), [], {}, feeds)
-        return run.collect(segment, arrays)
-
 
 class _Run:
     """One execution: follows the segment tree, extending it where it ends."""
@@ -362,21 +344,16 @@ class _Run:
         while segment is not None:
             arrays = self.execute(segment)
             if segment.read is None:
-                return self.collect(segment, arrays)
+                return segment.collect(arrays, self.values, self.host)
             segment = segment.children.get(self.answers[-1].tobytes())
         return self.extend()
 
     def execute(self, segment: Segment) -> list[Any]:
-        bound = segment.bound
-        outs = bound.new_outputs(segment.out_specs)
-        bound.run(tuple([self.values[n] for n in segment.in_names]), tuple(outs), self.host)
+        arrays = segment.run(self.values, self.host)
         self.path.append(segment)
         if segment.read is not None:
-            by_buffer = dict(zip(bound.outputs, outs))
-            for name, b in segment.carried:
-                self.values[name] = by_buffer[b]
-            self.answers.extend(bound.fetch_all([by_buffer[segment.read.buffer]]))
-        return outs
+            self.answers.append(segment.hand_on(arrays, self.values))
+        return arrays
 
     def extend(self) -> dict[str, Any]:
         """Trace again with the answers so far, then go on live."""
@@ -422,41 +399,13 @@ class _Run:
             keep = {v.buffer for v in _tensors(results) if v.buffer.kind == HOST}
             segment = engine.segment(t.launches, results, buffers, keep, None, [], t.views)
         self.attach(segment)
-        return self.collect(segment, self.execute(segment))
+        return segment.collect(self.execute(segment), self.values, self.host)
 
     def attach(self, segment: Segment) -> None:
         if self.path:
             self.path[-1].children[self.answers[-1].tobytes()] = segment
         else:
             self.entry.first = segment
-
-    def collect(self, segment: Segment, arrays: list[Any]) -> dict[str, Any]:
-        by_buffer = dict(zip(segment.bound.outputs, segment.bound.fetch_all(arrays)))
-
-        def value(v: Any) -> Any:
-            if isinstance(v, Sequence):
-                return [value(i) for i in v.items]
-            if not isinstance(v, Tensor):
-                return v
-            if v.known:
-                return np.array(v.value, dtype=v.dtype)
-            if v.buffer.kind == HOST:
-                return owned(self.host[v.buffer.id], v)
-            if v.buffer.kind == INPUT:
-                return owned(self.values[v.buffer.name], v)
-            return by_buffer[v.buffer]
-
-        return {name: value(v) for name, v in segment.results.items()}
-
-
-def segments(first: Segment | None) -> list[Segment]:
-    """A segment and all that may follow it."""
-    out, todo = [], [first] if first is not None else []
-    while todo:
-        s = todo.pop()
-        out.append(s)
-        todo += s.children.values()
-    return out
 
 
 def _tensors(v: Any) -> list[Tensor]:

@@ -16,6 +16,7 @@ from ..lowering.tensor import Tensor
 from ..lowering.tracer import Steer, Tracer
 from ..plan.plan import VERIFY, make_plan
 from .program import BoundPlan, Encoded
+from .segment import Segment
 
 if TYPE_CHECKING:
     from ..plan.template import Instance, Template
@@ -135,8 +136,6 @@ class Templates:
         return self.segment(made, found)
 
     def segment(self, made: SessionTemplate, found: Instance) -> Any:
-        from .engine import Segment
-
         extra = found.extra
         shapes, at = [], 0
         for rank in made.ranks:

@@ -127,12 +127,48 @@ def test_values_that_steer_are_looked_at() -> None:
     assert session._lane.last is None
 
 
-def test_computed_shapes_have_no_short_way() -> None:
+def test_computed_shapes_follow_what_was_seen() -> None:
+    """A number of values that came before is followed from segment to segment; a new one takes the long way once."""
     session = rt.InferenceSession(nonzero().SerializeToString(), threads=1)
-    for x in ([1, 0, 2], [0, 0, 3], [1, 0, 2]):
+    seen = set()
+    for x in ([1, 0, 2], [0, 0, 3], [1, 0, 2], [0, 4, 0], [1, 2, 3], [0, 0, 0], [3, 2, 1], [0, 0, 0]):
         a = np.array(x, np.float32)
-        np.testing.assert_array_equal(session.run(None, {"x": a})[0], -a[a > 0])
-    assert session._lane.last is None
+        assert not seen or used(session, {"x": a}) == (np.count_nonzero(a) in seen)
+        seen.add(np.count_nonzero(a))
+        first, second = session.run(None, {"x": a})[0], session.run(None, {"x": a})[0]
+        np.testing.assert_array_equal(first, -a[a > 0])
+        first[...] = 7
+        np.testing.assert_array_equal(second, -a[a > 0])
+    assert not used(session, {"x": np.zeros(4, np.float32)}) and not used(session, {"x": np.zeros(3)})
+
+
+@pytest.mark.parametrize("weights", [(2.0, 3.0), (0.5, -1.0)])
+def test_a_branch_chosen_while_running(weights: tuple[float, float]) -> None:
+    """What the branches read was computed before the choice, is an input, or is handed out as it is."""
+    proto = model(
+        f"""g (float[n] x) => (float[n] y, float[n] same, float[n] e) {{
+            half = Constant<value_float = {weights[0]}>()
+            e = Mul(x, half)
+            s = ReduceSum<keepdims = 0>(e)
+            zero = Constant<value_float = 0.0>()
+            c = Greater(s, zero)
+            y = If(c) <then_branch = t () => (float[n] a) {{ m = Constant<value_float = {weights[1]}>() p = Mul(e, m) a = Add(p, x) }},
+                       else_branch = f () => (float[n] b) {{ b = Identity(e) }}>
+            same = Identity(x)
+        }}"""
+    )
+    session = rt.InferenceSession(proto.SerializeToString(), threads=1)
+    rng = np.random.default_rng(1)
+    for n in (3, 3, 5, 3, 5, 5, 3):
+        for sign in (1, -1, 1, -1):
+            x = (np.abs(rng.standard_normal(n)) * sign).astype(np.float32)
+            y, same, e = session.run(None, {"x": x})
+            want = x * np.float32(weights[0])
+            np.testing.assert_array_equal(e, want)
+            np.testing.assert_allclose(y, want * np.float32(weights[1]) + x if want.sum() > 0 else want, rtol=1e-6)
+            np.testing.assert_array_equal(same, x)
+            assert not np.shares_memory(same, x) and not np.shares_memory(y, e)
+            assert used(session, {"x": x})
 
 
 ZIP = 'z = ai.onnx.ml.ZipMap<classlabels_strings = ["a", "b", "c"]>(s)'
