@@ -91,7 +91,7 @@ struct ThreadPool::Impl {
     std::condition_variable wake;
     std::atomic<bool> asleep{false};
     pthread_t thread{};
-    int kept_off = -1;  // the CPU it may not use, or -1; guarded by job_mutex
+    int kept_off = -1;  // the CPU of the last caller that it was moved away from, or -1; guarded by job_mutex
   };
   struct alignas(64) Range {
     std::atomic<int64_t> next{0};  // to claim
@@ -168,17 +168,17 @@ struct ThreadPool::Impl {
     }
   }
 
-  // Keeps a worker that is about to be woken off the CPU that its caller runs on. A scheduler likes to wake a thread where its waker runs
-  // (the caches are warm, or it packs virtual CPUs), and there it waits for the very thread that waits for it: with 20 ms between runs of 4
-  // ms, two threads took 9.5 ms where one took 7.1. The caller's own affinity holds for the worker too.
-  static void keep_off_this_cpu(Worker& w) {
-    const int here = sched_getcpu();
-    if (here < 0 || here == w.kept_off) return;
+  // Keeps a worker off the CPU that its caller runs on. A scheduler likes to wake a thread where its waker runs (the caches are warm, or it
+  // packs virtual CPUs), and there it waits for the very thread that waits for it: with 20 ms between runs of 4 ms, two threads took 9.5 ms
+  // where one took 7.1. The caller's own affinity holds for the worker too. Where sched_getcpu is a read of memory (rseq) asking costs 2
+  // ns.
+  static void keep_off(Worker& w, int cpu) {
     cpu_set_t set;
     CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) != 0 || here >= CPU_SETSIZE) return;
-    CPU_CLR(here, &set);
-    if (CPU_COUNT(&set) > 0 && pthread_setaffinity_np(w.thread, sizeof set, &set) == 0) w.kept_off = here;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof set, &set) != 0) return;
+    CPU_CLR(cpu, &set);
+    if (CPU_COUNT(&set) > 0) pthread_setaffinity_np(w.thread, sizeof set, &set);
+    w.kept_off = cpu;
   }
 
   // Makes sure that workers 1 .. count exist, or as many as the system allows.
@@ -252,10 +252,11 @@ void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), 
   p.error_task = -1;
   p.open.store(true);
   p.epoch.fetch_add(1);
+  const int here = sched_getcpu();
   for (int k = 0; k < wanted - 1 && k < static_cast<int>(p.workers.size()); k++) {
     Impl::Worker& w = *p.workers[static_cast<size_t>(k)];
+    if (w.kept_off != here) Impl::keep_off(w, here);
     if (!w.asleep.load()) continue;
-    p.keep_off_this_cpu(w);
     {
       std::lock_guard<std::mutex> lock(w.mutex);
       w.asleep.store(false);
