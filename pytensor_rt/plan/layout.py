@@ -1,13 +1,17 @@
-"""Layout: whole convolutional regions get channels-last strides. Logical shapes never change."""
+"""Layout: whole convolutional regions get channels-last strides, and what is copied lies as its other users walk through it.
+
+Logical shapes never change, but for the axes of copies, which are cut where the memory on one side demands it.
+"""
 
 from __future__ import annotations
 
-from ..lowering.tensor import ARENA, Buffer, Launch, Shape, Tensor, compose, dense_axes
+from ..lowering.tensor import ARENA, Buffer, Launch, Shape, Tensor, compose, dense_axes, row_major
 from .fuse import Stats, count
 
 Refs = dict[Buffer, dict[int, Tensor]]
 _SEEDS = frozenset({"conv", "conv_transpose", "deform_conv", "pool"})
 _FOLLOW = frozenset({"map", "resample"})  # kernels that keep logical axes and prefer one layout for all operands
+_ROWS = frozenset({"normalize", "softmax", "reduce", "map"})  # kernels that would rather walk along rows
 
 
 def references(launches: list[Launch]) -> Refs:
@@ -80,11 +84,100 @@ def channels_last(launches: list[Launch], stats: Stats) -> None:
     if not region:
         return
     refs = references(launches)
+    placed = set()
     for b, t in region.items():
         base = _base(t)
         if base is None or all(old == new for _, old, new in base):
+            placed.add(b)
             continue
-        count(stats, "channels last" if rehome(refs, b, base, b, 0) else "channels last refused")
+        done = _moved(launches, refs, b, base)
+        count(stats, "channels last" if done else "channels last refused")
+        if done:
+            placed.add(b)
+    _follow_rows(launches, refs, placed, stats)
+
+
+def _follow_rows(launches: list[Launch], refs: Refs, placed: set[Buffer], stats: Stats) -> None:
+    """A buffer between a copy and kernels that would rather walk along rows gets the order of those rows. A copy may write or read in any order, and one that
+    has to transpose (a reshape of what a convolution wrote) then moves runs of channels instead of single elements.
+    """
+    copied = {t.buffer for launch in launches if launch.is_copy for t in launch.tensors()} - placed
+    rows: dict[Buffer, Tensor | None] = {}
+    for launch in launches:
+        if not launch.is_copy:
+            for t in launch.tensors():
+                b = t.buffer
+                if b in copied and b.kind == ARENA:
+                    first = rows.setdefault(b, t)
+                    if launch.kernel not in _ROWS or first is None or first.shape != t.shape or first.strides != t.strides:
+                        rows[b] = None
+    for b, view in rows.items():
+        if view is None or view.offset != 0 or view.strides == row_major(view.shape):
+            continue
+        axes = dense_axes(view.shape, view.strides, b.size)
+        if axes is not None:
+            new = row_major(view.shape)
+            done = _moved(launches, refs, b, [(n, s, new[i]) for s, n, i in axes])
+            count(stats, "rows" if done else "rows refused")
+
+
+def _moved(launches: list[Launch], refs: Refs, b: Buffer, base: list[tuple[int, int, int]]) -> bool:
+    """Change b's layout by base (n, old stride, new stride), cutting the axes of copies if some view needs it."""
+    if rehome(refs, b, base, b, 0):
+        return True
+    refused = {id(t) for t in refs[b].values() if compose(t.shape, t.strides, t.offset, base) is None}
+    cuts = []
+    for launch in launches:
+        for t in launch.tensors():
+            if id(t) in refused:
+                found = _cut(t, base) if launch.is_copy else None
+                if found is None:
+                    return False
+                cuts.append((launch, found))
+    for launch, shape in cuts:
+        for side in (launch.ins, launch.outs):
+            whole = side[0]
+            assert whole is not None
+            side[0] = cut = whole.clone()
+            cut.shape, cut.strides = shape, _cut_strides(whole, shape)
+    refs.clear()
+    refs.update(references(launches))
+    return rehome(refs, b, base, b, 0)
+
+
+def _cut(t: Tensor, base: list[tuple[int, int, int]]) -> Shape | None:
+    """The shape of t with its axes cut where they step from one axis of base to the next; None if that does not help."""
+    shape: list[int] = []
+    strides: list[int] = []
+    for n, s in zip(t.shape, t.strides):
+        for _, old, _ in base:
+            if s > 0 and s < old and old < s * n and old % s == 0 and s * n % old == 0:
+                shape.append(s * n // old)
+                strides.append(old)
+                n = old // s
+        shape.append(n)
+        strides.append(s)
+    if compose(tuple(shape), tuple(strides), t.offset, base) is None:
+        return None
+    return tuple(shape)
+
+
+def _cut_strides(t: Tensor, shape: Shape) -> Shape:
+    """The strides of t with its axes cut into those of `shape`."""
+    strides: list[int] = []
+    k = 0
+    for n, s in zip(t.shape, t.strides):
+        first, size = k, 1
+        while size < n or k == first:
+            size *= shape[k]
+            k += 1
+        step = s
+        part: list[int] = []
+        for m in reversed(shape[first:k]):
+            part.append(step)
+            step *= m
+        strides += reversed(part)
+    return tuple(strides)
 
 
 def _order(view: Tensor, t: Tensor) -> tuple[int, ...]:

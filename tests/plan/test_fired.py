@@ -187,3 +187,40 @@ def test_convolutions_inside_a_transformer_keep_features_contiguous() -> None:
                 assert t.strides[2] == 1, launch
             elif t.shape == (1, 8, 9):
                 assert t.strides[1] == 1, launch
+
+
+def unfolding(n: int | str, c: int = 24, size: int = 8) -> onnx.ModelProto:
+    """Patches of 2 x 2 pixels become a batch of their own for a normalization between two convolutions, and are put back (as in MobileViT)."""
+    net = Net(x=(n, 3, size, size))  # type: ignore[arg-type]
+    half = size // 2
+    shape = lambda *dims: net.const(np.array(dims, np.int64))
+    x = net.conv("x", 3, c)
+    x = net("Transpose", net("Reshape", x, shape(-1, 2, half, 2)), perm=[0, 2, 1, 3])
+    x = net("Transpose", net("Reshape", x, shape(-1, c, half * half, 4)), perm=[0, 3, 2, 1])
+    x = net("Reshape", x, shape(-1, half * half, c))
+    y = net("LayerNormalization", x, net.w(c), net.w(c))
+    x = net("Add", x, y)
+    x = net("Transpose", net("Reshape", x, shape(-1, 4, half * half, c)), perm=[0, 3, 2, 1])
+    x = net("Transpose", net("Reshape", x, shape(-1, half, 2, 2)), perm=[0, 2, 1, 3])
+    x = net("Reshape", x, shape(-1, c, size, size))
+    return net.model(net.conv(x, c, 5))
+
+
+def test_patches_are_moved_in_runs_of_channels() -> None:
+    proto = unfolding(1)
+    session = rt.InferenceSession(proto)
+    runner = session.bind(x=(1, 3, 8, 8))
+    convs = [x for x in runner.plan.launches if x.kernel == "conv"]
+    assert is_channels_last(convs[0].outs[0]) and is_channels_last(convs[1].ins[0])
+    (norm,) = [x for x in runner.plan.launches if x.kernel == "normalize"]
+    assert norm.ins[0].strides[-1] == norm.outs[0].strides[-1] == 1
+    copies = [x for x in runner.plan.launches if x.is_copy and x.outs[0].buffer.kind == "arena"]
+    assert copies and all(any(a == b == 1 for a, b in zip(x.ins[0].strides, x.outs[0].strides)) for x in copies)
+
+
+def test_patches_of_any_batch() -> None:
+    proto = unfolding("n")
+    session, peer = rt.InferenceSession(proto), onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for n in (2, 1, 3, 3, 2, 5):
+        feeds = {"x": rng.standard_normal((n, 3, 8, 8)).astype(np.float32)}
+        np.testing.assert_allclose(session.run(None, feeds)[0], peer.run(None, feeds)[0], 1e-4, 1e-5)
