@@ -413,10 +413,7 @@ std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, con
       return std::make_unique<DirectConv<IntMath>>(std::move(desc), bind, g);
     default: break;
   }
-  // Steps per pixel: of a register tile one vector wide, and of dot products with their final sums.
-  const int64_t tile = g.Cg * g.taps(), dot = g.M * (round_up(g.Cg, W) / W * g.taps() + 6);
-  constexpr int64_t kMostOutputs = 4;
-  if (g.G == 1 && g.M <= kMostOutputs && tile > dot + dot / 2) return std::make_unique<DirectConv<DotMath>>(std::move(desc), bind, g);
+  if (dots_pay(g, g.taps())) return std::make_unique<DirectConv<DotMath>>(std::move(desc), bind, g);
   return std::make_unique<DirectConv<FloatMath<float>>>(std::move(desc), bind, g);
 }
 

@@ -151,6 +151,14 @@ struct DotMath {
   static float load_weight(const Operand& w, int64_t at, int32_t) { return conv_load_f32(w, at); }
 };
 
+// Is DotMath faster, with so many taps per output? Steps per pixel: of a register tile one vector wide, and of dot products with their
+// final sums.
+inline bool dots_pay(const ConvGeometry& g, int64_t taps) {
+  constexpr int64_t kMostOutputs = 4;
+  const int64_t tile = g.Cg * taps, dot = g.M * (round_up(g.Cg, W) / W * taps + 6);
+  return g.G == 1 && g.M <= kMostOutputs && tile > dot + dot / 2;
+}
+
 // Sums of products of integers, in 32-bit units of UNIT elements. Tiles::tile<MR, NV>: the register tile, of at most ROWS rows.
 template <class Element, int UNIT, int ROWS, class Tiles>
 struct UnitMath {

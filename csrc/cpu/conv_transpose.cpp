@@ -2,6 +2,7 @@
 // taps of the kernel, at fixed offsets from input position q = o / stride: every phase is a stride-1 convolution with its own tap table,
 // written with strided pixels. A 2x2 stride-2 layer is four matrix products. The input block of a task is staged once for all phases.
 #include <algorithm>
+#include <type_traits>
 
 #include "cpu/conv_tile.h"
 #include "cpu/kernels.h"
@@ -67,8 +68,9 @@ class TransposedConv : public Kernel {
     nr_ = nv_ * P::lanes(g.Mg);
     panels_per_group_ = ceil_div(g.Mg, nr_);
     panels_ = panels_per_group_ * g.G;
-    panel_size_ = g.taps() * g.Cg * nr_;
-    pixel_ = g.C;
+    K_ = round_up(g.Cg, P::k_unit);
+    panel_size_ = g.taps() * K_ * nr_;
+    pixel_ = K_ * g.G;
     if (pixel_ * static_cast<int64_t>(sizeof(S)) % 4096 == 0) pixel_ += 64 / static_cast<int64_t>(sizeof(S));
     plan_blocks();
     plan_phases();
@@ -83,8 +85,8 @@ class TransposedConv : public Kernel {
   size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
   size_t thread_scratch_bytes() const override { return stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
   std::string describe() const override {
-    return "transposed " + std::to_string(rows_) + "x" + std::to_string(cols_) + " positions, " + std::to_string(phases_.size()) +
-           " phases";
+    return std::string(std::is_same_v<P, DotMath> ? "dot, " : "") + "transposed " + std::to_string(rows_) + "x" + std::to_string(cols_) +
+           " positions, " + std::to_string(phases_.size()) + " phases";
   }
 
   void run(const RunContext& ctx) override {
@@ -164,18 +166,20 @@ class TransposedConv : public Kernel {
         for (int64_t j : h.offset)
           for (int64_t k : w.offset)
             p.taps.push_back((i - axes_[0].low) * plane_ + (j - axes_[1].low) * row_ + (k - axes_[2].low) * pixel_);
-      at += static_cast<int64_t>(p.taps.size()) * g_.Cg * nr_;
+      at += static_cast<int64_t>(p.taps.size()) * K_ * nr_;
     });
   }
 
   std::string pack_key() const {
-    std::string key = conv_pack_key("conv_transpose", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":S" + std::to_string(sizeof(S));
+    std::string key = conv_pack_key("conv_transpose", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":U" + std::to_string(P::k_unit) +
+                      ":S" + std::to_string(sizeof(S));
     for (int k = 0; k < 3; k++)  // what the order of the taps depends on
       for (int64_t v : {g_.stride[k], g_.dilation[k], g_.pad[k], g_.out[k]}) key += ":" + std::to_string(v);
     return key;
   }
 
-  void pack_panel(int64_t p, S* to) const {  // [phase][tap][channel][NR]
+  void pack_panel(int64_t p, S* to) const {  // [phase][tap][channel / U][NR][U], U = k_unit; channels that are not there are 0
+    constexpr int64_t U = P::k_unit;
     const Operand& w = desc.ins[1];
     const ConvStrides ws = conv_strides(w);  // [C, M/group, ...]
     const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_;
@@ -184,11 +188,12 @@ class TransposedConv : public Kernel {
       for (int64_t kd : d.tap)
         for (int64_t kh : h.tap)
           for (int64_t kw : v.tap)
-            for (int64_t c = 0; c < g_.Cg; c++)
-              for (int64_t j = 0; j < nr_; j++) {
-                const int64_t at = (group * g_.Cg + c) * ws.n + (first + j) * ws.c + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2];
-                *slot++ = first + j < g_.Mg ? P::load_weight(w, at, 0) : S(0);
-              }
+            for (int64_t c0 = 0; c0 < K_; c0 += U)
+              for (int64_t j = 0; j < nr_; j++)
+                for (int64_t c = c0; c < c0 + U; c++) {
+                  const int64_t at = (group * g_.Cg + c) * ws.n + (first + j) * ws.c + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2];
+                  *slot++ = first + j < g_.Mg && c < g_.Cg ? P::load_weight(w, at, 0) : S(0);
+                }
     });
   }
 
@@ -219,7 +224,8 @@ class TransposedConv : public Kernel {
     in.depth_step = 1;
     in.c0 = first_group * g_.Cg;
     in.cn = (last_group - first_group + 1) * g_.Cg;
-    in.group = in.group_pitch = in.cn;
+    in.group = g_.Cg;
+    in.group_pitch = K_;
     in.plane = plane_, in.row = row_, in.pixel = pixel_;
     const Operand& x = desc.ins[0];
     conv_stage(math_, x, x.as<char>() + box.n * xs_.n * static_cast<int64_t>(itemsize(x.dtype)), xs_, g_.in, in, 0, scratch);
@@ -231,7 +237,7 @@ class TransposedConv : public Kernel {
       box.m = channel(p);
       box.chans = channel_end(q - 1) - box.m;
       const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch + stage_bytes_, box.cols * box.chans, box.chans};
-      for (int64_t k = p; k < q; k++) panel(k, a + (k / panels_per_group_ - first_group) * g_.Cg, phases, weights, bias, box, r);
+      for (int64_t k = p; k < q; k++) panel(k, a + (k / panels_per_group_ - first_group) * K_, phases, weights, bias, box, r);
       if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + stage_bytes_ + block_bytes_);
       p = q;
     }
@@ -249,9 +255,9 @@ class TransposedConv : public Kernel {
       for (int64_t fw = 0; fw < static_cast<int64_t>(axes_[2].phases.size()); fw++, phases++) {
         t.b = weights + p * panel_size_ + phases->weights;
         typename P::Tile tile(TileShape{phases->taps.data(), &out_.linear(), pixel_, nr_, r.pixel * g_.stride[2], res.pixel * g_.stride[2],
-                                        g_.Cg, static_cast<int64_t>(phases->taps.size()), nv_});
+                                        K_, static_cast<int64_t>(phases->taps.size()), nv_});
         // The weights that come next lie behind these; a call fetches a line of them per step.
-        const int64_t steps = g_.Cg * static_cast<int64_t>(phases->taps.size()), line = 64 / static_cast<int64_t>(sizeof(S));
+        const int64_t steps = K_ * static_cast<int64_t>(phases->taps.size()), line = 64 / static_cast<int64_t>(sizeof(S));
         const S *next = t.b + steps * nr_, *end = std::min(next + steps * nr_, weights + panels_ * panel_size_);
         const int64_t cols = fw < box.cols ? ceil_div(box.cols - fw, g_.stride[2]) : 0;
         const RowSplit split(cols, P::max_rows(nv_));
@@ -276,7 +282,7 @@ class TransposedConv : public Kernel {
   Axis axes_[3];
   std::vector<Phase> phases_;
   int nv_ = 1;
-  int64_t nr_ = 0, panels_per_group_ = 0, panels_ = 0, panel_size_ = 0, pixel_ = 0, row_ = 0, plane_ = 0;
+  int64_t nr_ = 0, K_ = 0, panels_per_group_ = 0, panels_ = 0, panel_size_ = 0, pixel_ = 0, row_ = 0, plane_ = 0;
   int64_t rows_ = 1, cols_ = 1, panels_per_task_ = 1, panel_groups_ = 1, tasks_ = 0, chunk_ = 1;
   size_t stage_bytes_ = 0, block_bytes_ = 0;
   std::shared_ptr<const void> packed_;
@@ -293,6 +299,9 @@ std::unique_ptr<Kernel> make_conv_transpose(LaunchDesc desc, BindContext& bind) 
       (desc.ins[2].ndim != 1 || desc.ins[2].shape[0] != g.M || desc.ins[2].dtype != x.dtype))
     throw KernelError("conv_transpose: bad bias");
   if (math == ConvMath::f64) return std::make_unique<TransposedConv<FloatMath<double>>>(std::move(desc), bind, g);
+  // As in make_direct_conv, per output of a phase.
+  const int64_t taps = ceil_div(g.taps(), g.stride[0] * g.stride[1] * g.stride[2]);
+  if (dots_pay(g, taps)) return std::make_unique<TransposedConv<DotMath>>(std::move(desc), bind, g);
   return std::make_unique<TransposedConv<FloatMath<float>>>(std::move(desc), bind, g);
 }
 

@@ -103,20 +103,29 @@ PTRT_INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 PTRT_INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
 #endif
 
-// Fixed-order horizontal reductions (a tree over the lanes), so results do not depend on how the compiler feels.
+// The sum of all lanes, as a tree of halves: (x[0] + x[W / 2]) + ...
 PTRT_INLINE float hsum(vf x) {
+#if defined(__SSE2__)
+#if defined(__AVX512F__)
+  const __m512d wide = (__m512d)x;
+  const __m256 half = _mm256_add_ps((__m256)_mm512_castpd512_pd256(wide), (__m256)_mm512_extractf64x4_pd(wide, 1));
+#elif defined(__AVX2__)
+  const __m256 half = (__m256)x;
+#endif
+#if defined(__AVX2__)
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+#else
+  const __m128 four = (__m128)x;
+#endif
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+#else
   float t[W];
   store(t, x);
   for (int w = W / 2; w; w /= 2)
     for (int i = 0; i < w; i++) t[i] += t[i + w];
   return t[0];
-}
-PTRT_INLINE float hmax(vf x) {
-  float t[W];
-  store(t, x);
-  for (int w = W / 2; w; w /= 2)
-    for (int i = 0; i < w; i++) t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
-  return t[0];
+#endif
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ CASES = [
     # x shape, w shape, strides, dilations, pads, group, output_padding
     ((1, 32, 9, 10), (32, 40, 2, 2), [2, 2], [1, 1], [0, 0, 0, 0], 1, None),
     ((2, 7, 5, 6), (7, 5, 3, 3), [2, 2], [1, 1], [1, 1, 1, 1], 1, [1, 1]),
+    ((1, 40, 5, 6), (40, 3, 4, 4), [2, 2], [1, 1], [1, 1, 1, 1], 1, None),  # few outputs of many channels: dot products
     ((1, 6, 5, 4), (6, 3, 4, 3), [1, 3], [2, 1], [2, 0, 1, 1], 1, [0, 2]),
     ((1, 12, 7, 5), (12, 5, 3, 3), [2, 1], [1, 1], [1, 1, 0, 1], 3, None),
     ((1, 8, 6, 7), (8, 1, 4, 4), [2, 2], [1, 1], [1, 1, 1, 1], 8, None),
@@ -48,6 +49,9 @@ CASES = [
     ((1, 3, 4, 4), (3, 2, 1, 1), [3, 2], [1, 1], [0, 0, 0, 0], 1, None),
     ((1, 5, 1, 1), (5, 70, 5, 4), [1, 1], [1, 1], [0, 0, 0, 0], 1, None),
     ((1, 5, 2, 2), (5, 2, 2, 2), [5, 4], [1, 1], [0, 0, 0, 0], 1, [3, 1]),
+    ((2, 133, 7, 4), (133, 1, 2, 3), [3, 2], [1, 1], [0, 0, 0, 0], 1, None),  # the same, and phases without taps
+    ((1, 64, 19), (64, 4, 9), [1], [1], [4, 4], 1, None),
+    ((2, 50, 3, 4, 5), (50, 2, 3, 3, 3), [2, 2, 2], [1, 1, 2], [1, 1, 1, 0, 1, 0], 1, [0, 1, 1]),
 ]
 
 
@@ -76,12 +80,14 @@ def test_random_shapes() -> None:
         extra = [int(rng.integers(0, strides[k])) for k in range(n)]
         lx, ly = (str(v) for v in rng.choice(["first", "last", "any"], 2))
         check(rng, xs, (xs[1], int(rng.integers(1, 40)), *kernel), strides, dilations, pads, group, extra, lx=lx, ly=ly)
+        few, xs = int(rng.integers(1, 5)), (xs[0], int(rng.integers(20, 90)), *xs[2:])
+        check(rng, xs, (xs[1], few, *kernel), strides, dilations, pads, 1, extra, lx=lx, ly=ly)
 
 
 @pytest.mark.parametrize("ly", ["last", "first"])
 def test_epilogues(ly: str) -> None:
     rng = np.random.default_rng(3)
-    for xs, ws, strides, dilations, pads, group, _ in CASES[:6]:
+    for xs, ws, strides, dilations, pads, group, _ in CASES[:7]:
         n = len(xs) - 2
         out = [(xs[2 + k] - 1) * strides[k] + (ws[2 + k] - 1) * dilations[k] + 1 - pads[k] - pads[n + k] for k in range(n)]
         x, w = data(rng, xs), data(rng, ws)
