@@ -35,6 +35,7 @@ class DirectConv : public Kernel {
     plan_panels();
     plan_input();
     plan_blocks(bind.threads);
+    plan_sums();
     const Operand& w = desc.ins[1];
     const bool zero_const = !operand(4).present() || operand(4).is_const();
     if (kBytes && w.is_const()) bytes_ = bind.packs.get(w, pack_key(), weight_bytes(), [this](void* to) { pack(to); });
@@ -46,7 +47,9 @@ class DirectConv : public Kernel {
     return bias_bytes() + out_.quant_bytes() +
            (packed_ || bytes_ ? 0 : static_cast<size_t>(round_up(static_cast<int64_t>(weight_bytes()), 64)));
   }
-  size_t thread_scratch_bytes() const override { return kStagedBytes + panel_bytes_ + stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
+  size_t thread_scratch_bytes() const override {
+    return kStagedBytes + panel_bytes_ + window_bytes_ + stage_bytes_ + block_bytes_ + out_.scratch_bytes();
+  }
   PTRT_COLD std::string describe() const override {
     return std::string(std::is_same_v<P, DotMath> ? "dot, " : "") + std::string(in_place_ ? "pointwise" : "direct") + " " +
            std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nr_) + " channels" + out_.activation_name();
@@ -172,7 +175,21 @@ class DirectConv : public Kernel {
     block_bytes_ = static_cast<size_t>(round_up(static_cast<int64_t>(out_.block_bytes(rows_ * cols_, chunk_ * nr_)), 64));
   }
 
-  size_t bias_bytes() const { return static_cast<size_t>(round_up(panels_ * nr_ * static_cast<int64_t>(sizeof(A)), 64)); }
+  // Bytes whose weights have a zero point after all: a sum of products with w instead of w - zero point is too large by the zero point
+  // times the sum of the window, of x - its zero point. One sum per output pixel (and group).
+  PTRT_COLD void plan_sums() {
+    shifted_ = kBytes && !conv_symmetric_weights(desc);
+    uniform_ = !operand(4).present() || operand(4).size() == 1;
+    if (!shifted_) return;
+    const int64_t groups = least(g_.G, ceil_div(panels_per_task_, most(1, panels_per_group_)) + 1);
+    window_bytes_ = static_cast<size_t>(round_up(rows_ * cols_ * groups * 4, 64));
+  }
+
+  // Behind the bias lie the weights' zero points of all columns, if there are any.
+  size_t bias_bytes() const {
+    return static_cast<size_t>(round_up(panels_ * nr_ * static_cast<int64_t>(sizeof(A)), 64)) * (shifted_ ? 2 : 1);
+  }
+  const A* zeros_of(const A* bias) const { return bias + bias_bytes() / 2 / sizeof(A); }
   size_t weight_bytes() const { return static_cast<size_t>(panels_ * panel_size_) * sizeof(S) + (kBytes ? sums_bytes() : 0) + 64; }
   // Bytes: behind the panels lies the sum of every output channel's weights.
   size_t sums_bytes() const { return static_cast<size_t>(panels_ * nr_) * 4; }
@@ -181,7 +198,7 @@ class DirectConv : public Kernel {
   PTRT_COLD std::string pack_key() const {
     std::string key = conv_pack_key("conv", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":U" + std::to_string(P::k_unit) + ":S" +
                       std::to_string(sizeof(S));
-    if (const Operand& z = operand(4); z.present()) {
+    if (const Operand& z = operand(4); !kBytes && z.present()) {  // subtracted from the weights
       key += ":Z";
       for (int64_t m = 0; m < z.size(); m++) key += std::to_string(conv_load_i32(z, z.ndim ? m * z.strides[0] : 0)) + ",";
     }
@@ -207,7 +224,7 @@ class DirectConv : public Kernel {
       int32_t sum = 0;
       if (first + j < g_.Mg) {
         const int64_t m = group * g_.Mg + first + j;
-        const int32_t wz = z.present() ? conv_load_i32(z, z.ndim ? m * z.strides[0] : 0) : 0;
+        const int32_t wz = !kBytes && z.present() ? conv_load_i32(z, z.ndim ? m * z.strides[0] : 0) : 0;
         int64_t run = 0;
         for (int64_t kd = 0; kd < g_.kernel[0]; kd++)
           for (int64_t kh = 0; kh < g_.kernel[1]; kh++)
@@ -237,9 +254,28 @@ class DirectConv : public Kernel {
     return (operand(3).present() ? conv_load_i32(operand(3), 0) : 0) + (kBytes && desc.ins[0].dtype == DType::i8 ? 128 : 0);
   }
 
+  // The zero point of output channel m's weights as they are stored.
+  int32_t weight_zero(int64_t m) const {
+    const Operand& z = operand(4);
+    return (z.present() ? conv_load_i32(z, z.ndim && z.size() > 1 ? m * z.strides[0] : 0) : 0) - (desc.ins[1].dtype == DType::u8 ? 128 : 0);
+  }
+
+  // The sums of the windows of a block, by [group][row][column].
+  void sum_windows(const S* a, int64_t row_step, int64_t groups, const ConvOutBox& box, int32_t* sums) const {
+    if constexpr (kBytes) {
+      const int64_t run = merged_ ? g_.kernel[2] * g_.Cg : g_.Cg, group_step = in_place_ ? g_.Cg : group_pitch_;
+      const int32_t all = stored_zero() * static_cast<int32_t>(g_.Cg * g_.taps()), factor = uniform_ ? weight_zero(0) : 1;
+      for (int64_t k = 0; k < groups; k++)
+        for (int64_t h = 0; h < box.rows; h++)
+          for (int64_t w = 0; w < box.cols; w++)
+            *sums++ = (sum_bytes(a + k * group_step + h * row_step + w * lda_, taps_, run) - all) * factor;
+    }
+  }
+
   void prepare_bias(A* bias, const S* weights) const {
     const Operand& b = operand(2);
     const int32_t zero = kBytes ? stored_zero() : 0;
+    auto* zeros = const_cast<A*>(zeros_of(bias));
     for (int64_t p = 0; p < panels_; p++) {
       const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_;
       for (int64_t j = 0; j < nr_; j++) {
@@ -249,6 +285,7 @@ class DirectConv : public Kernel {
         else if (math_ == ConvMath::i8) slot = b.present() ? static_cast<A>(conv_load_i32(b, m * b.strides[0])) : A(0);
         else slot = static_cast<A>(out_.bias_value(desc, b, m));
         if constexpr (kBytes) slot -= zero * sums_of(const_cast<S*>(weights))[p * nr_ + j];
+        if (shifted_) zeros[p * nr_ + j] = first + j < g_.Mg ? static_cast<A>(weight_zero(m)) : A(0);
       }
     }
   }
@@ -256,7 +293,8 @@ class DirectConv : public Kernel {
   void task(int64_t t, char* scratch, const S* weights, const A* bias, const QuantColumns& columns, bool direct) const {
     auto* staged = reinterpret_cast<int64_t*>(scratch);
     S* panel = reinterpret_cast<S*>(scratch + kStagedBytes);
-    scratch += kStagedBytes + panel_bytes_;
+    auto* sums = reinterpret_cast<int32_t*>(scratch + kStagedBytes + panel_bytes_);
+    scratch += kStagedBytes + panel_bytes_ + window_bytes_;
     const int64_t p0 = t % panel_groups_ * panels_per_task_, p1 = least(panels_, p0 + panels_per_task_);
     const int64_t block = t / panel_groups_;
     ConvOutBox box = conv_block(g_, block, rows_, cols_);
@@ -289,10 +327,11 @@ class DirectConv : public Kernel {
           conv_stage_bytes(desc.ins[0], x, xs_, g_.in, in, static_cast<uint8_t>(stored_zero()), reinterpret_cast<uint8_t*>(scratch));
         else conv_stage(math_, desc.ins[0], x, xs_, g_.in, in, stored_zero(), scratch);
       }
-      if (g_.G == 1) *staged = block;
       a = reinterpret_cast<const S*>(scratch);
       row_step = row_ * g_.stride[1];
     }
+    if (shifted_ && *staged != block) sum_windows(a, row_step, last_group - first_group + 1, box, sums);
+    if (g_.G == 1) *staged = block;
     // Panels [p, q) of a chunk belong to one group, or every group has whole panels: their channels are then one contiguous range.
     for (int64_t p = p0; p < p1;) {
       const int64_t group_end = (p / panels_per_group_ + 1) * panels_per_group_;
@@ -300,7 +339,7 @@ class DirectConv : public Kernel {
       box.m = channel(p);
       box.chans = channel_end(q - 1) - box.m;
       const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch + stage_bytes_, box.cols * box.chans, box.chans};
-      panels(p, q, a, first_group, row_step, weights, panel, bias, columns, box, r);
+      panels(p, q, a, first_group, row_step, weights, panel, bias, shifted_ ? sums : nullptr, columns, box, r);
       if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + stage_bytes_ + block_bytes_);
       p = q;
     }
@@ -313,7 +352,7 @@ class DirectConv : public Kernel {
   // stays in L2 and the next panel is prefetched. Weights that fit L2 beside the input: pixels outer, so that input and output are streamed
   // once; the next pixels are prefetched.
   void panels(int64_t p0, int64_t p1, const S* a, int64_t first_group, int64_t row_step, const S* weights, S* panel, const A* bias,
-              const QuantColumns& columns, const ConvOutBox& box, const ConvResult& r) const {
+              const int32_t* sums, const QuantColumns& columns, const ConvOutBox& box, const ConvResult& r) const {
     const ConvResult res = out_.residual(desc, box), late = out_.residual_of_activation(desc, box);
     typename P::Tile tile(TileShape{taps_.data(), &out_.linear(), lda_, nr_, out_.activates() || out_.requantises() ? nr_ : r.pixel,
                                     res.pixel, K_, static_cast<int64_t>(taps_.size()), nv_});
@@ -337,6 +376,8 @@ class DirectConv : public Kernel {
       t.b = weights ? weights + p * panel_size_ : panel;
       t.bias = bias + p * nr_;
       t.next = next;
+      t.sums = sums ? sums + ((p / panels_per_group_ - first_group) * box.rows + h) * box.cols + w : nullptr;
+      if constexpr (kBytes) t.zeros = uniform_ ? nullptr : zeros_of(bias) + p * nr_;
       t.rows = static_cast<int>(split.rows(i));
       t.n = static_cast<int>(channel_end(p) - m);
       if constexpr (std::is_same_v<A, int32_t>)
@@ -396,7 +437,8 @@ class DirectConv : public Kernel {
   int64_t pixel_ = 0, row_ = 0, plane_ = 0, lda_ = 0, K_ = 0;
   std::vector<int64_t> taps_;
   int64_t rows_ = 1, cols_ = 1, panels_per_task_ = 1, panel_groups_ = 1, tasks_ = 0, chunk_ = 1;
-  size_t panel_bytes_ = 0, stage_bytes_ = 0, block_bytes_ = 0;
+  size_t panel_bytes_ = 0, window_bytes_ = 0, stage_bytes_ = 0, block_bytes_ = 0;
+  bool shifted_ = false, uniform_ = true;  // have the weights zero points, and all one
   std::shared_ptr<LazyPack> packed_;
   std::shared_ptr<const void> bytes_;  // packed weights where bytes are multiplied
 };
@@ -408,9 +450,10 @@ std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, con
     case ConvMath::f64: return std::make_unique<DirectConv<FloatMath<double>>>(std::move(desc), bind, g);
     case ConvMath::i8:
 #if defined(__AVX512VNNI__)
-      if (conv_symmetric_weights(desc)) return std::make_unique<DirectConv<ByteMath>>(std::move(desc), bind, g);
-#endif
+      return std::make_unique<DirectConv<ByteMath>>(std::move(desc), bind, g);
+#else
       return std::make_unique<DirectConv<IntMath>>(std::move(desc), bind, g);
+#endif
     default: break;
   }
   if (dots_pay(g, g.taps())) return std::make_unique<DirectConv<DotMath>>(std::move(desc), bind, g);

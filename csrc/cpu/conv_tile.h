@@ -25,6 +25,7 @@ struct TileCall {
   A* c;
   const A *bias, *residual;
   const void* next;
+  const int32_t *sums, *zeros;  // as in UnitTileArgs
   int rows, n;
 };
 
@@ -183,6 +184,8 @@ struct UnitMath {
       g_.C = t.c;
       g_.bias = t.bias;
       g_.next = t.next;
+      g_.sums = t.sums;
+      g_.zeros = t.zeros;
       g_.n = t.n;
       if (nv_ == 1) run<1>(t.rows, std::make_integer_sequence<int, ROWS>());
       else run<2>(t.rows, std::make_integer_sequence<int, ROWS>());
@@ -208,7 +211,7 @@ struct IntMath : UnitMath<int16_t, 2, kMaxRows16, Tiles16> {
 };
 
 #if defined(__AVX512VNNI__)
-// Inputs as uint8 (int8 plus 128), weights as int8 (uint8 minus 128) whose zero point is then 0.
+// Inputs as uint8 (int8 plus 128), weights as int8 (uint8 minus 128).
 struct Tiles8 {
   template <int MR, int NV>
   static constexpr auto tile = tile_u8<MR, NV>;

@@ -14,6 +14,8 @@ struct UnitTileArgs {
   const int32_t* bias = nullptr;
   const int64_t* tap_at = nullptr;
   const void* next = nullptr;  // memory that may be prefetched, 64 bytes per unit
+  // Of bytes, if weights have a zero point: what to subtract from every row, if `zeros` is given times the zero point of every column.
+  const int32_t *sums = nullptr, *zeros = nullptr;
   int64_t lda = 0, units = 0, taps = 0, ldc = 0;
   int n = 0;  // columns that are stored
 };

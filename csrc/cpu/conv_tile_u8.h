@@ -1,6 +1,8 @@
 // The register tile of 8-bit convolutions on machines that multiply and add four bytes at a time (VNNI): A as uint8, B as int8, sums exact.
-// Zero points are not subtracted: the caller's bias holds their part of the sums.
+// Zero points are not subtracted: the caller's bias and sums of windows hold their part of the sums.
 #pragma once
+#include <vector>
+
 #include "cpu/conv_tile_i16.h"
 #include "cpu/gemm_int8_tile.h"
 
@@ -10,6 +12,19 @@ namespace {
 #if defined(__AVX512VNNI__)
 
 constexpr int kMaxRows8 = 14;
+
+// The sum of runs of bytes, one at every tap.
+PTRT_INLINE int32_t sum_bytes(const uint8_t* a, const std::vector<int64_t>& taps, int64_t run) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sum = _mm512_setzero_si512();
+  for (const int64_t tap : taps) {
+    const uint8_t* p = a + tap;
+    int64_t n = run;
+    for (; n >= 64; n -= 64, p += 64) sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(p), ones);
+    if (n > 0) sum = _mm512_dpbusd_epi32(sum, _mm512_maskz_loadu_epi8((uint64_t{1} << n) - 1, p), ones);
+  }
+  return _mm512_reduce_add_epi32(sum);
+}
 
 template <int MR, int NV>
 PTRT_NOINLINE void tile_u8(const UnitTileArgs<uint8_t>& g) {  // (B: int8)
@@ -47,6 +62,12 @@ PTRT_NOINLINE void tile_u8(const UnitTileArgs<uint8_t>& g) {  // (B: int8)
   PTRT_UNROLL for (int j = 0; j < NV; j++) {
     const vi bias = load(g.bias + j * W);
     PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][j] += bias;
+  }
+  if (g.sums) {
+    PTRT_UNROLL for (int j = 0; j < NV; j++) {
+      const vi zeros = g.zeros ? load(g.zeros + j * W) : splat(int32_t{1});
+      PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][j] -= splat(g.sums[i]) * zeros;
+    }
   }
   int32_t* c = g.C;
   if (g.n == NV * W) {
