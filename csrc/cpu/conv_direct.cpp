@@ -26,9 +26,11 @@ class DirectConv : public Kernel {
   static constexpr bool kBytes = std::is_same_v<S, uint8_t>;
 
  public:
-  PTRT_COLD DirectConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
+  // `narrow`: inputs of a group, if `g` takes several groups as one (GroupedMath); otherwise 0.
+  PTRT_COLD DirectConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g, int64_t narrow = 0)
       : Kernel(std::move(d)),
         g_(g),
+        narrow_(narrow),
         math_(conv_math(desc.ins[0].dtype)),
         out_(desc, g, math_, !std::is_same_v<A, double>),
         xs_(conv_strides(desc.ins[0])) {
@@ -51,8 +53,10 @@ class DirectConv : public Kernel {
     return kStagedBytes + panel_bytes_ + window_bytes_ + stage_bytes_ + block_bytes_ + out_.scratch_bytes();
   }
   PTRT_COLD std::string describe() const override {
-    return std::string(std::is_same_v<P, DotMath> ? "dot, " : "") + std::string(in_place_ ? "pointwise" : "direct") + " " +
-           std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nr_) + " channels" + out_.activation_name();
+    return std::string(std::is_same_v<P, DotMath> ? "dot, " : "") +
+           (narrow_ ? "groups of " + std::to_string(narrow_) + " side by side, " : "") + std::string(in_place_ ? "pointwise" : "direct") +
+           " " + std::to_string(rows_) + "x" + std::to_string(cols_) + " pixels, " + std::to_string(nr_) + " channels" +
+           out_.activation_name();
   }
 
   void run(const RunContext& ctx) override {
@@ -98,12 +102,12 @@ class DirectConv : public Kernel {
       pixel_ = xs_.s[2];
       lda_ = pixel_ * g_.stride[2];
       taps_ = {0};
-      K_ = g_.Cg;
+      K_ = inputs();
       panel_size_ = K_ * nr_;
       return;
     }
-    bool merged = g_.G == 1 && g_.dilation[2] == 1;  // a window row is one run of contiguous elements
-    if (kBytes && merged) group_pitch_ = g_.Cg;      // units may straddle pixels
+    bool merged = g_.G == 1 && !narrow_ && g_.dilation[2] == 1;  // a window row is one run of contiguous elements
+    if (kBytes && merged) group_pitch_ = g_.Cg;                  // units may straddle pixels
     pixel_ = g_.G * group_pitch_;
     if (pixel_ * g_.stride[2] * static_cast<int64_t>(sizeof(S)) % 4096 == 0) {
       pixel_ += 64 / static_cast<int64_t>(sizeof(S));
@@ -115,9 +119,11 @@ class DirectConv : public Kernel {
     }
     lda_ = pixel_ * g_.stride[2];
     merged_ = merged;
-    K_ = round_up(merged ? g_.kernel[2] * group_pitch_ : group_pitch_, P::k_unit);
+    K_ = narrow_ ? narrow_ : round_up(merged ? g_.kernel[2] * group_pitch_ : group_pitch_, P::k_unit);
     panel_size_ = g_.kernel[0] * g_.kernel[1] * (merged ? 1 : g_.kernel[2]) * K_ * nr_;
   }
+
+  int64_t inputs() const { return narrow_ ? narrow_ : g_.Cg; }  // of every output
 
   // Extent of the input that n outputs along axis k need.
   int64_t extent(int k, int64_t n) const { return (n - 1) * g_.stride[k] + (g_.kernel[k] - 1) * g_.dilation[k] + 1; }
@@ -196,8 +202,8 @@ class DirectConv : public Kernel {
   int32_t* sums_of(S* weights) const { return reinterpret_cast<int32_t*>(weights + panels_ * panel_size_); }
 
   PTRT_COLD std::string pack_key() const {
-    std::string key = conv_pack_key("conv", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":U" + std::to_string(P::k_unit) + ":S" +
-                      std::to_string(sizeof(S));
+    std::string key = conv_pack_key("conv", desc.ins[1], g_) + ":I" + std::to_string(inputs()) + ":NR" + std::to_string(nr_) + ":U" +
+                      std::to_string(P::k_unit) + ":S" + std::to_string(sizeof(S));
     if (const Operand& z = operand(4); !kBytes && z.present()) {  // subtracted from the weights
       key += ":Z";
       for (int64_t m = 0; m < z.size(); m++) key += std::to_string(conv_load_i32(z, z.ndim ? m * z.strides[0] : 0)) + ",";
@@ -233,13 +239,13 @@ class DirectConv : public Kernel {
               if constexpr (kBytes) {
                 const uint8_t* bytes = w.as<const uint8_t>() + from;
                 const uint8_t flip = w.dtype == DType::u8 ? 0x80 : 0;  // minus 128
-                for (int64_t c = 0; c < g_.Cg; c++) {
+                for (int64_t c = 0; c < inputs(); c++) {
                   const auto weight = static_cast<uint8_t>(bytes[c * ws.c] ^ flip);
                   to[((at + c) / U * nr_ + j) * U + (at + c) % U] = weight;
                   sum += static_cast<int8_t>(weight);
                 }
               } else {
-                for (int64_t c = 0; c < g_.Cg; c++)
+                for (int64_t c = 0; c < inputs(); c++)
                   to[((at + c) / U * nr_ + j) * U + (at + c) % U] = P::load_weight(w, from + c * ws.c, wz);
               }
               if (!merged_ || kw + 1 == g_.kernel[2]) run++;
@@ -428,6 +434,7 @@ class DirectConv : public Kernel {
   }
 
   ConvGeometry g_;
+  int64_t narrow_;
   ConvMath math_;
   ConvOutput out_;
   ConvStrides xs_;
@@ -456,6 +463,15 @@ std::unique_ptr<Kernel> make_direct_conv(LaunchDesc desc, BindContext& bind, con
 #endif
     default: break;
   }
+#if defined(__AVX2__)
+  const bool narrow = g.G > 1 && g.Cg == g.Mg && g.Cg < W && W % g.Cg == 0 && g.M % W == 0 && g.Cg * g.taps() <= kChain;
+  if (narrow) {
+    ConvGeometry wide = g;
+    wide.G = g.M / W;
+    wide.Cg = wide.Mg = W;
+    return std::make_unique<DirectConv<GroupedMath>>(std::move(desc), bind, wide, g.Cg);
+  }
+#endif
   if (dots_pay(g, g.taps())) return std::make_unique<DirectConv<DotMath>>(std::move(desc), bind, g);
   return std::make_unique<DirectConv<FloatMath<float>>>(std::move(desc), bind, g);
 }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "cpu/conv.h"
+#include "cpu/conv_tile_grouped.h"
 #include "cpu/conv_tile_i16.h"
 #include "cpu/conv_tile_u8.h"
 #include "cpu/tile.h"
@@ -60,6 +61,11 @@ struct FloatMath {
       g_.cj = L;
     }
     void operator()(const TileCall<S, A>& t) {
+      call(t, fn(t.rows, t.n >= nv_ * L ? nv_ : (t.n + L - 1) / L));  // last channels: as few vectors as hold them
+    }
+
+   protected:
+    void call(const TileCall<S, A>& t, TileFn<T> tile) {
       g_.A = t.a;
       g_.B = t.b;
       g_.C = t.c;
@@ -67,7 +73,7 @@ struct FloatMath {
       g_.R = t.residual;
       g_.next = t.next;
       g_.n = t.n;
-      fn(t.rows, t.n >= nv_ * L ? nv_ : (t.n + L - 1) / L)(g_);  // last channels: as few vectors as hold them
+      tile(g_);
     }
 
    private:
@@ -151,6 +157,31 @@ struct DotMath {
   };
   static float load_weight(const Operand& w, int64_t at, int32_t) { return conv_load_f32(w, at); }
 };
+
+#if defined(__AVX2__)
+// Groups of few channels, taken as groups of W (conv_tile_grouped.h); K is the number of inputs of a real group.
+struct GroupedMath {
+  typedef float S;
+  typedef float A;
+  static constexpr int k_unit = 1;
+  static int lanes(int64_t) { return W; }
+  static int max_rows(int) { return kGroupedRows; }
+  static int vectors(int64_t) { return 1; }
+  class Tile : FloatMath<float>::Tile {
+   public:
+    using FloatMath<float>::Tile::Tile;
+    void operator()(const TileCall<S, A>& t) { run(t, std::make_integer_sequence<int, kGroupedRows>()); }
+
+   private:
+    template <int... I>
+    void run(const TileCall<S, A>& t, std::integer_sequence<int, I...>) {
+      static constexpr TileFn<float> fns[] = {nullptr, tile_grouped<I + 1>...};
+      call(t, fns[t.rows]);
+    }
+  };
+  static float load_weight(const Operand& w, int64_t at, int32_t) { return conv_load_f32(w, at); }
+};
+#endif
 
 // Is DotMath faster, with so many taps per output? Steps per pixel: of a register tile one vector wide, and of dot products with their
 // final sums.

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from _thread import allocate_lock
+from _thread import allocate_lock, get_native_id
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+
+
+def _cpu_function() -> Callable[[], int]:
+    """The function that says which CPU the calling thread runs on; one that gives -1 where there is none."""
+    try:
+        return ctypes.CDLL(None).sched_getcpu
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows
+        return lambda: -1
+
+
+_this_cpu = _cpu_function()
 
 
 class Worker:
@@ -18,9 +31,12 @@ class Worker:
         self._done.acquire()
         self._job: tuple[Callable[..., int], int, int, int, int] | None = None
         self._result = 0
+        self._id = 0  # of the thread, for the system
+        self._kept_off = -1  # the CPU of the last caller that it was moved away from
         Thread(target=self._loop, name="pytensor_rt-numba", daemon=True).start()
 
     def _loop(self) -> None:
+        self._id = get_native_id()
         while True:
             self._go.acquire()
             assert self._job is not None
@@ -32,9 +48,20 @@ class Worker:
         """Start it on a part of a call; False if it is busy. Who hires it waits for it."""
         if not self._free.acquire(False):
             return False
+        here = _this_cpu()
+        if here != self._kept_off and self._id:
+            self._keep_off(here)
         self._job = (kernel, words, begin, end, slot)
         self._go.release()
         return True
+
+    def _keep_off(self, cpu: int) -> None:
+        """Keep the thread off a CPU, that of its caller, where a scheduler would like to wake it: see csrc/core/thread_pool.cpp."""
+        self._kept_off = cpu
+        others = os.sched_getaffinity(0) - {cpu}
+        if cpu >= 0 and others:
+            with suppress(OSError):  # not allowed here: it stays where the system puts it
+                os.sched_setaffinity(self._id, others)
 
     def wait(self) -> int:
         """The result of what it was hired for."""

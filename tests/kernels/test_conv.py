@@ -106,6 +106,14 @@ DEPTHWISE = [
     ((1, 48, 50), (48, 1, 4), [1], [1], [3, 0], 48),
     ((1, 3, 6, 50), (3, 1, 2, 9), [1, 1], [1, 1], [3, 20, 3, 20], 3),
 ]
+NARROW = [  # groups of two, four or eight channels share a vector
+    ((1, 32, 9, 21), (32, 4, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 8),
+    ((2, 16, 7, 5), (16, 8, 3, 2), [2, 1], [1, 2], [1, 0, 1, 1], 2),
+    ((1, 48, 6, 17), (48, 2, 1, 1), [1, 1], [1, 1], [0, 0, 0, 0], 24),
+    ((1, 80, 13), (80, 8, 5), [2], [1], [2, 2], 10),
+    ((1, 32, 3, 4, 5), (32, 4, 3, 3, 3), [1, 2, 1], [1, 1, 1], [1, 1, 1, 1, 1, 1], 8),
+    ((1, 24, 9, 9), (24, 4, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 6),  # not a multiple of 16 channels
+]
 FEW_OUTPUTS = [
     ((1, 32, 20, 21), (1, 32, 1, 1), [1, 1], [1, 1], [0, 0, 0, 0], 1),
     ((2, 21, 9, 10), (2, 21, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
@@ -113,7 +121,7 @@ FEW_OUTPUTS = [
     ((1, 64, 8, 9), (4, 64, 3, 2), [1, 2], [2, 1], [1, 0, 1, 1], 1),
     ((1, 100, 60), (1, 100, 7), [1], [1], [3, 3], 1),
 ]
-CASES += DEPTHWISE + FEW_OUTPUTS
+CASES += DEPTHWISE + NARROW + FEW_OUTPUTS
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -122,21 +130,21 @@ def test_layouts(case: Any, lx: str, ly: str) -> None:
     check(np.random.default_rng(0), *case, lx=lx, ly=ly)
 
 
-@pytest.mark.parametrize("case", CASES[:14] + DEPTHWISE)
+@pytest.mark.parametrize("case", CASES[:14] + DEPTHWISE + NARROW)
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
 def test_dtypes(case: Any, dtype: Any) -> None:
     check(np.random.default_rng(1), *case, dtype=dtype)
     check(np.random.default_rng(1), *case, dtype=dtype, lx="any", ly="any", bias=False, const=False)
 
 
-@pytest.mark.parametrize("case", CASES[:12] + DEPTHWISE)
+@pytest.mark.parametrize("case", CASES[:12] + DEPTHWISE + NARROW)
 def test_weights_that_are_not_constant(case: Any) -> None:
     check(np.random.default_rng(2), *case, const=False)
 
 
 @pytest.mark.parametrize("xt", [np.uint8, np.int8])
 @pytest.mark.parametrize("wt", [np.uint8, np.int8])
-@pytest.mark.parametrize("case", CASES[:14] + DEPTHWISE)
+@pytest.mark.parametrize("case", CASES[:14] + DEPTHWISE + NARROW)
 def test_integers_are_exact(case: Any, xt: Any, wt: Any) -> None:
     rng = np.random.default_rng(3)
     xs, ws, strides, dilations, pads, group = case
@@ -159,8 +167,10 @@ def test_random_shapes() -> None:
     rng = np.random.default_rng(4)
     for _ in range(150):
         n = int(rng.integers(1, 4))
-        group = int(rng.choice([1, 1, 1, 2, 3]))
+        group = int(rng.choice([1, 1, 1, 2, 3, 8]))
         c, m = group * int(rng.integers(1, 20)), group * int(rng.integers(1, 40))
+        if group == 8:
+            c = m = group * int(rng.choice([2, 4, 8]))
         xs = (int(rng.integers(1, 3)), c, *(int(v) for v in rng.integers(1, 14, n)))
         kernel = [int(v) for v in rng.integers(1, 5, n)]
         strides, dilations = ([int(v) for v in rng.integers(1, 4, n)] for _ in range(2))
@@ -351,6 +361,7 @@ PATHS = [  # one case for every path
     ((1, 64, 9, 11), (2, 64, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
     ((1, 4, 3, 6, 7), (10, 4, 3, 2, 3), [1, 1, 1], [1, 1, 1], [1, 0, 1, 1, 1, 1], 1),
     ((2, 20, 150), (34, 20, 5), [1], [2], [4, 4], 1),
+    ((1, 32, 9, 11), (32, 4, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 8),
 ]
 
 
