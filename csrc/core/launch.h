@@ -146,19 +146,20 @@ class RunContext {
   int threads() const { return threads_; }
   // Calls f(task, worker) for every task in [0, n), on up to threads() workers, and returns when all are done. Tasks must write disjoint
   // memory and must not depend on which worker runs them or in what order: that is what makes results the same for any thread count.
-  // An exception in a task is rethrown here (the one of the lowest task number).
+  // An exception in a task is rethrown here (the one of the lowest task number). `brief`: as for ThreadPool::run.
   template <class F>
-  void parallel(int64_t n, F&& f) const {
+  void parallel(int64_t n, F&& f, bool brief = false) const {
     if (n == 1 || threads_ == 1) {
       for (int64_t t = 0; t < n; t++) f(t, 0);
     } else if (n > 1) {
       using Fn = std::remove_reference_t<F>;
-      dispatch(n, [](void* self, int64_t t, int w) { (*static_cast<Fn*>(self))(t, w); }, const_cast<void*>(static_cast<const void*>(&f)));
+      dispatch(
+          n, [](void* self, int64_t t, int w) { (*static_cast<Fn*>(self))(t, w); }, const_cast<void*>(static_cast<const void*>(&f)), brief);
     }
   }
 
  private:
-  void dispatch(int64_t n, void (*call)(void*, int64_t, int), void* self) const;  // thread_pool.cpp
+  void dispatch(int64_t n, void (*call)(void*, int64_t, int), void* self, bool brief) const;  // thread_pool.cpp
   ThreadPool* pool_;
   int threads_;
   char* per_thread_;

@@ -107,6 +107,7 @@ struct ThreadPool::Impl {
   int range_count = 0;
   void (*call)(void*, int64_t, int) = nullptr;
   void* self = nullptr;
+  Clock::time_point last_brief;            // when the newest brief job began; guarded by job_mutex
   alignas(64) std::atomic<int> inside{0};  // workers that may still touch the job
   alignas(64) std::mutex error_mutex;
   std::exception_ptr error;
@@ -236,7 +237,7 @@ ThreadPool& ThreadPool::instance() {
   return *g_pool;
 }
 
-void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), void* self) {
+void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), void* self, bool brief) {
   Impl& p = *impl_;
   std::unique_lock<std::mutex> job(p.job_mutex, std::defer_lock);
   if (n < 2 || threads < 2 || !job.try_lock()) {
@@ -253,10 +254,16 @@ void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), 
   p.open.store(true);
   p.epoch.fetch_add(1);
   const int here = sched_getcpu();
+  bool wake = true;
+  if (brief) {  // waking a thread takes longer than the job (on a virtual machine, tens of microseconds): it only pays if more jobs follow
+    const auto now = Clock::now();
+    wake = now - p.last_brief < kSpin;
+    p.last_brief = now;
+  }
   for (int k = 0; k < wanted - 1 && k < static_cast<int>(p.workers.size()); k++) {
     Impl::Worker& w = *p.workers[static_cast<size_t>(k)];
     if (w.kept_off != here) Impl::keep_off(w, here);
-    if (!w.asleep.load()) continue;
+    if (!wake || !w.asleep.load()) continue;
     {
       std::lock_guard<std::mutex> lock(w.mutex);
       w.asleep.store(false);
@@ -272,6 +279,8 @@ void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), 
   if (p.error) std::rethrow_exception(std::exchange(p.error, nullptr));
 }
 
-void RunContext::dispatch(int64_t n, void (*call)(void*, int64_t, int), void* self) const { pool_->run(n, threads_, call, self); }
+void RunContext::dispatch(int64_t n, void (*call)(void*, int64_t, int), void* self, bool brief) const {
+  pool_->run(n, threads_, call, self, brief);
+}
 
 }  // namespace ptrt

@@ -11,7 +11,8 @@ class ThreadPool {
   static int available_cpus();
   // Runs call(self, task, worker) for tasks [0, n) on at most `threads` workers, the caller being worker 0. If the pool is busy with
   // another caller's job, the caller does all tasks itself. Rethrows the exception of the lowest failing task. Tasks must not call run().
-  void run(int64_t n, int threads, void (*call)(void*, int64_t, int), void* self);
+  // `brief`: a job of some 20 microseconds or less, for which a sleeping worker is only woken if the last such job was just now.
+  void run(int64_t n, int threads, void (*call)(void*, int64_t, int), void* self, bool brief = false);
 
  private:
   ThreadPool();

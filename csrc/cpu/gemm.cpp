@@ -117,7 +117,7 @@ size_t checked_bytes(int64_t a, int64_t b, int64_t c, int64_t item) {
 }
 
 GemmGrid gemm_grid(const GemmShape& s, const GridLimits& limits) {
-  constexpr int64_t kBlockABytes = 640 << 10, kTaskMacs = 1 << 19, kTaskBytes = 512 << 10;
+  constexpr int64_t kBlockABytes = 640 << 10, kTaskMacs = 1 << 19, kTaskBytes = 384 << 10, kBriefTasks = 4;
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   GemmGrid g;
   const int64_t panels = ceil_div(s.N, limits.panel);
@@ -130,6 +130,7 @@ GemmGrid gemm_grid(const GemmShape& s, const GridLimits& limits) {
     const double bytes = static_cast<double>(s.batches) * static_cast<double>(limits.b_bytes);
     const double tasks =
         std::min(std::max(macs / static_cast<double>(kTaskMacs * limits.speed), bytes / static_cast<double>(kTaskBytes)), 1e6);
+    g.brief = tasks <= kBriefTasks;
     const int64_t wanted = std::min<int64_t>(limits.threads * 4, static_cast<int64_t>(tasks));
     while (s.batches * g.row_groups * g.panel_groups < wanted) {
       if (panels >= 2 * g.panel_groups && !limits.by_rows) g.panel_groups *= 2;

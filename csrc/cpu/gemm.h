@@ -71,6 +71,7 @@ inline void batch_index(const GemmShape& s, int64_t batch, int64_t* index) {
 // How the rows and panels of one batch are cut into tasks.
 struct GemmGrid {
   int64_t row_groups = 1, panel_groups = 1;
+  bool brief = false;  // all tasks together take about 20 microseconds or less
   int64_t rows(const GemmShape& s) const { return (s.M + row_groups - 1) / row_groups; }  // of the largest task
   int64_t panels(int64_t all) const { return (all + panel_groups - 1) / panel_groups; }
   RowSplit row_split(const GemmShape& s) const { return RowSplit(s.M, rows(s)); }

@@ -100,9 +100,12 @@ class FloatGemm final : public Kernel {
     }
     const T* bias = bias_pointer(ctx);
     const int64_t grid = grid_.row_groups * grid_.panel_groups;
-    ctx.parallel(s_.batches * grid, [&](int64_t t, int worker) {
-      block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, packed, bias, ctx.thread_scratch(worker));
-    });
+    ctx.parallel(
+        s_.batches * grid,
+        [&](int64_t t, int worker) {
+          block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, packed, bias, ctx.thread_scratch(worker));
+        },
+        grid_.brief);
     if (pack_b_ == Pack::kConst && !packed) give_back(b);
   }
 

@@ -138,9 +138,12 @@ class Int8Gemm final : public Kernel {
     QuantColumns columns{};
     if (quant_.ok) columns = gather_quant_columns(quant_, desc, s_.nb + 1, s_.N, ctx.shared_scratch + scale_offset_);
     const int64_t grid = grid_.row_groups * grid_.panel_groups;
-    ctx.parallel(s_.batches * grid, [&](int64_t t, int worker) {
-      block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, columns, ctx.thread_scratch(worker));
-    });
+    ctx.parallel(
+        s_.batches * grid,
+        [&](int64_t t, int worker) {
+          block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, columns, ctx.thread_scratch(worker));
+        },
+        grid_.brief);
   }
 
  private:

@@ -91,9 +91,12 @@ void PackedGemm::run(const RunContext& ctx) {
   }
   const float* bias = bias_pointer(ctx);
   const int64_t grid = grid_.row_groups * grid_.panel_groups;
-  ctx.parallel(s_.batches * grid, [&](int64_t t, int worker) {
-    block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, bias, ctx.thread_scratch(worker));
-  });
+  ctx.parallel(
+      s_.batches * grid,
+      [&](int64_t t, int worker) {
+        block(ctx, t / grid, t % grid / grid_.panel_groups, t % grid_.panel_groups, bias, ctx.thread_scratch(worker));
+      },
+      grid_.brief);
 }
 
 const float* PackedGemm::bias_pointer(const RunContext& ctx) const {

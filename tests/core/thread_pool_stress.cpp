@@ -28,10 +28,13 @@ void jobs(int threads, int count, int64_t n) {
   std::vector<int64_t> data(static_cast<size_t>(n));  // plain memory: a task that runs twice or late is a race
   const RunContext ctx(&ThreadPool::instance(), threads, nullptr, nullptr, 0);
   for (int k = 0; k < count; k++) {
-    ctx.parallel(n, [&](int64_t t, int worker) {
-      require(worker >= 0 && worker < threads, "worker number");
-      data[static_cast<size_t>(t)] += t + k;
-    });
+    ctx.parallel(
+        n,
+        [&](int64_t t, int worker) {
+          require(worker >= 0 && worker < threads, "worker number");
+          data[static_cast<size_t>(t)] += t + k;
+        },
+        k / 50 % 2 != 0);
     int64_t sum = 0;
     for (int64_t v : data) sum += v;
     require(sum == (k + 1) * n * (n - 1) / 2 + n * (int64_t{k} * (k + 1) / 2), "every task ran once");
