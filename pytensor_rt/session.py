@@ -16,12 +16,12 @@ from .plan.plan import PlanOptions
 from .runtime.engine import Engine, InputSpec
 from .runtime.lane import MAX_LANES, Lanes
 from .runtime.quiet import Quiet
+from .runtime.segment import segments
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from .runtime.report import PlanReport
-from .runtime.segment import segments
 
 Feeds = Mapping[str, Any]
 PRECISIONS = {"float32": "full", "bf16": "bf16", "fp16": "fp16", "int8": "int8"}  # as callers name them -> spec.GEMM_PRECISIONS

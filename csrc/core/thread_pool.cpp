@@ -37,6 +37,13 @@ constexpr int kPatience = 4096;                        // pauses for which a cal
 
 using Clock = std::chrono::steady_clock;
 
+// CPUs in the calling thread's affinity mask.
+int allowed_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
+}
+
 // The quota of one control group in CPUs, or a large number.
 int quota_of(const std::string& file, const std::string& period_file) {
   long quota = -1, period = -1;
@@ -91,13 +98,14 @@ struct ThreadPool::Impl {
     std::condition_variable wake;
     std::atomic<bool> asleep{false};
     pthread_t thread{};
-    int kept_off = -1;  // the CPU of the last caller that it was moved away from, or -1; guarded by job_mutex
+    int kept_off = -1;  // the CPU of the last caller, that it was moved away from, or -1; guarded by job_mutex
   };
   struct alignas(64) Range {
     std::atomic<int64_t> next{0};  // to claim
     int64_t end = 0;
   };
 
+  const int cpus = allowed_cpus();
   std::mutex job_mutex;                          // held by the caller whose job is running; guards `workers`
   std::vector<std::unique_ptr<Worker>> workers;  // worker k + 1 is workers[k]
   alignas(64) std::atomic<uint64_t> epoch{0};    // number of the newest job
@@ -169,17 +177,16 @@ struct ThreadPool::Impl {
     }
   }
 
-  // Keeps a worker off the CPU that its caller runs on. A scheduler likes to wake a thread where its waker runs (the caches are warm, or it
-  // packs virtual CPUs), and there it waits for the very thread that waits for it: with 20 ms between runs of 4 ms, two threads took 9.5 ms
-  // where one took 7.1. The caller's own affinity holds for the worker too. Where sched_getcpu is a read of memory (rseq) asking costs 2
-  // ns.
+  // Lets a worker run where its caller may, except on `cpu`; -1: everywhere. A scheduler likes to wake a thread where its waker runs (the
+  // caches are warm, or it packs virtual CPUs), and there it waits for the very thread that waits for it: with 20 ms between runs of 4 ms,
+  // two threads took 9.5 ms where one took 7.1. Where sched_getcpu is a read of memory (rseq) asking costs 2 ns.
   static void keep_off(Worker& w, int cpu) {
+    w.kept_off = cpu;
     cpu_set_t set;
     CPU_ZERO(&set);
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof set, &set) != 0) return;
-    CPU_CLR(cpu, &set);
+    if (cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof set, &set) != 0) return;
+    if (cpu >= 0) CPU_CLR(cpu, &set);
     if (CPU_COUNT(&set) > 0) pthread_setaffinity_np(w.thread, sizeof set, &set);
-    w.kept_off = cpu;
   }
 
   // Makes sure that workers 1 .. count exist, or as many as the system allows.
@@ -208,12 +215,7 @@ struct ThreadPool::Impl {
 
 ThreadPool::ThreadPool() : impl_(new Impl) {}
 
-int ThreadPool::available_cpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  const int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
-  return std::max(1, std::min(n, cgroup_cpus()));
-}
+int ThreadPool::available_cpus() { return std::max(1, std::min(allowed_cpus(), cgroup_cpus())); }
 
 namespace {
 ThreadPool* g_pool = nullptr;
@@ -253,7 +255,7 @@ void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), 
   p.error_task = -1;
   p.open.store(true);
   p.epoch.fetch_add(1);
-  const int here = sched_getcpu();
+  const int here = wanted <= p.cpus ? sched_getcpu() : -1;  // more threads than CPUs share them as the system likes
   bool wake = true;
   if (brief) {  // waking a thread takes longer than the job (on a virtual machine, tens of microseconds): it only pays if more jobs follow
     const auto now = Clock::now();

@@ -126,11 +126,11 @@ def _moved(launches: list[Launch], refs: Refs, b: Buffer, base: list[tuple[int, 
     if rehome(refs, b, base, b, 0):
         return True
     refused = {id(t) for t in refs[b].values() if compose(t.shape, t.strides, t.offset, base) is None}
-    cuts = []
+    cuts: list[tuple[Launch, Shape]] = []
     for launch in launches:
         for t in launch.tensors():
             if id(t) in refused:
-                found = _cut(t, base) if launch.is_copy else None
+                found = _cut(t, base) if launch.is_copy and all(launch is not other for other, _ in cuts) else None
                 if found is None:
                     return False
                 cuts.append((launch, found))
