@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import ml_dtypes
@@ -12,7 +13,7 @@ import pytest
 from pytensor_rt.lowering.expr import Var, cast_sat, gelu_erf, max_, min_, relu, sigmoid, silu, tanh, where
 
 from . import conv_reference as ref
-from .harness import run, strided
+from .harness import ISAS, run, strided
 
 Array = np.ndarray[Any, Any]
 
@@ -412,6 +413,16 @@ def test_activations_are_applied_while_results_are_in_cache(case: Any, name: str
     x, w = channels_last(data(rng, xs)), data(rng, ws)
     run("conv", [x, w], [y], params, epilogue=fn, epi_ins=operands, consts=(1,), describe=told)
     assert told[0].partition(", then ")[2] == FIRES.get(name, "")
+
+
+def test_narrow_groups_share_a_vector() -> None:
+    rng = np.random.default_rng(11)
+    for c, lanes in ((2, 8), (4, 8), (8, 16)):
+        x, w, y = channels_last(data(rng, (1, 32, 9, 12))), data(rng, (32, c, 3, 3)), channels_last(np.zeros((1, 32, 9, 12), np.float32))
+        told: list[str] = []
+        run("conv", [x, w], [y], {"strides": [1, 1], "dilations": [1, 1], "pads": [1] * 4, "group": 32 // c}, consts=(1,), describe=told)
+        wide = {"v3": 8, "v4": 16, "v4x": 16}.get(os.environ.get("PTRT_ISA") or ISAS[0], 4)
+        assert (f"groups of {c} side by side" in told[0]) == (wide >= lanes), told
 
 
 def test_epilogues_change_the_dtype() -> None:
