@@ -270,11 +270,12 @@ class DirectConv : public Kernel {
   void sum_windows(const S* a, int64_t row_step, int64_t groups, const ConvOutBox& box, int32_t* sums) const {
     if constexpr (kBytes) {
       const int64_t run = merged_ ? g_.kernel[2] * g_.Cg : g_.Cg, group_step = in_place_ ? g_.Cg : group_pitch_;
-      const int32_t all = stored_zero() * static_cast<int32_t>(g_.Cg * g_.taps()), factor = uniform_ ? weight_zero(0) : 1;
+      const auto all = static_cast<uint32_t>(stored_zero() * g_.Cg * g_.taps()),
+                 factor = static_cast<uint32_t>(uniform_ ? weight_zero(0) : 1);
       for (int64_t k = 0; k < groups; k++)
         for (int64_t h = 0; h < box.rows; h++)
           for (int64_t w = 0; w < box.cols; w++)
-            *sums++ = (sum_bytes(a + k * group_step + h * row_step + w * lda_, taps_, run) - all) * factor;
+            *sums++ = static_cast<int32_t>((sum_bytes(a + k * group_step + h * row_step + w * lda_, taps_, run) - all) * factor);
     }
   }
 

@@ -14,7 +14,7 @@ namespace {
 constexpr int kMaxRows8 = 14;
 
 // The sum of runs of bytes, one at every tap.
-PTRT_INLINE int32_t sum_bytes(const uint8_t* a, const std::vector<int64_t>& taps, int64_t run) {
+PTRT_INLINE uint32_t sum_bytes(const uint8_t* a, const std::vector<int64_t>& taps, int64_t run) {
   const __m512i ones = _mm512_set1_epi8(1);
   __m512i sum = _mm512_setzero_si512();
   for (const int64_t tap : taps) {
@@ -23,7 +23,7 @@ PTRT_INLINE int32_t sum_bytes(const uint8_t* a, const std::vector<int64_t>& taps
     for (; n >= 64; n -= 64, p += 64) sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(p), ones);
     if (n > 0) sum = _mm512_dpbusd_epi32(sum, _mm512_maskz_loadu_epi8((uint64_t{1} << n) - 1, p), ones);
   }
-  return _mm512_reduce_add_epi32(sum);
+  return static_cast<uint32_t>(_mm512_reduce_add_epi32(sum));
 }
 
 template <int MR, int NV>
