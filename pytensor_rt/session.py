@@ -330,7 +330,7 @@ class Runner:
             made = bound.new_outputs(self._segment.out_specs)
             self._in, self._out = tuple(held), tuple(made)
             self.inputs = feeds | {n: a.cupy() for n, a in zip(self._segment.in_names, held)}
-            self.outputs: dict[str, Any] = self._segment.collect(made, feeds, {})
+            self.outputs: dict[str, Any] = dict(zip(self._segment.results, self._segment.collect(made, feeds, {})))
             at = {id(b): a for b, a in zip(bound.outputs, made)}
             for name, v in self._segment.results.items():
                 if id(v.buffer) in at:
@@ -339,7 +339,7 @@ class Runner:
         arrays = [np.zeros(shape, dtype) for shape, dtype in self._segment.out_specs]
         self._in = tuple(bound.own_inputs(feeds))
         self._out = tuple(arrays)
-        values = self._segment.collect(arrays, feeds, {})
+        values = dict(zip(self._segment.results, self._segment.collect(arrays, feeds, {})))
         self.outputs = values
         if bound.simple and bound.program is not None:
             bound.program.attach(self._in, self._out)

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..lowering.tensor import HOST, Tensor
-from .segment import owned
+from ..lowering.tensor import Tensor
 
 if TYPE_CHECKING:
     from .engine import InputSpec
     from .segment import Segment
-
-_ARRAY, _HOST_VALUE, _CONSTANT = range(3)  # where an output comes from
 
 Call = Callable[[Any], "list[Any] | None"]
 Begin = Callable[[Any], "tuple[list[Any], dict[int, Any]] | None"]
@@ -34,7 +31,7 @@ class Caller:
 
 
 def caller(segment: Segment, specs: Sequence[InputSpec], outputs: list[str]) -> Caller | None:
-    """The caller of runs that begin with a segment, or None if one alone is the whole run and gives out an input or no tensor.
+    """The caller of runs that begin with a segment, or None if it reads what is not among the inputs.
 
     `specs` are those of all the model's inputs, none of which is a steering input unless the caller is looked up by its value.
     """
@@ -43,26 +40,12 @@ def caller(segment: Segment, specs: Sequence[InputSpec], outputs: list[str]) -> 
     if any(n not in position for n in segment.in_names):
         return None
     used = [position[n] for n in segment.in_names]
-    if segment.read is not None:
-        return Caller(segment, _following(segment, _beginning(segment, specs, used)))
-    at = {b: k for k, b in enumerate(bound.outputs)}
-    sources: list[tuple[int, Any]] = []
-    for n in outputs:
-        v = segment.results[n]
-        if isinstance(v, Tensor) and v.buffer in at:
-            sources.append((_ARRAY, at[v.buffer]))
-        elif isinstance(v, Tensor) and v.buffer.kind == HOST and not v.known:
-            sources.append((_HOST_VALUE, v))
-        elif isinstance(v, Tensor) and v.known:
-            sources.append((_CONSTANT, v.value))
-        else:
-            return None
-    order = [k for source, k in sources if source == _ARRAY]
-    if len(set(order)) != len(order):
-        return None
-    if bound.simple and bound.program is not None and len(order) == len(sources):
-        return Caller(segment, bound.direct(list(specs), used, segment.out_specs, order, bound.n_native))
-    return Caller(segment, _collecting(segment, _beginning(segment, specs, used), sources))
+    if segment.read is None and bound.simple and bound.program is not None:
+        values = [segment.results[n] for n in outputs]
+        order = [segment.at[v.buffer] for v in values if isinstance(v, Tensor) and not v.known and v.buffer in segment.at]
+        if len(order) == len(values) == len(set(order)):  # every output is an array of its own
+            return Caller(segment, bound.direct(list(specs), used, segment.out_specs, order, bound.n_native))
+    return Caller(segment, _following(segment, _beginning(segment, specs, used)))
 
 
 def _beginning(segment: Segment, specs: Sequence[InputSpec], used: list[int]) -> Begin:
@@ -102,20 +85,6 @@ def _beginning(segment: Segment, specs: Sequence[InputSpec], used: list[int]) ->
     return check
 
 
-def _collecting(segment: Segment, begin: Begin, sources: list[tuple[int, Any]]) -> Call:
-    """One segment is the whole run."""
-    fetch = segment.bound.fetch_all
-
-    def call(feed: Any) -> list[Any] | None:
-        begun = begin(feed.copy()) if type(feed) is dict else None
-        if begun is None:
-            return None
-        outs, host = fetch(begun[0]), begun[1]
-        return [outs[v] if s == _ARRAY else owned(host[v.buffer.id], v) if s == _HOST_VALUE else v.copy() for s, v in sources]
-
-    return call
-
-
 def _following(first: Segment, begin: Begin) -> Call:
     """From segment to segment, as far as earlier runs have come."""
 
@@ -133,6 +102,6 @@ def _following(first: Segment, begin: Begin) -> Call:
                 return None
             segment = following
             arrays = segment.run(values, host)
-        return list(segment.collect(arrays, values, host).values())
+        return segment.collect(arrays, values, host)
 
     return call

@@ -344,7 +344,7 @@ class _Run:
         while segment is not None:
             arrays = self.execute(segment)
             if segment.read is None:
-                return segment.collect(arrays, self.values, self.host)
+                return self.collect(segment, arrays)
             segment = segment.children.get(self.answers[-1].tobytes())
         return self.extend()
 
@@ -399,7 +399,10 @@ class _Run:
             keep = {v.buffer for v in _tensors(results) if v.buffer.kind == HOST}
             segment = engine.segment(t.launches, results, buffers, keep, None, [], t.views)
         self.attach(segment)
-        return segment.collect(self.execute(segment), self.values, self.host)
+        return self.collect(segment, self.execute(segment))
+
+    def collect(self, segment: Segment, arrays: list[Any]) -> dict[str, Any]:
+        return dict(zip(segment.results, segment.collect(arrays, self.values, self.host)))
 
     def attach(self, segment: Segment) -> None:
         if self.path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from ..lowering.tensor import HOST, INPUT, Buffer, Tensor
 from ..lowering.tracer import Sequence
 from .program import BoundPlan, host_view
+
+Output = Callable[["list[Any]", "dict[str, Any]", "dict[int, Any]"], Any]  # an output, given arrays, inputs and carried values, host values
 
 
 class Segment:
@@ -23,6 +26,7 @@ class Segment:
         self.in_names = [b.name for b in bound.inputs]
         self.out_specs = [(b.home[0] if b.home else (b.size,), b.dtype) for b in bound.outputs]
         self.at = {b: k for k, b in enumerate(bound.outputs)}
+        self.outputs = [self._output(v) for v in (results or {}).values()]
 
     def run(self, values: dict[str, Any], host: dict[int, Any]) -> list[Any]:
         """The arrays of the OUTPUT buffers, given inputs and carried values by name; host values are added to `host`."""
@@ -39,24 +43,25 @@ class Segment:
             values[name] = arrays[at[b]]
         return self.bound.fetch_all([arrays[at[self.read.buffer]]])[0]
 
-    def collect(self, arrays: list[Any], values: dict[str, Any], host: dict[int, Any]) -> dict[str, Any]:
-        """All outputs of the model by name, after the last segment."""
-        found, at = self.bound.fetch_all(arrays), self.at
+    def collect(self, arrays: list[Any], values: dict[str, Any], host: dict[int, Any]) -> list[Any]:
+        """All outputs of the model, in its order, after the last segment."""
+        found = self.bound.fetch_all(arrays)
+        return [get(found, values, host) for get in self.outputs]
 
-        def value(v: Any) -> Any:
-            if isinstance(v, Sequence):
-                return [value(i) for i in v.items]
-            if not isinstance(v, Tensor):
-                return v
-            if v.known:
-                return np.array(v.value, dtype=v.dtype)
-            if v.buffer.kind == HOST:
-                return owned(host[v.buffer.id], v)
-            if v.buffer.kind == INPUT:
-                return owned(values[v.buffer.name], v)
-            return found[at[v.buffer]]
-
-        return {name: value(v) for name, v in self.results.items()}
+    def _output(self, v: Any) -> Output:
+        if isinstance(v, Sequence):
+            items = [self._output(i) for i in v.items]
+            return lambda found, values, host: [get(found, values, host) for get in items]
+        if not isinstance(v, Tensor):
+            return lambda found, values, host: v
+        if v.known:
+            return lambda found, values, host: np.array(v.value, dtype=v.dtype)
+        if v.buffer.kind == HOST:
+            return lambda found, values, host: owned(host[v.buffer.id], v)
+        if v.buffer.kind == INPUT:
+            return lambda found, values, host: owned(values[v.buffer.name], v)
+        k = self.at[v.buffer]
+        return lambda found, values, host: found[k]
 
 
 def segments(first: Segment | None) -> list[Segment]:
