@@ -95,7 +95,8 @@ class ByteDepthwise final : public Kernel {
     }
     packed_ = bind.packs.get(desc.ins[1], key, packed_bytes(), [this](void* to) { pack(static_cast<int8_t*>(to)); });
     const QuantEpilogue& e = out_.quant();
-    last_ = e.out != DType::f32 && !e.between && !e.divide && !e.clamp && e.shift < 0 && e.residual < 0 && e.table.empty();
+    last_ =
+        e.out != DType::f32 && !e.between && !e.divide && !e.clamp && e.shift < 0 && e.residual < 0 && e.table.empty() && e.last.empty();
   }
 
   size_t shared_scratch_bytes() const override { return out_.quant_bytes() + static_cast<size_t>(units_) * 8; }

@@ -30,7 +30,6 @@ struct Value {
   QuantEpilogue chain;
   double quantised_zero = 0;  // kRounded on: the zero point that was added
   bool scaled = false, second = false, subtracted = false;
-  double table_zero = 0;
   int function = -1;  // kFloatAgain: the instruction that is a function of the byte, if it is not a plain dequantisation
 };
 
@@ -44,8 +43,11 @@ struct Recogniser {
   const LaunchDesc& desc;
   int axis;
   std::vector<Value> regs;
-  int byte = -1;           // the instruction that made the first byte
-  std::vector<char> pure;  // of every instruction: is it a function of that byte alone?
+  struct Byte {              // made by quantising the main chain
+    int at = -1;             // the instruction
+    std::vector<char> pure;  // of every instruction: is it a function of that byte alone?
+  };
+  Byte first, second;
 
   const Operand& operand(int k) const { return desc.epi_ins[static_cast<size_t>(k)]; }
   const Value& arg(const Instr& in, int k) const { return regs[static_cast<size_t>(in.args[k])]; }
@@ -238,20 +240,20 @@ struct Recogniser {
     }
   }
 
-  bool function_of_byte(const Instr& in) const {
+  bool function_of(const Byte& byte, const Instr& in) const {
     const auto op = static_cast<Op>(in.op);
-    bool any = false, all = byte >= 0 && op != Op::load_ && op != Op::acc_ && op != Op::iota_;
+    bool any = false, all = byte.at >= 0 && op != Op::load_ && op != Op::acc_ && op != Op::iota_;
     for (int k = 0; k < kOpArity[in.op]; k++) {
       const bool constant = static_cast<Op>(desc.epilogue[static_cast<size_t>(in.args[k])].op) == Op::const_ ||
                             regs[static_cast<size_t>(in.args[k])].kind == Value::kConst;
-      any |= pure[static_cast<size_t>(in.args[k])] != 0;
-      all &= constant || pure[static_cast<size_t>(in.args[k])];
+      any |= byte.pure[static_cast<size_t>(in.args[k])] != 0;
+      all &= constant || byte.pure[static_cast<size_t>(in.args[k])];
     }
     return any && all;
   }
 
-  // The values of instruction `root` for all bytes, as int32 or as the bits of floats.
-  std::vector<int32_t> tabulate(int root) const {
+  // The values of instruction `root` for all values of `byte`.
+  ByteTable tabulate(int root, int byte) const {
     const DType type = regs[static_cast<size_t>(byte)].type, out = desc.epilogue[static_cast<size_t>(root)].dtype;
     std::vector<int32_t> place(static_cast<size_t>(root) + 1, -1);
     std::vector<char> needed(static_cast<size_t>(root) + 1, 0);
@@ -275,33 +277,51 @@ struct Recogniser {
       place[static_cast<size_t>(k)] = static_cast<int32_t>(program.size());
       program.push_back(in);
     }
-    uint8_t bytes[256], narrow[256];
-    for (int i = 0; i < 256; i++) bytes[i] = static_cast<uint8_t>(i + (type == DType::i8 ? 128 : 0));
-    std::vector<int32_t> table(256);
+    uint8_t bytes[256];
+    for (int i = 0; i < 256; i++) bytes[i] = static_cast<uint8_t>(i);
+    const size_t size = itemsize(out);
     const Vm vm(program, {type}, DType::none);
-    std::vector<char> scratch(vm.scratch_bytes() + 64);
+    std::vector<char> table(256 * size), scratch(vm.scratch_bytes() + 64);
     const Block in{bytes, 0, 1};
-    void* to = out == DType::f32 ? static_cast<void*>(table.data()) : narrow;
-    vm.run(1, 256, &in, {}, Block{to, 0, 1}, scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64));
-    if (out != DType::f32)
-      for (int i = 0; i < 256; i++) table[static_cast<size_t>(i)] = narrow[i];
-    return table;
+    vm.run(1, 256, &in, {}, Block{table.data(), 0, 1}, scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64));
+    return ByteTable(table.data(), static_cast<int>(size));
+  }
+
+  // Instruction `at`, a function of the first byte in f32, as a value that the chain goes on with.
+  Value function_value(int at) const {
+    Value v = regs[static_cast<size_t>(first.at)];
+    v.stage = Value::kFloatAgain;
+    v.function = at;
+    v.quantised_zero = 0;
+    return v;
+  }
+
+  // The chain's quantisations and dequantisations of a function of the first byte may all belong to that function: what follows says.
+  Value evaluate_with_functions(const Instr& in) {
+    Value v = evaluate(in);
+    for (int k = 0; v.kind == Value::kOther && k < kOpArity[in.op]; k++) {
+      const auto at = static_cast<size_t>(in.args[k]);
+      if (!first.pure[at] || regs[at].kind != Value::kChain || desc.epilogue[at].dtype != DType::f32) continue;
+      const Value kept = regs[at];
+      regs[at] = function_value(static_cast<int>(at));
+      v = evaluate(in);
+      regs[at] = kept;
+    }
+    return v;
   }
 
   QuantEpilogue result() {
     for (size_t k = 0; k < desc.epilogue.size(); k++) {
       const Instr& in = desc.epilogue[k];
-      pure.push_back(function_of_byte(in));
-      Value v = evaluate(in);
-      if (byte < 0 && v.kind == Value::kChain && v.stage == Value::kByte) {
-        byte = static_cast<int>(k);
-        pure.back() = 1;
-      } else if (v.kind == Value::kOther && pure.back() && in.dtype == DType::f32) {
-        v = regs[static_cast<size_t>(byte)];
-        v.stage = Value::kFloatAgain;
-        v.function = static_cast<int>(k);
-        v.table_zero = v.quantised_zero - least_of(v.type);
-        v.quantised_zero = 0;
+      first.pure.push_back(function_of(first, in));
+      second.pure.push_back(function_of(second, in));
+      Value v = evaluate_with_functions(in);
+      if (v.kind == Value::kOther && first.pure.back() && in.dtype == DType::f32) v = function_value(static_cast<int>(k));
+      // (A function of the first byte may round to bytes as well.)
+      Byte& byte = v.second ? second : first;
+      if (v.kind == Value::kChain && v.stage == Value::kByte && byte.at < 0 && !(v.second && first.pure.back())) {
+        byte.at = static_cast<int>(k);
+        byte.pure.back() = 1;
       }
       regs.push_back(v);
     }
@@ -309,19 +329,24 @@ struct Recogniser {
     const DType out = desc.outs[0].dtype;
     Value v = regs.back();
     QuantEpilogue e;
-    if (pure.back() && root != byte && (v.kind != Value::kChain || v.function >= 0) && desc.epilogue.back().dtype == out) {
-      v = regs[static_cast<size_t>(byte)];
+    if (desc.epilogue.back().dtype != out) return e;
+    if (first.pure.back() && root != first.at && (v.kind != Value::kChain || v.function >= 0)) {
+      v = regs[static_cast<size_t>(first.at)];
       e = v.chain;
-      e.table = tabulate(root);
-      e.table_zero = static_cast<int32_t>(v.quantised_zero - least_of(v.type));
+      e.table = tabulate(root, first.at);
+      e.table_zero = static_cast<int32_t>(v.quantised_zero);
       e.lookup = e.ok = true;
       e.out = out;
       return e;
     }
+    if (v.kind != Value::kChain && is_byte(out) && second.pure.back()) {
+      v = regs[static_cast<size_t>(second.at)];
+      v.chain.last = tabulate(root, second.at);
+    }
     if (v.kind != Value::kChain) return e;
     e = v.chain;
     if (v.stage == Value::kByte) {
-      e.ok = v.type == out;
+      e.ok = v.type == out || !e.last.empty();
       if (!v.second) {  // the only quantisation is the last
         e.between = false;
         e.lo2 = e.lo1, e.hi2 = e.hi1, e.zero2 = static_cast<int32_t>(v.quantised_zero);
@@ -330,31 +355,19 @@ struct Recogniser {
       e.ok = out == DType::f32 && (!e.divide || e.again) && v.raw == 0;
     }
     if (e.ok && v.function >= 0) {
-      e.table = tabulate(v.function);
-      e.table_zero = static_cast<int32_t>(v.table_zero);
+      e.table = tabulate(v.function, first.at);
+      e.table_zero = static_cast<int32_t>(regs[static_cast<size_t>(first.at)].quantised_zero);
     }
     e.out = out;
     return e;
   }
 };
 
-PTRT_INLINE vi looked_up(const int32_t* table, vi index) {
-#if defined(__AVX512F__)
-  return (vi)_mm512_i32gather_epi32((__m512i)index, table, 4);
-#elif defined(__AVX2__)
-  return (vi)_mm256_i32gather_epi32(table, (__m256i)index, 4);
-#else
-  vi r;
-  for (int i = 0; i < W; i++) r[i] = table[index[i]];
-  return r;
-#endif
-}
-
 enum class Side { none, f32, u8, i8 };  // the residual
 
-// What models mostly have, without a test per step: only the last rounding to bytes; the pair in the middle, a residual and a division; or
-// a table of results.
-enum class Form { any, last, residual, lookup };
+// What models mostly have, without a test per step: only the last rounding to bytes; or the pair in the middle, a residual and a division.
+// With a table there are two passes: up to the byte that is looked up, and from its floats (in place of sums) on.
+enum class Form { any, last, residual, to_byte, from_float };
 
 template <Side R, bool BYTES, Form F>
 PTRT_NOINLINE void rows_of(const QuantEpilogue& e, const QuantColumns& c, const int32_t* from, bool floats, int64_t from_row, void* to,
@@ -362,11 +375,11 @@ PTRT_NOINLINE void rows_of(const QuantEpilogue& e, const QuantColumns& c, const 
   const vf lo1 = splat(e.lo1), hi1 = splat(e.hi1), s1 = splat(e.s1), lo = splat(e.lo), hi = splat(e.hi), s2 = splat(e.s2),
            lo2 = splat(e.lo2), hi2 = splat(e.hi2), s3 = splat(e.s3), rz = splat(e.residual_zero), rs = splat(e.residual_scale);
   const vf back = splat(e.back), offset = splat(e.offset);
-  const vi zero = splat(e.zero2);
-  constexpr bool kAny = F == Form::any, kWhole = F == Form::residual;
-  const bool between = kWhole || (kAny && e.between), divide = kWhole || (kAny && e.divide), shift = kAny && e.shift >= 0,
-             clamp = F != Form::last && e.clamp, again = kAny && e.again, fused = kAny && e.fused;
-  const int32_t* table = kAny && !e.table.empty() ? e.table.data() + e.table_zero : nullptr;
+  const vi zero = splat(e.zero2), first_zero = splat(e.table_zero);
+  constexpr bool kAny = F == Form::any || F == Form::from_float, kWhole = F == Form::residual;
+  const bool between = kWhole || (F == Form::any && e.between), divide = kWhole || (kAny && e.divide),
+             shift = (F == Form::any || F == Form::to_byte) && e.shift >= 0, clamp = F != Form::last && e.clamp, again = kAny && e.again,
+             fused = F == Form::any && e.fused;
   // One vector of columns after the other: what varies by column stays in registers.
   const auto columns = [&](int64_t j, auto whole) __attribute__((always_inline)) {
     constexpr bool kVector = decltype(whole)::value;
@@ -377,20 +390,21 @@ PTRT_NOINLINE void rows_of(const QuantEpilogue& e, const QuantColumns& c, const 
     int64_t at = j, out = j;
     for (int64_t i = 0; i < rows; i++, sums += from_row, at += residual_row, out += to_row) {
       const vi sum = load(sums);
-      vf v = (floats ? (vf)sum + bias_f : to_float(sum + bias)) * scale;
-      PTRT_KEEP(v);  // products are rounded, as the operators of the model do
-      if (shift) v += shift_by;
-      if constexpr (F == Form::lookup) {
-        const vi r = looked_up(e.table.data() + e.table_zero, rounded(bounded(v, lo1, hi1)));
-        if constexpr (BYTES) store_bytes(static_cast<uint8_t*>(to) + out, r, count);
-        else store_n(static_cast<float*>(to) + out, (vf)r, count);
-        continue;
-      }
+      vf v = (vf)sum;
       vi middle = {};
-      if (between) {
-        middle = rounded(bounded(v, lo1, hi1));
-        v = table ? (vf)looked_up(table, middle) : to_float(middle) * s1;
-        PTRT_KEEP(v);
+      if constexpr (F != Form::from_float) {
+        v = (floats ? v + bias_f : to_float(sum + bias)) * scale;
+        PTRT_KEEP(v);  // products are rounded, as the operators of the model do
+        if (shift) v += shift_by;
+        if (F == Form::to_byte || between) middle = rounded(bounded(v, lo1, hi1));
+        if constexpr (F == Form::to_byte) {
+          store_bytes(static_cast<uint8_t*>(to) + out, middle + first_zero, count);
+          continue;
+        }
+        if (between) {
+          v = to_float(middle) * s1;
+          PTRT_KEEP(v);
+        }
       }
       if constexpr (R == Side::f32) {
         v += load_n(static_cast<const float*>(residual) + at, count);
@@ -427,7 +441,7 @@ int64_t padded(int64_t columns) { return (columns + W - 1) / W * W + W; }
 PTRT_COLD QuantEpilogue quant_epilogue(const LaunchDesc& desc, int axis) {
   const DType out = desc.outs[0].dtype;
   if (desc.epilogue.empty() || desc.acc_dtype != DType::i32 || (out != DType::f32 && !is_byte(out))) return QuantEpilogue{};
-  return Recogniser{desc, axis, {}, -1, {}}.result();
+  return Recogniser{desc, axis, {}, {}, {}}.result();
 }
 
 PTRT_COLD std::string quant_epilogue_name(const QuantEpilogue& e) {
@@ -436,7 +450,7 @@ PTRT_COLD std::string quant_epilogue_name(const QuantEpilogue& e) {
          (e.lookup          ? "a table"
           : e.table.empty() ? "scaled"
                             : "scaled by a table") +
-         (e.residual >= 0 ? ", residual" : "") + (rounds && !e.lookup ? ", rounded" : "");
+         (e.residual >= 0 ? ", residual" : "") + (rounds && !e.lookup ? ", rounded" : "") + (e.last.empty() ? "" : ", then a table");
 }
 
 size_t quant_columns_bytes(int64_t columns) { return (static_cast<size_t>(padded(columns)) * 12 + 63) / 64 * 64; }
@@ -484,14 +498,44 @@ void apply_quant(const QuantEpilogue& e, const QuantColumns& c, const void* from
     rows_of<Side::none, bytes, form>, rows_of<Side::f32, bytes, form>, rows_of<Side::u8, bytes, form>, rows_of<Side::i8, bytes, form> \
   }
   static constexpr Fn fns[3][4] = {PTRT_SIDES(false, Form::any), PTRT_SIDES(true, Form::any), PTRT_SIDES(true, Form::residual)};
+  static constexpr Fn from_floats[2][4] = {PTRT_SIDES(false, Form::from_float), PTRT_SIDES(true, Form::from_float)};
 #undef PTRT_SIDES
   const int side = !residual ? 0 : residual_type == DType::f32 ? 1 : residual_type == DType::u8 ? 2 : 3;
-  const bool bytes = e.out != DType::f32, whole = bytes && e.between && e.divide && e.shift < 0 && e.table.empty() && !e.fused;
-  const bool last = bytes && side == 0 && !e.between && !e.divide && !e.clamp && e.shift < 0;
-  (e.lookup ? (bytes ? rows_of<Side::none, true, Form::lookup> : rows_of<Side::none, false, Form::lookup>)
-   : last
-       ? rows_of<Side::none, true, Form::last>
-       : fns[bytes + whole][side])(e, c, static_cast<const int32_t*>(from), floats, from_row, to, to_row, rows, n, residual, residual_row);
+  const bool bytes = e.out != DType::f32;
+  const auto* sums = static_cast<const int32_t*>(from);
+  constexpr Fn to_bytes = rows_of<Side::none, true, Form::to_byte>;
+  if (e.lookup && bytes) {
+    to_bytes(e, c, sums, floats, from_row, to, to_row, rows, n, nullptr, 0);
+    e.table.look_up(rows, n, to, to_row, to, to_row);
+    return;
+  }
+  if (!e.table.empty()) {  // by way of floats in L1
+    constexpr int64_t kRows = 16, kColumns = 64;
+    alignas(64) uint8_t index[kRows * kColumns];
+    alignas(64) float values[kRows * kColumns];
+    const int64_t item = bytes ? 1 : 4, residual_item = side == 1 ? 4 : 1;
+    for (int64_t j = 0; j < n; j += kColumns)
+      for (int64_t i = 0; i < rows; i += kRows) {
+        const int64_t some = std::min(kRows, rows - i), columns = std::min(kColumns, n - j);
+        char* out = static_cast<char*>(to) + (i * to_row + j) * item;
+        const QuantColumns here{c.scale + j, c.shift + j, c.bias + j};
+        to_bytes(e, here, sums + i * from_row + j, floats, from_row, index, kColumns, some, columns, nullptr, 0);
+        if (e.lookup) {
+          e.table.look_up(some, columns, index, kColumns, out, to_row);
+          continue;
+        }
+        e.table.look_up(some, columns, index, kColumns, values, kColumns);
+        const char* side_values = residual ? static_cast<const char*>(residual) + (i * residual_row + j) * residual_item : nullptr;
+        from_floats[bytes][side](e, here, reinterpret_cast<const int32_t*>(values), false, kColumns, out, to_row, some, columns,
+                                 side_values, residual_row);
+      }
+  } else {
+    const bool whole = bytes && e.between && e.divide && e.shift < 0 && !e.fused;
+    const bool last = bytes && side == 0 && !e.between && !e.divide && !e.clamp && e.shift < 0;
+    const Fn fn = last ? rows_of<Side::none, true, Form::last> : fns[bytes + whole][side];
+    fn(e, c, sums, floats, from_row, to, to_row, rows, n, residual, residual_row);
+  }
+  if (!e.last.empty()) e.last.look_up(rows, n, to, to_row, to, to_row);
 }
 
 }  // namespace ptrt::PTRT_LEVEL

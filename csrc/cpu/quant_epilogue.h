@@ -7,7 +7,7 @@
 //   out = v in float32, or round(v / s2) + zero, saturated to 8 bits, or that dequantised again: s3 * float(...) in float32
 //
 // Instead of s1 * float(...) there may be any function of the byte that the pair stands for (SiLU, ...): a table of its 256 values, after
-// which the program may be over.
+// which the program may be over. So may there be of the 8-bit result, in its place.
 //
 // Instead of v + residual, com.microsoft QLinearAdd has byte * s1 + (residual * scale + offset) in fused multiply-adds, zero points
 // included.
@@ -15,9 +15,9 @@
 // Zero points of a Quantize- and DequantizeLinear pair cancel; rounding is half to even; NaN saturates to the lower bound.
 #pragma once
 #include <string>
-#include <vector>
 
 #include "core/launch.h"
+#include "cpu/byte_table.h"
 
 namespace ptrt::PTRT_LEVEL {
 
@@ -28,8 +28,8 @@ struct QuantEpilogue {
   int bias = -1, shift = -1;  // an int32 and a float32 operand, likewise
   bool between = false;       // the pair in the middle: within [lo1, hi1] after subtracting the zero point
   float lo1 = 0, hi1 = 0, s1 = 1;
-  std::vector<int32_t> table;  // instead of s1: float32 bits, or results if `lookup`; empty if there is none
-  int32_t table_zero = 0;      // entry of the rounded value 0
+  ByteTable table;         // instead of s1: float32, or results if `lookup`; empty if there is none
+  int32_t table_zero = 0;  // what is added to the rounded value to make it the byte
   bool lookup = false;
   int residual = -1;
   float residual_zero = 0, residual_scale = 1;
@@ -42,6 +42,7 @@ struct QuantEpilogue {
   int32_t zero2 = 0;
   bool again = false;  // and dequantised
   float s3 = 1;
+  ByteTable last;  // of 8-bit results: what is stored for each, in 8 bits; empty if they are
   DType out = DType::none;
 };
 

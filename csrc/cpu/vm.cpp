@@ -2,6 +2,7 @@
 #include "cpu/vm.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "cpu/vm_impl.h"
 
@@ -234,7 +235,10 @@ class Compiler {
       case Op::id_: return reg(0);
       case Op::cast_:
       case Op::cast_wrap_:
-      case Op::cast_sat_: return cast(op, reg(0), type(0), i.dtype);
+      case Op::cast_sat_: {
+        const int fused = op == Op::cast_sat_ ? quantized(i) : -1;
+        return fused >= 0 ? fused : cast(op, reg(0), type(0), i.dtype);
+      }
       case Op::where_: {
         int cond = reg(0);
         if (type(0) != DType::boolean) cond = cast(Op::cast_, cond, type(0), DType::boolean);
@@ -247,6 +251,10 @@ class Compiler {
     const bool logic = op >= Op::land_ && op <= Op::lnot_;
     const DType in = logic ? DType::boolean : predicate ? type(0) : i.dtype;
     const Comp work = comp_of(in);
+    if (op == Op::mul_ && i.dtype == DType::f32) {
+      const int fused = dequantized(i);
+      if (fused >= 0) return fused;
+    }
     if (op == Op::add_ && (work == Comp::f32 || work == Comp::f64)) {
       const int fused = muladd(i, work);
       if (fused >= 0) return fused;
@@ -276,6 +284,68 @@ class Compiler {
       const Pick pick = work == Comp::f32 ? pick_muladd(work) : pick_muladd_f64();
       auto reg = [&](int k) { return converted(regs_[static_cast<size_t>(k)], work); };
       return add_step(pick, work, comp_size(work), {reg(m.args[0]), reg(m.args[1]), reg(other)});
+    }
+    return -1;
+  }
+
+  const Instr* instruction(int k, Op op) const {
+    const Instr& i = program_[static_cast<size_t>(k)];
+    return i.op == static_cast<int32_t>(op) ? &i : nullptr;
+  }
+
+  // Is register k a constant in f32, or one of 8 bits cast to it?
+  bool constant_float(int k, float* value) const {
+    const Instr& i = program_[static_cast<size_t>(k)];
+    if (i.dtype != DType::f32) return false;
+    if (const Instr* c = instruction(k, Op::const_)) {
+      *value = static_cast<float>(c->f);
+      return true;
+    }
+    const Instr* c = i.op == static_cast<int32_t>(Op::cast_) ? instruction(i.args[0], Op::const_) : nullptr;
+    if (!c || (c->dtype != DType::u8 && c->dtype != DType::i8)) return false;
+    *value = static_cast<float>(c->i);
+    return true;
+  }
+  bool zero_point(int k, int* value) const {
+    float v;
+    if (!constant_float(k, &v) || !(v >= -255 && v <= 255) || v != std::rint(v)) return false;
+    *value = static_cast<int>(v);
+    return true;
+  }
+
+  // saturated(round(x / scale) + zero), or without the zero point or the division, in one step.
+  int quantized(const Instr& i) {
+    if ((i.dtype != DType::u8 && i.dtype != DType::i8) || program_[static_cast<size_t>(i.args[0])].dtype != DType::f32) return -1;
+    int at = i.args[0], zero = 0;
+    if (const Instr* sum = instruction(at, Op::add_))
+      for (int side = 0; side < 2; side++)
+        if (zero_point(sum->args[1 - side], &zero)) {
+          at = sum->args[side];
+          break;
+        }
+    const Instr* round = instruction(at, Op::round_);
+    if (!round) return -1;
+    at = round->args[0];
+    float scale = 1;
+    if (const Instr* quotient = instruction(at, Op::div_); quotient && constant_float(quotient->args[1], &scale)) at = quotient->args[0];
+    const CastStep s = quantize_step(comp_of(i.dtype), scale, zero);
+    return apply(regs_[static_cast<size_t>(at)], &s, 1);
+  }
+
+  // (x - zero) * scale of 8 bits, or without the zero point, in one step.
+  int dequantized(const Instr& i) {
+    for (int side = 0; side < 2; side++) {
+      float scale;
+      int zero = 0, at = i.args[side];
+      if (!constant_float(i.args[1 - side], &scale)) continue;
+      if (const Instr* difference = instruction(at, Op::sub_); difference && zero_point(difference->args[1], &zero))
+        at = difference->args[0];
+      const Instr* wide = instruction(at, Op::cast_);
+      if (!wide || wide->dtype != DType::f32) continue;
+      const DType from = program_[static_cast<size_t>(wide->args[0])].dtype;
+      if (from != DType::u8 && from != DType::i8) continue;
+      const CastStep s = dequantize_step(comp_of(from), scale, zero);
+      return apply(regs_[static_cast<size_t>(wide->args[0])], &s, 1);
     }
     return -1;
   }
@@ -376,21 +446,21 @@ Vm::Vm(const Expr& program, const std::vector<DType>& in_types, DType acc) : imp
   }
 }
 void Vm::tabulate() {
-  constexpr size_t kFewSteps = 2;  // are as fast
   int operand = -1;
   for (const Value& v : impl_->values) {
     if (v.kind == Value::kIota || (v.kind == Value::kInput && (operand >= 0 || v.size != 1))) return;
     if (v.kind == Value::kInput) operand = v.index;
   }
   const size_t size = itemsize(impl_->result);
-  if (operand < 0 || impl_->steps.size() <= kFewSteps || size > 8) return;
+  const size_t few = size == 1 ? 1 : 2;  // steps that are as fast
+  if (operand < 0 || impl_->steps.size() <= few || size > 8) return;
   uint8_t bytes[256];
   for (int i = 0; i < 256; i++) bytes[i] = static_cast<uint8_t>(i);
   std::vector<char> table(256 * size), scratch(scratch_bytes() + 64);
   std::vector<Block> ins(impl_->in_size.size(), Block{bytes, 0, 1});
   run(1, 256, ins.data(), Block{bytes, 0, 1}, Block{table.data(), 0, 1},
       scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64));
-  impl_->table = std::move(table);
+  impl_->table = ByteTable(table.data(), static_cast<int>(size));
 }
 Vm::~Vm() { delete impl_; }
 Vm::Vm(Vm&& o) noexcept : impl_(o.impl_) { o.impl_ = nullptr; }

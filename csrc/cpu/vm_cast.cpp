@@ -100,6 +100,33 @@ void i32_to_byte(const Args& s) {  // the low bits
   }
 }
 
+// imm[0]: the scale, imm[1]: the zero point.
+template <class B, bool DIVIDES>
+void quantize(const Args& s) {
+  const float* a = static_cast<const float*>(s.a[0]);
+  uint8_t* o = static_cast<uint8_t*>(s.o);
+  constexpr int least = B(-1) < B(0) ? -128 : 0;
+  const int zero = static_cast<int>(s.imm[1].i);
+  const vf scale = splat(static_cast<float>(s.imm[0].f)), lo = splat(static_cast<float>(least - zero)),
+           hi = splat(static_cast<float>(least + 255 - zero));
+  const vi add = splat(zero);
+  for (int64_t i = 0; i < s.n; i += W) {
+    const int n = s.n - i < W ? static_cast<int>(s.n - i) : W;
+    vf x = n == W ? load(a + i) : load_n(a + i, n);
+    if (DIVIDES) x /= scale;
+    store_bytes(o + i, rounded(bounded(x, lo, hi)) + add, n);
+  }
+}
+template <class B>
+void dequantize(const Args& s) {
+  const B* a = static_cast<const B*>(s.a[0]);
+  float* o = static_cast<float*>(s.o);
+  const vf scale = splat(static_cast<float>(s.imm[0].f)), zero = splat(static_cast<float>(s.imm[1].i));
+  int64_t i = 0;
+  for (; i + W <= s.n; i += W) store(o + i, (to_float(widened<B>(a + i)) - zero) * scale);
+  if (i < s.n) store_n(o + i, (load_bytes(a + i, static_cast<int>(s.n - i)) - zero) * scale, static_cast<int>(s.n - i));
+}
+
 // Saturating conversions: imm[0], imm[1] are the bounds.
 void sat_float_byte(const Args& s) {  // bounds of 8 bits or less; the result is int32
   const float* a = static_cast<const float*>(s.a[0]);
@@ -191,6 +218,22 @@ CastStep truth_step(Comp from) {
       default: fn = truth<uint64_t>;
     }
   return {fn, Comp::u8, {}};
+}
+
+CastStep quantize_step(Comp to, float scale, int zero) {
+  CastStep s{nullptr, to, {}};
+  if (to == Comp::i8) s.fn = scale == 1 ? quantize<int8_t, false> : quantize<int8_t, true>;
+  else s.fn = scale == 1 ? quantize<uint8_t, false> : quantize<uint8_t, true>;
+  s.imm[0].f = static_cast<double>(scale);
+  s.imm[1].i = zero;
+  return s;
+}
+
+CastStep dequantize_step(Comp from, float scale, int zero) {
+  CastStep s{from == Comp::i8 ? dequantize<int8_t> : dequantize<uint8_t>, Comp::f32, {}};
+  s.imm[0].f = static_cast<double>(scale);
+  s.imm[1].i = zero;
+  return s;
 }
 
 int cast_steps(Comp from, Comp to, CastStep* steps) {

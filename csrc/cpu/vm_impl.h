@@ -2,6 +2,7 @@
 #pragma once
 #include <vector>
 
+#include "cpu/byte_table.h"
 #include "cpu/vm.h"
 #include "cpu/vm_ops.h"
 
@@ -35,7 +36,7 @@ struct Vm::Impl {
   int slots = 0;
   size_t slot_bytes = 0;
   DType result = DType::none;
-  std::vector<char> table;  // of programs of one 8-bit operand: the results for its 256 values; empty if there is none
+  ByteTable table;  // of programs of one 8-bit operand: the results for its 256 values; empty if there is none
 };
 
 }  // namespace ptrt::PTRT_LEVEL

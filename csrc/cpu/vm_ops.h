@@ -55,6 +55,11 @@ int cast_sat_steps(Comp from, Comp to, int64_t lo, uint64_t hi, CastStep* steps)
 CastStep truth_step(Comp from);                                                    // x != 0 as u8
 CastStep odd_f32_step();  // f64 to f32, rounding to odd, so that a second rounding to a narrower type is exact
 
+// What QuantizeLinear and DequantizeLinear do to 8 bits, `to` and `from` being i8 or u8, in one step each with the bits of their steps:
+// saturated(round(x / scale) + zero) of f32, and (x - zero) * scale as f32.
+CastStep quantize_step(Comp to, float scale, int zero);
+CastStep dequantize_step(Comp from, float scale, int zero);
+
 // Storage formats that are not compute types: memory to register and back.
 enum class Overflow : int8_t { saturate, wrap, keep_inf };  // float8: Cast, Cast without saturation, the store of an arithmetic result
 Fn decode_fn(DType t, Imm* imm);

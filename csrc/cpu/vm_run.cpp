@@ -84,27 +84,16 @@ class Run {
     return all;
   }
 
-  template <class T>
-  void look_up_as(const View& v) const {
-    const T* table = reinterpret_cast<const T*>(p_.table.data());
-    const int64_t col = out_col_ / static_cast<int64_t>(sizeof(T));
-    for (int64_t r = 0; r < rows_; r++) {
-      const auto* in = reinterpret_cast<const uint8_t*>(v.data) + r * v.row;
-      T* out = reinterpret_cast<T*>(out_ + r * out_row_);
-      if (v.col == 1 && col == 1)
-        for (int64_t c = 0; c < cols_; c++) out[c] = table[in[c]];
-      else
-        for (int64_t c = 0; c < cols_; c++) out[c * col] = table[in[c * v.col]];
-    }
-  }
   void look_up() {
     each_view([&](View& v, int64_t) {
-      switch (out_size_) {
-        case 1: return look_up_as<uint8_t>(v);
-        case 2: return look_up_as<uint16_t>(v);
-        case 4: return look_up_as<uint32_t>(v);
-        default: return look_up_as<uint64_t>(v);
+      const int64_t row = out_row_ / out_size_;
+      if (v.col == 1 && out_col_ == out_size_) return p_.table.look_up(rows_, cols_, v.data, v.row, out_, row);
+      if (out_size_ == 1 && out_col_ == 1) {  // transposed
+        copy2d(1, rows_, cols_, v.data, v.row, v.col, out_, row, 1);
+        return p_.table.look_up(rows_, cols_, out_, row, out_, row);
       }
+      for (int64_t r = 0; r < rows_; r++)  // a column of one-element rows each
+        p_.table.look_up(cols_, 1, v.data + r * v.row, v.col, out_ + r * out_row_, out_col_ / out_size_);
     });
   }
 

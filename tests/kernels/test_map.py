@@ -227,3 +227,61 @@ def test_bad_programs_are_refused() -> None:
         run("map", [x], [((3, 2), np.float32)], body=lambda v: v)
     with pytest.raises(RuntimeError, match="rank"):
         run("map", [x], [((2, 3, 1), np.float32)], body=lambda v: v)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("zero", [0, 7, 120])
+def test_quantizing_and_dequantizing(zero: int, dtype: str, isa: str) -> None:
+    """The steps that quantised models consist of have the bits of their parts, whatever is fused."""
+    rng = np.random.default_rng(zero)
+    info, f = np.iinfo(dtype), np.float32
+    x = (rng.standard_normal(1000) * 6).astype(f)
+    x[:8] = np.nan, np.inf, -np.inf, 1e30, -1e30, 0.05 * 2.5, -0.0, 0.05 * 3.5
+    with np.errstate(invalid="ignore"):
+        want = np.clip(np.rint(x / f(0.05)) + f(zero), info.min, info.max)
+    want[0] = info.min
+    (y,) = run("map", [x], [(x.shape, dtype)], isa=isa, body=lambda v: expr.cast_sat(expr.round_(v / 0.05) + float(zero), np.dtype(dtype)))
+    np.testing.assert_array_equal(y, want.astype(dtype))
+    scale = rng.uniform(0.01, 0.2, x.shape).astype(f)  # no constant
+    with np.errstate(invalid="ignore"):
+        want = np.clip(np.rint(x / scale) + f(zero), info.min, info.max)
+    want[0] = info.min
+    ins = [x, scale]
+    (y,) = run("map", ins, [(x.shape, dtype)], isa=isa, body=lambda v, s: expr.cast_sat(expr.round_(v / s) + float(zero), np.dtype(dtype)))
+    np.testing.assert_array_equal(y, want.astype(dtype))
+    b = rng.integers(info.min, info.max + 1, 1000).astype(dtype)
+    (y,) = run("map", [b], [(b.shape, "float32")], isa=isa, body=lambda v: (expr.cast(v, np.dtype(f)) - float(zero)) * 0.0371)
+    np.testing.assert_array_equal(y, (b.astype(f) - f(zero)) * f(0.0371))
+    (y,) = run(  # also used as it is
+        "map", [b], [(b.shape, "float32")], isa=isa, body=lambda v: (expr.cast(v, np.dtype(f)) - float(zero)) * 0.0371 - expr.cast(v, np.dtype(f))
+    )  # fmt: skip
+    np.testing.assert_array_equal(y, (b.astype(f) - f(zero)) * f(0.0371) - b.astype(f))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("out", ["uint8", "int8", "float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_tables_of_bytes(dtype: str, out: str, isa: str) -> None:
+    """Programs of one byte are looked up: any number of columns, any strides, in place."""
+    rng = np.random.default_rng(5)
+    table = np.arange(-128, 128) if dtype == "int8" else np.arange(256)
+
+    def fn(v: Var) -> Var:
+        return expr.cast(expr.cast(v, np.dtype("int32")) * 37 + 11, np.dtype("int8"))
+
+    def body(v: Var) -> Var:
+        return expr.cast(expr.cast(fn(v), np.dtype("float32")) * 0.5, np.dtype(out)) if out != "int8" else fn(v)
+
+    entries = (table * 37 + 11).astype(np.int8)
+    if out != "int8":
+        entries = (entries.astype(np.float32) * np.float32(0.5)).astype(np.int32 if out == "uint8" else out).astype(out)
+    for shape in ((1, 1), (3, 5), (2, 16), (7, 17), (3, 63), (2, 64), (5, 100), (3, 130), (1, 1000), (300, 3), (40, 48)):
+        x = rng.integers(table[0], table[-1] + 1, shape).astype(dtype)
+        for view in (x, np.asfortranarray(x), np.repeat(x, 2, 1)[:, ::2], x[:, ::-1], x[:1].repeat(shape[0], 0)):
+            (y,) = run("map", [view], [(shape, out)], isa=isa, body=body)
+            np.testing.assert_array_equal(y, entries[view.astype(int) - table[0]])
+        wide = np.zeros((shape[0], shape[1] + 9), out)
+        run("map", [x], [wide[:, 3 : 3 + shape[1]]], isa=isa, body=body)
+        np.testing.assert_array_equal(wide[:, 3:-6], entries[x.astype(int) - table[0]])
+        assert not wide[:, :3].any() and not wide[:, -6:].any()

@@ -118,11 +118,17 @@ FORMS["fused sum"] = (
 )
 
 
-def tabled(dtype: Any, zero: int, isa: str) -> Any:
+def tabled(dtype: Any, zero: int, isa: str, fn: Any = silu) -> Any:
     """A function of the byte, as the interpreter itself computes it for all 256 values."""
     values = np.arange(np.iinfo(dtype).min, np.iinfo(dtype).max + 1).astype(dtype).reshape(1, 1, 16, 16)
-    (y,) = run("map", [values], [(values.shape, F32)], isa=isa, body=lambda v: silu(dequantize(v, 0.03, zero)) + 0.0)
+    (y,) = run("map", [values], [(values.shape, F32)], isa=isa, body=lambda v: fn(dequantize(v, 0.03, zero)) + 0.0)
     return lambda q: y.reshape(-1)[q.astype(np.int64) - np.iinfo(dtype).min]
+
+
+def quantized_silu(v: Any) -> Any:
+    """As quantisers write it: sigmoid and product are rounded to bytes each."""
+    gate = dequantize(quantize(e.sigmoid(v), 1 / 255, 0, U8), 1 / 255, 0)
+    return dequantize(quantize(v * gate, 0.02, 30, U8), 0.02, 30)
 
 
 TABLES: dict[str, tuple[Any, Any, str, str]] = {
@@ -145,6 +151,42 @@ TABLES: dict[str, tuple[Any, Any, str, str]] = {
         ),
         "u",
         "scaled by a table, residual, rounded",
+    ),
+    "silu of rounded steps and a float residual": (
+        lambda a, r: quantize(quantized_silu(dequantize(requantized(scaled(a), 100, U8), 0.03, 100)) + r, 0.05, 128, U8),
+        lambda isa, a, r: np_quantize(
+            tabled(U8, 100, isa, quantized_silu)(np_requantized(a.astype(f) * f(0.004), 100, U8)) + r, 0.05, 128, U8
+        ),
+        "r",
+        "scaled by a table, residual, rounded",
+    ),
+    "silu after scale and shift": (
+        lambda a, s: quantize(silu(dequantize(requantized(scaled(a) + s, 100, U8), 0.03, 100)), 0.02, 30, I8),
+        lambda isa, a, s: np_quantize(tabled(U8, 100, isa)(np_requantized(a.astype(f) * f(0.004) + s, 100, U8)), 0.02, 30, I8),
+        "s",
+        "a table",
+    ),
+    "requantised": (
+        lambda a, i: quantize(
+            dequantize(quantize(dequantize(requantized(scaled(a), 1, I8), 0.03, 1) + dequantize(i, 0.02, 5), 0.05, -8, I8), 0.06, -8),
+            0.02,
+            7,
+            U8,
+        ),
+        lambda isa, a, i: np_quantize(
+            np_dequantize(
+                np_quantize(
+                    np_dequantize(np_requantized(a.astype(f) * f(0.004), 1, I8), 0.03, 1) + np_dequantize(i, 0.02, 5), 0.05, -8, I8
+                ),
+                0.06,
+                -8,
+            ),
+            0.02,
+            7,
+            U8,
+        ),
+        "i",
+        "scaled, residual, rounded, then a table",
     ),
 }
 PATHS: list[tuple[Any, ...]] = [
