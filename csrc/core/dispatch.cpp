@@ -40,6 +40,18 @@ bool cpuid_bit(unsigned leaf, unsigned subleaf, Register reg, int bit) {
   return __get_cpuid_count(leaf, subleaf, r, r + 1, r + 2, r + 3) && (r[reg] >> bit & 1);
 }
 }  // namespace
+
+bool cpu_has_bf16() {
+  static const bool has = cpuid_bit(7, 1, kEax, 5);
+  return has;
+}
+bool cpu_has_byte_permutes() {
+  static const bool has = cpuid_bit(7, 0, kEcx, 1);
+  return has;
+}
+#else
+bool cpu_has_bf16() { return false; }
+bool cpu_has_byte_permutes() { return false; }
 #endif
 
 const std::vector<const KernelTable*>& kernel_tables() {
@@ -53,7 +65,7 @@ const std::vector<const KernelTable*>& kernel_tables() {
     [[maybe_unused]] const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                                          __builtin_cpu_supports("avx512cd");
-    [[maybe_unused]] const bool has_v4x = has_v4 && cpuid_bit(7, 0, kEcx, 11) /* VNNI */ && cpuid_bit(7, 1, kEax, 5) /* BF16 */;
+    [[maybe_unused]] const bool has_v4x = has_v4 && cpuid_bit(7, 0, kEcx, 11) /* VNNI */;
 #ifdef PTRT_HAVE_v4x
     if (has_v4x) t.push_back(&v4x::table());
 #endif

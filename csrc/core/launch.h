@@ -129,6 +129,10 @@ class PackCache {
                                            const std::function<void(void*)>& fill) = 0;
 };
 
+// Features that no level promises, for kernels to ask for: AVX512_BF16 and AVX512_VBMI.
+bool cpu_has_bf16();
+bool cpu_has_byte_permutes();
+
 class ThreadPool;
 
 struct BindContext {

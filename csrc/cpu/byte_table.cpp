@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "core/launch.h"
 #include "cpu/simd.h"
 
 // With byte permutes (AVX512_VBMI, which is not part of any level and asked for at run time), 64 bytes are looked up at once: each permute
@@ -21,11 +22,6 @@ void plain(const uint8_t* entries, int64_t rows, int64_t cols, const uint8_t* in
 }
 
 #if defined(PTRT_BYTE_PERMUTES)
-bool has_byte_permutes() {
-  static const bool has = __builtin_cpu_supports("avx512vbmi");
-  return has;
-}
-
 struct Plane {
   __m512i part[4];
 };
@@ -94,7 +90,7 @@ void ByteTable::look_up(int64_t rows, int64_t cols, const void* in, int64_t in_r
   const auto* bytes = static_cast<const uint8_t*>(in);
 #if defined(PTRT_BYTE_PERMUTES)
   constexpr int64_t kFewColumns = 8;  // are looked up one by one
-  const bool permutes = cols >= kFewColumns && has_byte_permutes();
+  const bool permutes = cols >= kFewColumns && cpu_has_byte_permutes();
   if (permutes && size_ == 1) return permuted_bytes(entries_.data(), rows, cols, bytes, in_row, static_cast<uint8_t*>(out), out_row);
   if (permutes && size_ == 4) return permuted_words(planes_.data(), rows, cols, bytes, in_row, static_cast<uint32_t*>(out), out_row);
 #endif

@@ -38,8 +38,8 @@ struct FloatMath {
   static int lanes(int64_t) { return L; }
   static int max_rows(int nv) { return kMaxRows[nv]; }
   static int vectors(int64_t n) { return sizeof(T) == 4 ? panel_vectors(n, L) : n <= L ? 1 : 2; }  // as wide as tile.h builds them
-  static TileFn<T> fn(int rows, int nv) {
-    if constexpr (sizeof(T) == 4) return tile_f32(rows, nv);
+  static TileFn<T> fn(int rows, int nv, bool half) {
+    if constexpr (sizeof(T) == 4) return tile_f32(rows, nv, half);
     else return tile_f64(rows, nv);
   }
   class Tile {
@@ -61,7 +61,8 @@ struct FloatMath {
       g_.cj = L;
     }
     void operator()(const TileCall<S, A>& t) {
-      call(t, fn(t.rows, t.n >= nv_ * L ? nv_ : (t.n + L - 1) / L));  // last channels: as few vectors as hold them
+      const int nv = t.n >= nv_ * L ? nv_ : (t.n + L - 1) / L;  // last channels: as few vectors as hold them
+      call(t, fn(t.rows, nv, nv * L - t.n >= L / 2));
     }
 
    protected:

@@ -1,5 +1,5 @@
-// gemm on pairs of bf16 (AVX512_BF16): A is rounded when it is packed, B is kept in bf16, products are summed in f32. The instruction takes
-// subnormal numbers for zeros.
+// gemm on pairs of bf16 (AVX512_BF16, which v4x is compiled with but not every CPU of that level has): A is rounded when it is packed, B is
+// kept in bf16, products are summed in f32. The instruction takes subnormal numbers for zeros.
 #include <algorithm>
 #include <utility>
 
@@ -169,6 +169,7 @@ class Bf16Gemm final : public PackedGemm {
 }  // namespace
 
 std::unique_ptr<Kernel> make_gemm_bf16(LaunchDesc desc, const GemmShape& s, BindContext& bind) {
+  if (!cpu_has_bf16()) return make_gemm_halves(std::move(desc), s, DType::bf16, true, bind);
   return std::make_unique<Bf16Gemm>(std::move(desc), s, bind);
 }
 

@@ -26,11 +26,38 @@ struct Sums {
   }
 };
 
-template <class T, int MR, int NV>
+// The accumulators of a last column vector of which half is enough.
+template <int MR, bool HALF>
+struct HalfSums {
+  PTRT_INLINE void load(const float*) {}
+  PTRT_INLINE void add(int, vf) {}
+  template <class VEC, int NV>
+  PTRT_INLINE void move_to(VEC (&)[MR][NV]) {}
+};
+#if defined(__AVX512F__)
+template <int MR>
+struct HalfSums<MR, true> {
+  typedef float Half __attribute__((vector_size(kVecBytes / 2)));
+  Half acc[MR], b;
+  HalfSums() { PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i] = Half{}; }
+  PTRT_INLINE void load(const float* p) { b = (Half)_mm256_loadu_ps(p); }
+  PTRT_INLINE void add(int i, vf a) {
+    PTRT_KEEP(b);
+    acc[i] += (Half)_mm512_castps512_ps256((__m512)a) * b;
+  }
+  template <int NV>
+  PTRT_INLINE void move_to(vf (&to)[MR][NV]) {
+    PTRT_UNROLL for (int i = 0; i < MR; i++) to[i][NV - 1] = (vf)_mm512_zextps256_ps512((__m256)acc[i]), acc[i] = Half{};
+  }
+};
+#endif
+
+template <class T, int MR, int NV, bool HALF = false>
 PTRT_NOINLINE void tile(const TileArgs<T>& g) {
-  constexpr int L = Lanes<T>::n;
+  constexpr int L = Lanes<T>::n, kWhole = HALF ? NV - 1 : NV;
   V<T> acc[MR][NV];
   clear(acc);
+  HalfSums<MR, HALF> half;
   Sums<T, MR, NV> sums;
   if (g.K * g.taps >= 8) prefetch_results<T, MR, NV>(g);
   const char* next = static_cast<const char*>(g.next ? g.next : g.B);
@@ -43,6 +70,7 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
     const T *a0 = g.A + (g.tap_at ? g.tap_at[t] : t * g.ts), *a1 = a0 + 5 * lda, *a2 = a0 + 10 * lda, *b = g.B + t * g.bts;
     for (int64_t left = g.K; left > 0;) {
       if (chain == 0) {
+        half.move_to(acc);
         sums.take(acc);
         chain = length;
       }
@@ -51,18 +79,19 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
       chain -= run;
       for (int64_t k = 0; k < run; k++) {
         V<T> bv[NV];
-        PTRT_UNROLL for (int j = 0; j < NV; j++) bv[j] = load(b + j * L);
+        PTRT_UNROLL for (int j = 0; j < kWhole; j++) bv[j] = load(b + j * L);
+        if constexpr (HALF) half.load(b + kWhole * L);
         b += ldb;
         __builtin_prefetch(next, 0, 2);
         next += step;
         PTRT_UNROLL for (int i = 0; i < MR; i++) {
+          // (In front of the broadcast, which is part of the multiplication then if there is only one.)
+          PTRT_UNROLL for (int j = 0; j < kWhole; j++) PTRT_KEEP(bv[j]);
           const T* p = i < 5 ? a0 : i < 10 ? a1 : a2;
           const int r = i % 5;
           const V<T> a = splat(r == 0 ? p[0] : r == 1 ? p[lda] : r == 2 ? p[2 * lda] : r == 3 ? p[lda3] : p[4 * lda]);
-          PTRT_UNROLL for (int j = 0; j < NV; j++) {
-            PTRT_KEEP(bv[j]);
-            acc[i][j] += a * bv[j];
-          }
+          PTRT_UNROLL for (int j = 0; j < kWhole; j++) acc[i][j] += a * bv[j];
+          if constexpr (HALF) half.add(i, a);
         }
         a0 += ks;
         a1 += ks;
@@ -71,6 +100,7 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
       }
     }
   }
+  half.move_to(acc);
   if (sums.started) sums.add_to(acc);
   finish<T, MR, NV>(g, acc);
 }
@@ -105,9 +135,9 @@ PTRT_NOINLINE void small_tile(const TileArgs<T>& g) {
   finish<T, MR, NV>(g, acc[0]);
 }
 
-template <class T, int NV, int... I>
+template <class T, int NV, bool HALF = false, int... I>
 TileFn<T> pick(int mr, std::integer_sequence<int, I...>) {
-  static constexpr TileFn<T> fns[] = {nullptr, tile<T, I + 1, NV>...};
+  static constexpr TileFn<T> fns[] = {nullptr, tile<T, I + 1, NV, HALF>...};
   return fns[mr];
 }
 
@@ -135,7 +165,14 @@ TileFn<T> pick_small(int mr, int nv) {
 
 }  // namespace
 
-TileFn<float> tile_f32(int mr, int nv) { return pick<float>(mr, nv); }
+TileFn<float> tile_f32(int mr, int nv, bool half) {
+#if defined(__AVX512F__)
+  if (half && nv == 2) return pick<float, 2, true>(mr, std::make_integer_sequence<int, kMaxRows[2]>());
+  if (half && nv == 3) return pick<float, 3, true>(mr, std::make_integer_sequence<int, kMaxRows[3]>());
+#endif
+  (void)half;
+  return pick<float>(mr, nv);
+}
 TileFn<double> tile_f64(int mr, int nv) { return pick<double>(mr, nv); }
 TileFn<float> small_tile_f32(int mr, int nv) { return pick_small<float>(mr, nv); }
 TileFn<double> small_tile_f64(int mr, int nv) { return pick_small<double>(mr, nv); }

@@ -61,8 +61,10 @@ constexpr int kMaxRows[] = {0, 10, 6, 4, 0};
 constexpr int kMaxRows[] = {0, 8, 5, 0, 0};
 #endif
 
-// The tile of mr rows (1 .. kMaxRows[nv]) and nv column vectors (1 .. 4; f64: 1 .. 2, to keep the code small).
-TileFn<float> tile_f32(int mr, int nv);
+// The tile of mr rows (1 .. kMaxRows[nv]) and nv column vectors (1 .. 4; f64: 1 .. 2, to keep the code small). `half`: at most half of the
+// last vector's columns are valid; levels with half vectors then compute no more (with cores that take two steps for a whole one, a
+// 24-column product is a quarter faster).
+TileFn<float> tile_f32(int mr, int nv, bool half = false);
 TileFn<double> tile_f64(int mr, int nv);
 
 // For one to four rows (memory-bound): k is split over several accumulator sets and B is prefetched within the panel. Same contract, taps

@@ -69,6 +69,13 @@ PTRT_INLINE void add_partial(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
   PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] += load(buffer + (i * NV + j) * L);
 }
 
+template <class T, int NV>
+PTRT_INLINE void store_row(const TileArgs<T>& g, const LastVector<T>& end, bool whole, T* c, const V<T> (&x)[NV]) {
+  PTRT_UNROLL for (int j = 0; j < NV - 1; j++) store(c + j * g.cj, x[j]);
+  if (whole) store(c + (NV - 1) * g.cj, x[NV - 1]);
+  else end.store(c + (NV - 1) * g.cj, x[NV - 1]);
+}
+
 // Adds the partial sums, applies the epilogue to whole accumulators and stores them.
 template <class T, int MR, int NV>
 PTRT_INLINE void finish(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
@@ -81,40 +88,51 @@ PTRT_INLINE void finish(const TileArgs<T>& g, V<T> (&acc)[MR][NV]) {
     return;
   }
   const LastVector<T> end(g.n - (NV - 1) * L);
-  if (g.last) {
-    if (g.flags & TileArgs<T>::kScale) {
-      const V<T> alpha = splat(g.alpha);
-      PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] *= alpha;
-    }
-    if (g.bias) {
-      PTRT_UNROLL for (int j = 0; j < NV; j++) {
-        const V<T> b = j < NV - 1 ? load(g.bias + j * L) : end.load(g.bias + j * L);
-        PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][j] += b;
-      }
-    }
-    const V<T> lo = splat(g.lo), hi = splat(g.hi);
-    if (g.flags & TileArgs<T>::kClampBefore) {
-      PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vmin(hi, vmax(lo, acc[i][j]));
-    }
-    if (g.R) {
-      const T* r = g.R;
-      PTRT_UNROLL for (int i = 0; i < MR; i++, r += g.ldr) {
-        PTRT_UNROLL for (int j = 0; j < NV - 1; j++) acc[i][j] += load(r + j * L);
-        acc[i][NV - 1] += end.load(r + (NV - 1) * L);
-      }
-    }
-    if (g.flags & TileArgs<T>::kClampAfter) {
-      PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vmin(hi, vmax(lo, acc[i][j]));
-    }
-  }
+  const bool whole = g.n >= NV * L;  // masked stores cost more than plain ones, even with all lanes on
   T* c = g.C;
-  if (g.n >= NV * L) {  // masked stores cost more than plain ones, even with all lanes on
-    PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) PTRT_UNROLL for (int j = 0; j < NV; j++) store(c + j * g.cj, acc[i][j]);
+  if (!g.last) {
+    PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) store_row<T, NV>(g, end, whole, c, acc[i]);
+    return;
+  }
+  if (g.flags & TileArgs<T>::kScale) {
+    const V<T> alpha = splat(g.alpha);
+    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] *= alpha;
+  }
+  // One row after the other to its end, and absent steps as the identity (x + -0 is x, even for -0): stores then go on beside the
+  // arithmetic, this tile's and the next one's.
+  const T inf = static_cast<T>(__builtin_inf());
+  V<T> bias[NV], lo = splat(-inf), hi = splat(inf);
+  PTRT_UNROLL for (int j = 0; j < NV; j++) bias[j] = !g.bias      ? splat(T(-0.0))
+                                                     : j < NV - 1 ? load(g.bias + j * L)
+                                                                  : end.load(g.bias + j * L);
+  if (g.R && (g.flags & TileArgs<T>::kClampBefore)) {
+    lo = splat(g.lo), hi = splat(g.hi);
+    PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vmin(hi, vmax(lo, acc[i][j] + bias[j]));
+    PTRT_UNROLL for (int j = 0; j < NV; j++) bias[j] = splat(T(-0.0));
+    lo = splat(-inf), hi = splat(inf);
+  }
+  if (g.flags & (g.R ? TileArgs<T>::kClampAfter : TileArgs<T>::kClampBefore | TileArgs<T>::kClampAfter)) lo = splat(g.lo), hi = splat(g.hi);
+  const T* r = g.R;
+  if (whole && !r) {
+    PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) PTRT_UNROLL for (int j = 0; j < NV; j++) {
+      V<T> x = vmin(hi, vmax(lo, acc[i][j] + bias[j]));
+      PTRT_KEEP(x);
+      store(c + j * g.cj, x);
+    }
     return;
   }
   PTRT_UNROLL for (int i = 0; i < MR; i++, c += g.ldc) {
-    PTRT_UNROLL for (int j = 0; j < NV - 1; j++) store(c + j * g.cj, acc[i][j]);
-    end.store(c + (NV - 1) * g.cj, acc[i][NV - 1]);
+    PTRT_UNROLL for (int j = 0; j < NV; j++) acc[i][j] += bias[j];
+    if (r) {
+      PTRT_UNROLL for (int j = 0; j < NV - 1; j++) acc[i][j] += load(r + j * L);
+      acc[i][NV - 1] += end.load(r + (NV - 1) * L);
+      r += g.ldr;
+    }
+    PTRT_UNROLL for (int j = 0; j < NV; j++) {
+      acc[i][j] = vmin(hi, vmax(lo, acc[i][j]));
+      PTRT_KEEP(acc[i][j]);
+    }
+    store_row<T, NV>(g, end, whole, c, acc[i]);
   }
 }
 
