@@ -18,7 +18,9 @@ namespace {
 
 constexpr int64_t kBlockK = 768, kWholeK = 1024;  // K is cut into even blocks of at most kBlockK if it is longer than kWholeK
 constexpr int64_t kBlockCBytes = 384 << 10;       // of C per task
-constexpr int64_t kThinBytes = 16 << 10;          // of B: less than this stays in L1, and C is written row by row
+constexpr int64_t kThinBytes = 16 << 10;          // of B: less than this stays in L1, and C is written row by row;
+constexpr int64_t kThinPasses = 192 << 10;        // less than this stays in L2, where C is written row by row
+constexpr int64_t kLongBytes = 2 << 20;           // if A and C have more than this: passes of panels would find neither in L2
 constexpr int64_t kBlockAxpyBytes = 16 << 10;     // of C per task where C is read and written as B streams past
 constexpr int64_t kStretchBytes = 4 << 20;        // of B's source at a time while it is packed
 constexpr int64_t kBlockVmBytes = 96 << 10;       // of C per task if a program follows
@@ -53,7 +55,8 @@ class FloatGemm final : public Kernel {
     const int64_t kblocks = s_.K > kWholeK && !few_rows ? ceil_div(s_.K, kBlockK) : 1;
     kc_ = std::max<int64_t>(1, ceil_div(s_.K, kblocks));
     const auto size = static_cast<int64_t>(sizeof(T));
-    thin_ = !few_rows && s_.K * panels_ * nr_ * size <= kThinBytes;
+    const int64_t b_bytes = s_.K * panels_ * nr_ * size;
+    thin_ = !few_rows && (b_bytes <= kThinBytes || (b_bytes <= kThinPasses && s_.M * (s_.K + s_.N) * size > kLongBytes));
     grid_ = gemm_grid(s_, GridLimits{nr_, kMaxRows[nv_], kc_ * size,
                                      form_ == Form::kAxpy ? kBlockAxpyBytes
                                      : program_.empty()   ? kBlockCBytes
@@ -279,10 +282,11 @@ class FloatGemm final : public Kernel {
 
   // B: all packed panels, or null: then each is packed into `panel` from `source`, while the tiles before it prefetch what it will read.
   void multiply(TileArgs<T> g, const Target& t, const T* B, const char* source, T* panel, int64_t p0, int64_t pc, int64_t mc) const {
+    constexpr auto size = static_cast<int64_t>(sizeof(T));
     const RowSplit tiles(mc, kMaxRows[nv_]);
     const int64_t chunk = thin_ ? 1 : tiles.blocks;  // tiles that go through all panels together: all, or one where B stays in L1
     const T *A = g.A, *R = g.R, *bias = g.bias;
-    g.next_step = prefetch_step(nr_ * static_cast<int64_t>(sizeof(T)), tiles.blocks);
+    g.next_step = prefetch_step(nr_ * size, tiles.blocks);
     for (int64_t k0 = 0; k0 < std::max<int64_t>(1, s_.K); k0 += kc_) {
       g.K = std::min(kc_, s_.K - k0);
       g.last = k0 + kc_ >= s_.K;
@@ -292,7 +296,7 @@ class FloatGemm final : public Kernel {
         const char* next = nullptr;
         if (B) {
           g.B = B + (p0 + p) * s_.K * nr_ + k0 * nr_;
-          if (p0 + p + 1 < panels_) next = reinterpret_cast<const char*>(g.B + s_.K * nr_);
+          if (p0 + p + 1 < panels_ && !thin_) next = reinterpret_cast<const char*>(g.B + s_.K * nr_);
         } else {
           const int64_t columns = s_.N - p0 * nr_ - p * nr_;
           pack_panels(panel, source + (k0 * s_.bk + p * nr_ * s_.bn) * b_item, b_type, s_.bk, s_.bn, g.K, std::min<int64_t>(nr_, columns),
@@ -317,7 +321,7 @@ class FloatGemm final : public Kernel {
           g.S = k0 ? t.P + m * t.ldp + p * nr_ : nullptr;
           g.lds = t.ldp;
           g.R = R ? R + m * g.ldr + p * nr_ : nullptr;
-          g.next = next ? next + i * g.K * g.next_step : nullptr;
+          g.next = next && i * g.next_step < nr_ * size ? next + i * g.K * g.next_step : nullptr;
           if (!B && p + 1 < pc) prefetch_source(source + (k0 * s_.bk + (p + 1) * nr_ * s_.bn) * b_item, b_item, g.K, i, tiles.blocks);
           run_tile(i < tiles.extra ? large : small, g, static_cast<int>(tiles.rows(i)));
         }

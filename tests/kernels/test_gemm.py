@@ -168,6 +168,24 @@ def test_same_bits_for_any_thread_count(m: int, n: int, k: int) -> None:
         assert same_bits(ys[0], ys[1]) and same_bits(ys[0], ys[2])
 
 
+@pytest.mark.parametrize("const", [False, True])
+def test_long_products_whose_b_stays_in_cache(const: bool) -> None:
+    """Rows outermost, all panels for each."""
+    rng = np.random.default_rng(8)
+    a, b, r = normal(rng, (3001, 40), np.float32), normal(rng, (40, 150), np.float32), normal(rng, (3001, 150), np.float32)
+    told: list[str] = []
+    ys = [
+        run(
+            "gemm", [a, b], [(r.shape, np.float32)], threads=t, consts=[1] if const else [], epilogue=lambda acc, x: acc + x, epi_ins=[r],
+            describe=told,
+        )[0]
+        for t in (1, 2)
+    ]  # fmt: skip
+    check(ys[0], exact(a, b) + r, magnitude(a, b) + np.abs(r), 40)
+    assert same_bits(*ys)
+    assert told[0].endswith("x1")  # one group of panels
+
+
 LINEAR: dict[str, Any] = {
     "bias": lambda acc, c, r: acc + c,
     "bias relu": lambda acc, c, r: E.relu(c + acc),
