@@ -1,4 +1,5 @@
 // Which ISA levels were compiled in, and which of them this machine can run.
+
 #include "core/program.h"
 
 #if defined(__x86_64__)
@@ -49,9 +50,22 @@ bool cpu_has_byte_permutes() {
   static const bool has = cpuid_bit(7, 0, kEcx, 1);
   return has;
 }
+
+// By software a Zen 4 streams 17 GB/s from memory instead of 29, and a twentieth to a sixth less from its L3 and L2.
+int64_t stream_prefetch_bytes() {
+  static const int64_t bytes = [] {
+    unsigned r[4] = {}, version[4] = {};
+    const bool amd = __get_cpuid(0, r, r + 1, r + 2, r + 3) && r[kEbx] == 0x68747541;  // "Auth"
+    const bool known = __get_cpuid(1, version, version + 1, version + 2, version + 3);
+    const unsigned family = (version[kEax] >> 8 & 15) + (version[kEax] >> 20 & 255);
+    return amd && known && family == 0x19 ? 0 : 4096;
+  }();
+  return bytes;
+}
 #else
 bool cpu_has_bf16() { return false; }
 bool cpu_has_byte_permutes() { return false; }
+int64_t stream_prefetch_bytes() { return 4096; }
 #endif
 
 const std::vector<const KernelTable*>& kernel_tables() {

@@ -132,6 +132,9 @@ class PackCache {
 // Features that no level promises, for kernels to ask for: AVX512_BF16 and AVX512_VBMI.
 bool cpu_has_bf16();
 bool cpu_has_byte_permutes();
+// How far ahead of what it multiplies a kernel that streams through memory once should prefetch it: 0 on cores whose own prefetching is
+// better left alone (Zen 3 and 4).
+int64_t stream_prefetch_bytes();
 
 class ThreadPool;
 

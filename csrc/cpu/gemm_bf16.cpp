@@ -52,7 +52,8 @@ PTRT_NOINLINE void pair_tile(const TileArgs<float>& g) {
 // For one to four rows: k is split over SETS accumulators, and B is prefetched within the panel.
 template <int MR, int SETS>
 PTRT_NOINLINE void small_pair_tile(const TileArgs<float>& g) {
-  constexpr int NV = PackedGemm::kVectors, kAhead = 4096 / 4;
+  constexpr int NV = PackedGemm::kVectors;
+  const int64_t ahead = stream_prefetch_bytes() / 4;
   vf acc[SETS][MR][NV];
   PTRT_UNROLL for (int u = 0; u < SETS; u++) clear(acc[u]);
   const float *a = g.A, *b = g.B;
@@ -62,7 +63,7 @@ PTRT_NOINLINE void small_pair_tile(const TileArgs<float>& g) {
     vf bv[NV];
     PTRT_UNROLL for (int j = 0; j < NV; j++) {
       bv[j] = load(b + j * W);
-      __builtin_prefetch(b + j * W + kAhead, 0, 3);
+      __builtin_prefetch(b + j * W + ahead, 0, 3);
     }
     PTRT_UNROLL for (int i = 0; i < MR; i++) {
       const vf s = (vf)_mm512_set1_epi32(*reinterpret_cast<const pair_t*>(a + i * lda));

@@ -86,13 +86,12 @@ void expand(const Stored& s, int64_t k0, int64_t K, float* out) {
 // One to four rows: k is split over SETS accumulators.
 template <bool NIBBLES, int MR, int SETS>
 PTRT_NOINLINE void small_tile(const TileArgs<float>& g, const Stored& s) {
-  constexpr int kAhead = 4096;
   vf acc[SETS][MR][NV];
   PTRT_UNROLL for (int u = 0; u < SETS; u++) PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++)
       acc[u][i][j] = vf{};
   const float* a = g.A;
   const int64_t lda = g.lda;
-  const char* ahead = s.values + kAhead;
+  const char* ahead = s.values + stream_prefetch_bytes();
   each_step<NIBBLES, SETS>(s, 0, g.K, [&](int set, int64_t, const vf(&w)[NV]) __attribute__((always_inline)) {
     __builtin_prefetch(ahead, 0, 3);
     ahead += NIBBLES ? kColumns / 2 : kColumns;

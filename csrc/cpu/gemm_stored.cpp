@@ -38,7 +38,7 @@ PTRT_INLINE vf widen(const uint16_t* p) {
 // The small tile of gemm_tile.cpp with a B of 16 bits; the same additions in the same order.
 template <bool F16, int MR, int SETS>
 PTRT_NOINLINE void small_tile(const TileArgs<float>& g) {
-  constexpr int kAhead = 4096 / 2;
+  const int64_t ahead = stream_prefetch_bytes() / 2;
   vf acc[SETS][MR][NV];
   PTRT_UNROLL for (int u = 0; u < SETS; u++) PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++)
       acc[u][i][j] = vf{};
@@ -48,7 +48,7 @@ PTRT_NOINLINE void small_tile(const TileArgs<float>& g) {
   const auto step = [&](vf(&to)[MR][NV]) {
     vf bv[NV];
     PTRT_UNROLL for (int j = 0; j < NV; j++) bv[j] = widen<F16>(b + j * W);
-    __builtin_prefetch(b + kAhead, 0, 3);
+    __builtin_prefetch(b + ahead, 0, 3);
     b += NV * W;
     PTRT_UNROLL for (int i = 0; i < MR; i++) {
       const vf s = splat(a[i * lda]);

@@ -108,18 +108,17 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
 template <class T, int MR, int NV, int SETS>
 PTRT_NOINLINE void small_tile(const TileArgs<T>& g) {
   constexpr int L = Lanes<T>::n;
-  constexpr int kAhead = 4096 / sizeof(T);
   V<T> acc[SETS][MR][NV];
   PTRT_UNROLL for (int u = 0; u < SETS; u++) clear(acc[u]);
   const T *a = g.A, *b = g.B;
-  const int64_t lda = g.lda, ks = g.ks, ldb = g.ldb;
+  const int64_t lda = g.lda, ks = g.ks, ldb = g.ldb, ahead = stream_prefetch_bytes() / static_cast<int64_t>(sizeof(T));
   int64_t k = 0;
   for (; k + SETS <= g.K; k += SETS) {
     PTRT_UNROLL for (int u = 0; u < SETS; u++) {
       V<T> bv[NV];
       PTRT_UNROLL for (int j = 0; j < NV; j++) {
         bv[j] = load(b + j * L);
-        __builtin_prefetch(b + j * L + kAhead, 0, 3);
+        __builtin_prefetch(b + j * L + ahead, 0, 3);
       }
       b += ldb;
       PTRT_UNROLL for (int i = 0; i < MR; i++) {
