@@ -1,5 +1,4 @@
 // Which ISA levels were compiled in, and which of them this machine can run.
-
 #include "core/program.h"
 
 #if defined(__x86_64__)

@@ -26,7 +26,7 @@ struct TileCall {
   A* c;
   const A *bias, *residual;
   const void* next;
-  const int32_t *sums, *zeros;  // as in UnitTileArgs
+  const int32_t *sums = nullptr, *zeros = nullptr;  // as in UnitTileArgs
   int rows, n;
 };
 
