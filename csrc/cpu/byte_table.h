@@ -13,8 +13,6 @@ class ByteTable {
   bool empty() const { return entries_.empty(); }
   // out[r][c] = entry of in[r][c]; row strides in elements. Results of one byte may replace what they are computed from.
   void look_up(int64_t rows, int64_t cols, const void* in, int64_t in_row, void* out, int64_t out_row) const;
-  const void* entry(uint8_t byte) const { return entries_.data() + byte * size_; }
-  int size() const { return size_; }
 
  private:
   std::vector<uint8_t> entries_;

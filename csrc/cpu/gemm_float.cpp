@@ -61,7 +61,7 @@ class FloatGemm final : public Kernel {
                                      form_ == Form::kAxpy ? kBlockAxpyBytes
                                      : program_.empty()   ? kBlockCBytes
                                                           : kBlockVmBytes,
-                                     size, 1, s_.K * panels_ * nr_ * size, bind.threads, thin_});
+                                     size, 1, b_bytes, bind.threads, thin_});
     choose_packing(a, b, bind);
     layout_scratch();
   }
@@ -284,7 +284,7 @@ class FloatGemm final : public Kernel {
   void multiply(TileArgs<T> g, const Target& t, const T* B, const char* source, T* panel, int64_t p0, int64_t pc, int64_t mc) const {
     constexpr auto size = static_cast<int64_t>(sizeof(T));
     const RowSplit tiles(mc, kMaxRows[nv_]);
-    const int64_t chunk = thin_ ? 1 : tiles.blocks;  // tiles that go through all panels together: all, or one where B stays in L1
+    const int64_t chunk = thin_ && B ? 1 : tiles.blocks;  // tiles that go through all panels together: all, or one where B stays in L1
     const T *A = g.A, *R = g.R, *bias = g.bias;
     g.next_step = prefetch_step(nr_ * size, tiles.blocks);
     for (int64_t k0 = 0; k0 < std::max<int64_t>(1, s_.K); k0 += kc_) {

@@ -233,12 +233,11 @@ class Compiler {
         return cast(Op::cast_, add_value(Value::kIota, Comp::i64, 8, i.args[0]), DType::i64, i.dtype);
       }
       case Op::id_: return reg(0);
+      case Op::cast_sat_:
+        if (const int fused = quantized(i); fused >= 0) return fused;
+        [[fallthrough]];
       case Op::cast_:
-      case Op::cast_wrap_:
-      case Op::cast_sat_: {
-        const int fused = op == Op::cast_sat_ ? quantized(i) : -1;
-        return fused >= 0 ? fused : cast(op, reg(0), type(0), i.dtype);
-      }
+      case Op::cast_wrap_: return cast(op, reg(0), type(0), i.dtype);
       case Op::where_: {
         int cond = reg(0);
         if (type(0) != DType::boolean) cond = cast(Op::cast_, cond, type(0), DType::boolean);
