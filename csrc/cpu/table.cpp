@@ -38,8 +38,7 @@ constexpr bool is_one_of(const char* kernel, std::initializer_list<const char*> 
 }
 constexpr bool multiplies(const char* kernel) { return is_one_of(kernel, {"gemm", "conv", "recurrent"}); }
 constexpr bool plain(const char* kernel) {
-  return is_one_of(kernel,
-                   {"scatter", "topk", "nonzero", "compress", "unique", "nms", "linear_algebra", "col2im", "max_unpool", "tree_ensemble"});
+  return is_one_of(kernel, {"scatter", "topk", "nonzero", "compress", "unique", "nms", "linear_algebra", "col2im", "max_unpool"});
 }
 }  // namespace
 

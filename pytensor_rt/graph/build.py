@@ -10,6 +10,7 @@ import numpy as np
 from ..dtypes import type_name
 from ..errors import ModelError
 from .model import Graph, Initializer, Node, ValueInfo
+from .numbers import Numbers
 from .tensors import TensorReader
 from .wire import Message
 
@@ -110,15 +111,16 @@ class Builder:
         if kind == _INT:
             return a.i
         if kind == _INTS:
-            return tuple(a.ints)
+            return a.ints if isinstance(a.ints, Numbers) else tuple(a.ints)
         if kind == _FLOAT:
             return a.f
         if kind == _FLOATS:
-            return tuple(a.floats)
+            return a.floats if isinstance(a.floats, Numbers) else tuple(a.floats)
         if kind == _STRING:
             return _text(a.s)
         if kind == _STRINGS:
-            return tuple([_text(s) for s in a.strings])
+            texts = {s: _text(s) for s in set(a.strings)}
+            return tuple([texts[s] for s in a.strings])
         if kind == _TENSOR:
             value = self.reader.read(a.t)
             # A Constant's weight stays in its Initializer, which may copy it later

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .model import INTERNAL, Array, Graph, Model, Node, ValueInfo
+from .numbers import Numbers
 from .tensors import TensorReader
 from .wire import Message
 
@@ -69,7 +70,7 @@ def attribute_proto(name: str, value: Any) -> AttributeProto:
     import onnx
 
     a = onnx.AttributeProto(name=name)
-    many = isinstance(value, tuple)
+    many = isinstance(value, (tuple, Numbers))
     first = value[0] if many and value else None if many else value
     if many and first is None:
         a.type = onnx.AttributeProto.INTS

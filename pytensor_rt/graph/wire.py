@@ -11,12 +11,15 @@ typed data of tensors are lists of ndarrays. Small messages that are equal byte 
 from __future__ import annotations
 
 import mmap
+import re
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..errors import ModelError
+from .numbers import LONG, Numbers
 
 LARGE = 1024  # bytes from which a payload stays in the file
 SMALL = 4096  # bytes up to which a message is cut out of the file and read from a copy: reading a bytes object is faster than a mapping
@@ -215,7 +218,10 @@ class Reader:
                         elif form == _BYTES:
                             fields[name] = buf[i:stop]
                         elif form == _MANY_BYTES:
-                            fields.setdefault(name, []).append(buf[i:stop])
+                            pieces = fields.setdefault(name, [])
+                            pieces.append(buf[i:stop])
+                            if len(pieces) & 63 == 0:
+                                stop = _more_pieces(pieces, buf, stop, end, key)
                         else:
                             self.packed(fields, name, form, base + i, base + stop)
                     elif key < 8:
@@ -237,10 +243,13 @@ class Reader:
                         elif form == _INTS:
                             if name in fields:
                                 numbers = fields[name]
-                                numbers.append(n)
+                                if type(numbers) is list:
+                                    numbers.append(n)
+                                else:
+                                    numbers = _extended(fields, name, np.array([n]))
                                 if len(numbers) >= _RUN and end - i > _RUN:
                                     values, i = _run_of_numbers(self.data, base + i, base + end, key)
-                                    numbers += values.tolist()
+                                    _extended(fields, name, values)
                                     i -= base
                             else:
                                 fields[name] = [n]
@@ -263,7 +272,7 @@ class Reader:
                             found, stop = _run_of_fixed(self.data, base + i, base + end, key, size)
                             stop -= base
                             if form == _FLOATS:
-                                fields.setdefault(name, []).extend(found.view(dtype).tolist())
+                                _extended(fields, name, found.view(dtype))
                             else:
                                 fields.setdefault(name, []).append(found.view(dtype))
                     elif key < 8:
@@ -306,9 +315,36 @@ class Reader:
                 raise ModelError(f"damaged model: the numbers at byte {start} of {size} bytes each take {stop - start} bytes")
             values = self.data[start:stop].view(dtype)
         if form in (_INTS, _FLOATS):
-            fields.setdefault(name, []).extend(values.tolist())
+            _extended(fields, name, values)
         else:
             fields.setdefault(name, []).append(values)
+
+
+def _more_pieces(pieces: list[bytes], buf: File, i: int, end: int, key: int) -> int:
+    """Appends the fields with this key (below 128) from byte i on that hold one of the last 64 pieces again; the byte after them.
+
+    Lists of many texts have few different ones: the node modes of a forest."""
+    known = {bytes((key, len(p))) + p: p for p in pieces[-64:] if len(p) < 128}
+    if len(known) > 8:
+        return i
+    one = b"|".join(map(re.escape, known))  # (no alternative is the beginning of another: their lengths come first)
+    stop = re.compile(b"(?:%b)*" % one, re.DOTALL).match(buf, i, end).end()  # type: ignore[union-attr]
+    pieces += [known[field] for field in re.findall(one, buf[i:stop], re.DOTALL)]
+    return stop
+
+
+def _extended(fields: dict[str, Any], name: str, values: Data) -> Sequence[Any]:
+    """A field of repeated numbers, with more of them. The first long run that a list meets makes an array of it."""
+    old = fields.get(name, ())
+    if len(values) >= LONG and len(old) <= _RUN:
+        array = fields[name] = Numbers(np.concatenate([np.array(old, values.dtype), values]))
+        return array
+    numbers: list[Any] = (
+        old if type(old) is list else list(old)
+    )  # (an array whose field goes on elsewhere, which nobody writes, is no array any more)
+    numbers += values.tolist()
+    fields[name] = numbers
+    return numbers
 
 
 def _cut(start: int, stop: int, end: int) -> ModelError:

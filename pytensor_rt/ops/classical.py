@@ -17,6 +17,7 @@ from .reduction import reduce_axes
 from .registry import op
 
 ML = "ai.onnx.ml"
+Array = np.ndarray[Any, Any]
 
 
 def _rows(t: Tracer, x: Tensor) -> Tensor:
@@ -251,47 +252,86 @@ _MODES = {
 }
 
 
+class _Nodes:
+    """Where the node (tree, id) of a tree ensemble stands among its attributes."""
+
+    def __init__(self, t: Tracer, trees: Array, ids: Array) -> None:
+        self.trees, self.first, self.tree = np.unique(trees, return_index=True, return_inverse=True)
+        self.ids, number = np.unique(ids, return_inverse=True)
+        keys = self.tree * len(self.ids) + number
+        self.order = np.argsort(keys, kind="stable")
+        self.keys = keys[self.order]
+        if (self.keys[1:] == self.keys[:-1]).any():
+            t.fail("a node is defined twice")
+
+    def roots(self) -> Array:
+        """The first node of each tree, in the order in which trees appear."""
+        return np.sort(self.first)
+
+    def find(self, tree: Array, ids: Array) -> Array:
+        """Positions of nodes of trees given by number, or -1."""
+        number, known = _find(self.ids, ids)
+        at, found = _find(self.keys, tree * len(self.ids) + number)
+        return np.where(known & found & (tree >= 0), self.order[at], -1) if len(self.keys) else np.full(len(ids), -1)
+
+    def tree_number(self, trees: Array) -> Array:
+        number, known = _find(self.trees, trees)
+        return np.where(known, number, -1)
+
+
+def _find(sorted_values: Array, values: Array) -> tuple[Array, Array]:
+    """(a position of each value among the sorted ones, whether it is there)."""
+    if not len(sorted_values):
+        return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(sorted_values, values), len(sorted_values) - 1)
+    return at, sorted_values[at] == values
+
+
 def tree_arrays(
     t: Tracer, dtype: Any, *, nodes_treeids: Any, nodes_nodeids: Any, nodes_featureids: Any, nodes_values: Any, nodes_modes: Any, nodes_truenodeids: Any,
     nodes_falsenodeids: Any, nodes_missing_value_tracks_true: Any, leaf_treeids: Any, leaf_nodeids: Any, leaf_ids: Any, leaf_weights: Any,
 ) -> list[Tensor]:  # fmt: skip
     """The flat arrays of the tree_ensemble kernel from the TreeEnsembleRegressor/Classifier attributes. Checks every index."""
-    position = {(a, b): i for i, (a, b) in enumerate(zip(nodes_treeids, nodes_nodeids))}
-    n = len(position)
-    if n != len(nodes_modes) or n != len(nodes_values) or n != len(nodes_featureids):
-        t.fail("the node attributes have different lengths, or a node is defined twice")
-    modes = np.array([NODE_MODES.index(_MODES[m]) for m in nodes_modes], np.uint8)
-    true, false = np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32)
-    roots = []
-    seen: set[int] = set()
-    targets_of: set[int] = set()
-    for i, (tree, m, a, b) in enumerate(zip(nodes_treeids, nodes_modes, nodes_truenodeids, nodes_falsenodeids)):
-        if tree not in seen:
-            seen.add(tree)
-            roots.append(i)
-        if m != "LEAF":
-            for child, out in ((a, true), (b, false)):
-                j = position.get((tree, child))
-                if j is None:
-                    t.fail(f"tree {tree}: node {nodes_nodeids[i]} points to node {child}, which does not exist")
-                if j in targets_of or j == i:
-                    t.fail(f"tree {tree}: node {child} has two parents")
-                targets_of.add(j)
-                out[i] = j
-    if any(r in targets_of for r in roots):
-        t.fail("the first node of a tree is not its root, or the nodes form a cycle")
-    per_node: list[list[tuple[int, float]]] = [[] for _ in range(n)]
-    for tree, node, target, w in zip(leaf_treeids, leaf_nodeids, leaf_ids, leaf_weights):
-        j = position.get((tree, node))
-        if j is None:
-            t.fail(f"tree {tree}: a leaf weight names node {node}, which does not exist")
-        per_node[j].append((int(target), float(w)))
-    ranges = np.cumsum([0, *(len(p) for p in per_node)]).astype(np.int32)
-    flat = [p for part in per_node for p in part]
+    n = len(nodes_treeids)
     missing = np.array(nodes_missing_value_tracks_true or (0,) * n, np.bool_)
+    of_nodes = (nodes_nodeids, nodes_modes, nodes_values, nodes_featureids, nodes_truenodeids, nodes_falsenodeids, missing)
+    if any(len(a) != n for a in of_nodes):
+        t.fail("the node attributes have different lengths")
+    if not len(leaf_treeids) == len(leaf_nodeids) == len(leaf_ids) == len(leaf_weights):
+        t.fail("the leaf attributes have different lengths")
+    if unknown := set(nodes_modes) - set(_MODES):
+        t.fail(f"unknown node mode {min(unknown)!r}")
+    codes = {m: NODE_MODES.index(kind) for m, kind in _MODES.items()}
+    modes = np.array([codes[m] for m in nodes_modes], np.uint8)
+    tree_ids, node_ids = np.array(nodes_treeids, np.int64), np.array(nodes_nodeids, np.int64)
+    nodes = _Nodes(t, tree_ids, node_ids)
+    inner = np.flatnonzero(modes != codes["LEAF"])
+    branches = []
+    for ids in (nodes_truenodeids, nodes_falsenodeids):
+        children = np.array(ids, np.int64)[inner]
+        at = nodes.find(nodes.tree[inner], children)
+        if (lost := np.flatnonzero(at < 0)).size:
+            i = inner[lost[0]]
+            t.fail(f"tree {tree_ids[i]}: node {node_ids[i]} points to node {children[lost[0]]}, which does not exist")
+        branch = np.arange(n, dtype=np.int32)
+        branch[inner] = at
+        branches.append(branch)
+    true, false = branches
+    parents = np.bincount(np.concatenate([true[inner], false[inner]]), minlength=n)
+    if (twice := np.flatnonzero((parents > 1) | np.isin(np.arange(n), inner[(true[inner] == inner) | (false[inner] == inner)]))).size:
+        t.fail(f"tree {tree_ids[twice[0]]}: node {node_ids[twice[0]]} has two parents")
+    roots = nodes.roots()
+    if parents[roots].any():
+        t.fail("the first node of a tree is not its root, or the nodes form a cycle")
+    leaf_trees, leaf_nodes = np.array(leaf_treeids, np.int64), np.array(leaf_nodeids, np.int64)
+    owner = nodes.find(nodes.tree_number(leaf_trees), leaf_nodes)
+    if (lost := np.flatnonzero(owner < 0)).size:
+        t.fail(f"tree {leaf_trees[lost[0]]}: a leaf weight names node {leaf_nodes[lost[0]]}, which does not exist")
+    order = np.argsort(owner, kind="stable")
+    ranges = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n))]).astype(np.int32)
     arrays = [
-        np.array(nodes_featureids, np.int32), np.array(nodes_values, dtype), modes, true, false, np.array(roots, np.int32),
-        np.array([p[0] for p in flat], np.int32), np.array([p[1] for p in flat], dtype), ranges, missing,
+        np.array(nodes_featureids, np.int32), np.array(nodes_values, dtype), modes, true, false, roots.astype(np.int32),
+        np.array(leaf_ids, np.int32)[order], np.array(leaf_weights, dtype)[order], ranges, missing,
     ]  # fmt: skip
     return [t.const(a) for a in arrays]
 

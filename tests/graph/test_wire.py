@@ -18,6 +18,8 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from pytensor_rt.errors import ModelError
 from pytensor_rt.graph import wire
+from pytensor_rt.graph.export import attribute_proto
+from pytensor_rt.graph.numbers import Numbers
 
 CASES = sorted(Path(onnx.backend.test.__file__).parent.glob("data/*/*/model.onnx"))
 
@@ -159,6 +161,42 @@ def test_repeated_numbers_packed_and_not(seed: int, count: int) -> None:
         same(read(kind, content), theirs, kind)
         tail = block(5, theirs.SerializeToString()) if kind == "TensorProto" else block(1, block(5, content))
         same(read("GraphProto", tail), onnx.GraphProto.FromString(tail), "graph")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_long_lists_of_numbers_and_texts(seed: int) -> None:
+    """Lists that are read in one go, interrupted, packed and not, of few and of many different texts."""
+    rng = random.Random(seed)
+    texts = [rng.randbytes(rng.choice([0, 1, 4, 10, 127, 128, 300])) for _ in range(rng.choice([1, 2, 8, 9, 40]))] + [b"J\x04LEAF"]
+    parts = []
+    for _ in range(rng.randrange(1, 5)):
+        parts.append(b"".join(scalar(8, n) for n in integers(rng, rng.choice([3, 1100, 3000]))))
+        parts.append(block(8, b"".join(varint(n) for n in integers(rng, rng.choice([2, 1100])))))
+        parts.append(b"".join(b"\x3d" + struct.pack("<f", rng.gauss(0, 1)) for _ in range(rng.choice([1, 20, 2000]))))
+        parts.append(b"".join(block(9, rng.choice(texts)) for _ in range(rng.choice([1, 63, 65, 500]))))
+    rng.shuffle(parts)
+    content = b"".join(parts)
+    same(read("AttributeProto", content), onnx.AttributeProto.FromString(content), "attribute")
+    for cut in rng.sample(range(len(content)), 20):
+        with warnings.catch_warnings():
+            try:
+                theirs = onnx.AttributeProto.FromString(content[:cut])
+            except Exception:
+                with pytest.raises(ModelError):
+                    read("AttributeProto", content[:cut])
+            else:
+                same(read("AttributeProto", content[:cut]), theirs, "cut")
+
+
+def test_numbers_behave_like_a_tuple() -> None:
+    values = np.arange(2000, dtype=np.float32) / 3
+    numbers, plain = Numbers(values), tuple(values.tolist())
+    assert len(numbers) == 2000 and numbers == plain and hash(numbers) == hash(plain) and list(numbers) == list(plain)
+    assert numbers[7] == plain[7] and type(numbers[7]) is float and numbers[5:9] == plain[5:9] and numbers[-1] == plain[-1]
+    assert np.array(numbers).dtype == np.float64 and np.array(numbers, np.float32).tobytes() == values.tobytes()
+    assert np.array(Numbers(np.arange(3))).dtype == np.int64 and not Numbers(np.zeros(0)) and 5 in Numbers(np.arange(9))
+    proto = attribute_proto("a", Numbers(np.arange(3)))
+    assert list(proto.ints) == [0, 1, 2]
 
 
 def test_fields_given_twice_are_merged() -> None:

@@ -137,6 +137,72 @@ def test_aggregates(aggregate: str, targets: int) -> None:
             np.testing.assert_allclose(predict(forest, x, aggregate), forest.reference(x, aggregate), rtol=1e-15, atol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("modes", [["leq"], ["lt", "gt", "eq"], ["leq", "neq", "gte"]], ids="-".join)
+@pytest.mark.parametrize("depth", [1, 3, 5, 6, 7, 10])
+def test_sizes(depth: int, modes: list[str], dtype: Any) -> None:
+    """Trees of 2 to 1024 leaves (by their tests and walked), few and many features and rows; the order of additions is that of the trees."""
+    rng = np.random.default_rng(24)
+    for features, trees, full in ((3, 5, True), (40, 3, False), (70, 3, True), (200, 18, False)):
+        forest = Forest(rng, trees if depth < 10 else 2, depth, features, 1, modes, dtype, missing=True, full=full)
+        x = rows(rng, 70, features, dtype)
+        want = forest.reference(x, "sum").astype(dtype)
+        for n in (1, 2, 3, 4, 8, 15, 16, 17, 63, 64, 70):
+            np.testing.assert_array_equal(predict(forest, x[:n]), want[:n])
+
+
+def test_unbalanced_trees() -> None:
+    """Chains of 2 to 130 leaves: lists of several words."""
+    rng = np.random.default_rng(25)
+    for leaves in (2, 31, 32, 33, 64, 65, 130):
+        forest = Forest(rng, 0, 0, 4, 1, ["leq"])
+        for side in range(2):
+            root = len(forest.feature)
+            forest.roots.append(root)
+            n = 2 * leaves - 1
+            for i in range(n):
+                inner = i % 2 == 0 and i < n - 1
+                forest.feature.append(int(rng.integers(4)) if inner else 0)
+                forest.threshold.append(float(rng.integers(-3, 4)) / 2)
+                forest.mode.append(NODE_MODES.index("leq") if inner else LEAF)
+                forest.missing.append(False)
+                children = (root + i + 1, root + i + 2) if inner else (0, 0)
+                forest.yes.append(children[side])
+                forest.no.append(children[1 - side])
+                if not inner:
+                    forest.leaf_targets.append(0)
+                    forest.weights.append(float(rng.standard_normal()))
+                forest.ranges.append(len(forest.leaf_targets))
+        x = rows(rng, 66, 4, np.float32)
+        want = forest.reference(x, "sum").astype(np.float32)
+        for n in (1, 5, 20, 66):
+            np.testing.assert_array_equal(predict(forest, x[:n]), want[:n])
+
+
+@pytest.mark.parametrize("weights", [np.float32, np.float64])
+@pytest.mark.parametrize("targets", [2, 5, 8, 11])
+def test_weights_of_trees_and_of_leaves(targets: int, weights: Any) -> None:
+    """One target per tree (boosted trees), all targets in each leaf (forests of classifiers), some twice, some missing."""
+    rng = np.random.default_rng(26)
+    for kind in ("of tree", "of leaf", "twice"):
+        for depth in (3, 6, 9):
+            forest = Forest(rng, 7, depth, 6, targets, ["leq"], weight_dtype=weights, full=depth < 9)
+            forest.ranges, forest.leaf_targets, forest.weights = [0], [], []
+            for i, mode in enumerate(forest.mode):
+                if mode == LEAF:
+                    tree = int(np.searchsorted(forest.roots, i, "right"))
+                    chosen = [tree % targets] if kind == "of tree" else rng.permutation(targets)[: targets - int(rng.integers(2))].tolist()
+                    chosen += chosen[:1] if kind == "twice" else []
+                    forest.leaf_targets += chosen
+                    forest.weights += rng.standard_normal(len(chosen)).tolist()
+                forest.ranges.append(len(forest.leaf_targets))
+            x = rows(rng, 65, 6, np.float32)
+            for aggregate in ("sum", "average", "max"):
+                want = forest.reference(x, aggregate).astype(weights)
+                for n in (1, 2, 9, 65):
+                    np.testing.assert_array_equal(predict(forest, x[:n], aggregate), want[:n])
+
+
 def test_same_bits_for_any_thread_count_and_batch() -> None:
     rng = np.random.default_rng(17)
     forest = Forest(rng, 40, 6, 6, 2, ["leq", "gt"], missing=True, per_leaf=2)
