@@ -23,6 +23,7 @@ std::unique_ptr<Kernel> make_conv(LaunchDesc desc, BindContext& bind) {
     if (math != ConvMath::i8 || z->ndim > 1 || (z->ndim == 1 && z->shape[0] != g.M) || z->dtype != w.dtype)
       throw KernelError("conv: bad w_zero");
   }
+  if (plane_conv_applies(desc, g)) return make_plane_conv(std::move(desc), bind, g);
   if (depthwise_applies(desc, g)) return make_depthwise_conv(std::move(desc), bind, g);
   if (tap_conv_applies(desc, g)) return make_tap_conv(std::move(desc), bind, g);
   if (winograd_applies(desc, g)) return make_winograd_conv(std::move(desc), bind, g);

@@ -170,11 +170,13 @@ std::unique_ptr<Kernel> make_byte_depthwise_conv(LaunchDesc& desc, BindContext& 
 std::unique_ptr<Kernel> make_tap_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 std::unique_ptr<Kernel> make_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 std::unique_ptr<Kernel> make_row_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
+std::unique_ptr<Kernel> make_plane_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 bool winograd_enabled();  // PTRT_WINOGRAD=0 turns the transforms off
 bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g);
 bool row_winograd_applies(const LaunchDesc& desc, const ConvGeometry& g);
 bool depthwise_applies(const LaunchDesc& desc, const ConvGeometry& g);
 bool tap_conv_applies(const LaunchDesc& desc, const ConvGeometry& g);
+bool plane_conv_applies(const LaunchDesc& desc, const ConvGeometry& g);
 
 // Packs `rows` output channels from m0 on as [tap][input channel of the group][nr], nr >= rows.
 void conv_pack_panel(const Operand& w, const ConvGeometry& g, int64_t m0, int64_t rows, int64_t nr, float* to);

@@ -427,7 +427,8 @@ void ConvOutput::finish(const LaunchDesc& desc, const ConvOutBox& b, const ConvR
         }
       acc.row_stride = b.chans;
     }
-    epilogue_.apply(desc, index, axis_w, b.cols, 1, b.chans, acc, scratch);
+    if (b.chans == 1) epilogue_.apply(desc, index, -1, 1, axis_w, b.cols, Block{row, 0, acc.row_stride}, scratch);
+    else epilogue_.apply(desc, index, axis_w, b.cols, 1, b.chans, acc, scratch);
     if (g_.spatial >= 2) index[g_.spatial]++;
   }
 }

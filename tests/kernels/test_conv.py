@@ -209,6 +209,33 @@ def test_random_depthwise_shapes() -> None:
         check(rng, xs, (c, 1, *kernel), strides, dilations, pads, c, lx=lx, ly=ly, const=bool(rng.integers(2)), bias=bool(rng.integers(2)))
 
 
+def test_few_channels_go_plane_by_plane() -> None:
+    """Columns as lanes: every layout, stride and dilation, windows larger than the image, padding and window rows that no image row is under."""
+    rng = np.random.default_rng(27)
+    for turn in range(120):
+        n, group = int(rng.choice([1, 2, 2, 2])), int(rng.choice([1, 1, 2, 3]))
+        c, m = (group * int(rng.integers(1, 5 if group == 1 else 2)) for _ in range(2))
+        kernel = [int(v) for v in rng.integers(1, 9, n)]
+        kernel[-1] = max(kernel[-1], 3)
+        strides, dilations = ([int(v) for v in rng.choice([1, 1, 1, 2, 3], n)] for _ in range(2))
+        pads = [int(v) for v in rng.integers(0, 9, 2 * n)]
+        size = [int(v) for v in rng.integers(1, 30, n)]
+        size[-1] = (
+            int(rng.integers(280, 900)) * strides[-1]
+            if n == 1
+            else int(rng.integers(20, 90)) * strides[-1] + (kernel[-1] - 1) * dilations[-1]
+        )
+        if n == 2:
+            size[0] = max(size[0], (260 // 20 + 1) * strides[0] + (kernel[0] - 1) * dilations[0])
+        says: list[str] = []
+        lx, ly = (str(v) for v in rng.choice(["first", "last", "any"], 2))
+        ws = (m, c // group, *kernel)
+        check(
+            rng, (int(rng.integers(1, 3)), c, *size), ws, strides, dilations, pads, group, lx=lx, ly=ly, bias=bool(turn % 2), describe=says
+        )
+        assert says[0].startswith("planes"), says
+
+
 def winograd_tolerance(f: int, c: int) -> float:
     """F(2)'s transforms only add and halve: the direct form's bound, twice."""
     return WINOGRAD_TOLERANCE if f == 4 else 2 * tolerance_of(np.float32, 9 * c)
@@ -362,6 +389,7 @@ PATHS = [  # one case for every path
     ((1, 64, 9, 11), (2, 64, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 1),
     ((1, 4, 3, 6, 7), (10, 4, 3, 2, 3), [1, 1, 1], [1, 1, 1], [1, 0, 1, 1, 1, 1], 1),
     ((2, 20, 150), (34, 20, 5), [1], [2], [4, 4], 1),
+    ((1, 3, 21, 37), (3, 1, 5, 3), [1, 1], [1, 1], [2, 1, 2, 1], 3),
     ((1, 32, 9, 11), (32, 4, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 8),
 ]
 
