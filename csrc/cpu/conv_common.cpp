@@ -51,6 +51,27 @@ void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n
     }
     return;
   }
+  constexpr bool halves = std::is_same_v<Conv, AsF16> || std::is_same_v<Conv, AsBF16>;
+  if constexpr (halves) {
+    constexpr DType type = std::is_same_v<Conv, AsF16> ? DType::f16 : DType::bf16;
+    if (packed && sc == 1 && b.cn >= W / 2) {
+      if (sw == b.cn && b.pixel == b.cn) halves_to_floats(type, dst, src, n * b.cn);
+      else
+        for (int64_t w = 0; w < n; w++) halves_to_floats(type, dst + w * b.pixel, src + w * sw, b.cn);
+      return;
+    }
+    if (packed && sw == 1) {
+      constexpr int64_t kPixels = 64, kPlanes = 16;
+      alignas(64) float planes[kPlanes * kPixels];
+      for (int64_t w = 0; w < n; w += kPixels)
+        for (int64_t c = 0; c < b.cn; c += kPlanes) {
+          const int64_t pixels = least(kPixels, n - w), channels = least(kPlanes, b.cn - c);
+          for (int64_t k = 0; k < channels; k++) halves_to_floats(type, planes + k * kPixels, src + (c + k) * sc + w, pixels);
+          transpose(planes, kPixels, channels, pixels, dst + w * b.pixel + c, b.pixel);
+        }
+      return;
+    }
+  }
   if (packed && (sc == 1 || b.cn == 1)) {
     if constexpr (std::is_same_v<To, float> && sizeof(typename Conv::From) == 1)
       if (b.cn >= W) {
@@ -297,6 +318,10 @@ ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath m
       fused_ = g.M == 1 || rs_.c == 1;
     }
   }
+  if (!fused_ && narrow) {
+    linear_ = clamping_epilogue(desc);
+    fused_ = linear_.ok;
+  }
   if (!fused_ && math == ConvMath::i8 && activations && channels_last_) {
     quant_ = quant_epilogue(desc, 1);
     if (quant_.residual >= 0) rs_ = conv_strides(desc.epi_ins[static_cast<size_t>(quant_.residual)]);
@@ -393,6 +418,14 @@ void ConvOutput::store(const LaunchDesc& desc, const ConvOutBox& b, const ConvRe
   char* to = y.as<char>() + o * static_cast<int64_t>(itemsize(y.dtype));
   if (math_ == ConvMath::f64) store_box<double>(b, r, ys_, to, [](double v) { return v; });
   else if (math_ == ConvMath::i8) store_box<int32_t>(b, r, ys_, to, [](int32_t v) { return v; });
+  else if ((y.dtype == DType::f16 || y.dtype == DType::bf16) && ys_.c == 1)
+    for (int64_t h = 0; h < b.rows; h++) {
+      const float* from = reinterpret_cast<const float*>(r.data) + h * r.row;
+      auto* out = reinterpret_cast<uint16_t*>(to) + h * ys_.s[1];
+      if (r.pixel == b.chans && ys_.s[2] == b.chans) floats_to_halves(y.dtype, out, from, b.cols * b.chans);
+      else
+        for (int64_t w = 0; w < b.cols; w++) floats_to_halves(y.dtype, out + w * ys_.s[2], from + w * r.pixel, b.chans);
+    }
   else if (y.dtype == DType::f16) store_box<float>(b, r, ys_, to, [](float v) { return f32_to_f16(v); });
   else if (y.dtype == DType::bf16) store_box<float>(b, r, ys_, to, [](float v) { return f32_to_bf16(v); });
   else if (ys_.s[2] == 1 && ys_.c != 1)
@@ -416,15 +449,11 @@ void ConvOutput::finish(const LaunchDesc& desc, const ConvOutBox& b, const ConvR
     char* row = r.data + h * r.row * static_cast<int64_t>(acc_size_);
     Block acc{row, r.pixel, 1};
     if (narrow) {  // f16 and bf16 results are rounded before the epilogue sees them; in place, front to back
-      const bool half = desc.acc_dtype == DType::f16;
       auto* to = reinterpret_cast<uint16_t*>(row);
-      for (int64_t w = 0; w < b.cols; w++)
-        for (int64_t m = 0; m < b.chans; m++) {
-          float v;
-          std::memcpy(&v, row + (w * r.pixel + m) * 4, 4);
-          const uint16_t u = half ? f32_to_f16(v) : f32_to_bf16(v);
-          std::memcpy(to + w * b.chans + m, &u, 2);
-        }
+      const auto* from = reinterpret_cast<const float*>(row);
+      if (r.pixel == b.chans) floats_to_halves(desc.acc_dtype, to, from, b.cols * b.chans);
+      else
+        for (int64_t w = 0; w < b.cols; w++) floats_to_halves(desc.acc_dtype, to + w * b.chans, from + w * r.pixel, b.chans);
       acc.row_stride = b.chans;
     }
     if (b.chans == 1) epilogue_.apply(desc, index, -1, 1, axis_w, b.cols, Block{row, 0, acc.row_stride}, scratch);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/vocabulary.h"
+#include "cpu/half.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
@@ -230,6 +231,17 @@ LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis, bool activ
   }
   if (desc.acc_dtype != t) return none;
   return Recogniser{desc, bias_axis, false, activations && t == DType::f32, post && t == DType::f32, {}}.result();
+}
+
+LinearEpilogue clamping_epilogue(const LaunchDesc& desc) {
+  const DType t = desc.outs[0].dtype;
+  LinearEpilogue e;
+  if ((t != DType::f16 && t != DType::bf16) || desc.acc_dtype != t || desc.epilogue.empty()) return e;
+  e = Recogniser{desc, 0, false, false, false, {}}.result();
+  if (!e.ok || !e.clamp_before || e.alpha != 1 || e.bias >= 0 || e.residual >= 0) return LinearEpilogue{};
+  e.lo = half_to_float(t, float_to_half(t, static_cast<float>(e.lo)));
+  e.hi = half_to_float(t, float_to_half(t, static_cast<float>(e.hi)));
+  return e;
 }
 
 LinearEpilogue dequantising_epilogue(const LaunchDesc& desc, int bias_axis) {

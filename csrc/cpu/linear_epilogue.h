@@ -36,6 +36,10 @@ std::string activation_name(const LinearEpilogue& e);  // ", then silu", for des
 // `activations`, those with a scale after a clamp or an activation not unless `post`, and both only in f32.
 LinearEpilogue linear_epilogue(const LaunchDesc& desc, int bias_axis, bool activations = false, bool post = false);
 
+// For f16 and bf16: an epilogue that only clamps, which may be done before a float result is rounded (rounding keeps order, and the bounds
+// are f16 or bf16 numbers).
+LinearEpilogue clamping_epilogue(const LaunchDesc& desc);
+
 // The same for an int32 acc that is first cast to f32 and then possibly multiplied by scales; not for an empty program.
 LinearEpilogue dequantising_epilogue(const LaunchDesc& desc, int bias_axis);
 
