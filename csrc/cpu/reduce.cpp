@@ -6,6 +6,7 @@
 #include "core/vocabulary.h"
 #include "cpu/kernels.h"
 #include "cpu/reduce_block.h"
+#include "cpu/reduce_pairs.h"
 #include "cpu/reduce_steps.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -17,7 +18,8 @@ constexpr int64_t kChunk = 4096;   // longest stretch of a row in working precis
 constexpr int64_t kLaneRows = 32;  // the same for lanes
 constexpr int64_t kLaneCols = 256;
 constexpr int64_t kMaxRows = 256;
-constexpr int64_t kSegment = 1 << 16;  // elements per segment, at least
+constexpr int64_t kFewElements = 1024;  // of a block: its set-up costs more
+constexpr int64_t kSegment = 1 << 16;   // elements per segment, at least
 
 // The same for each of `cols` columns, over all rows.
 template <Kind K, class C>
@@ -66,6 +68,9 @@ class Reduce final : public Kernel {
   Reduce(LaunchDesc d, ReduceOp op, const std::vector<int>& labels) : Kernel(std::move(d)), op_(op), source_(desc), sink_(desc) {
     const Operand& x = desc.ins[0];
     for (int a = 0; a < x.ndim; a++) (labels[static_cast<size_t>(a)] ? last_ : kept_) = a;
+    if (kept_ < last_ && x.shape[kept_] * x.shape[last_] < kFewElements)  // blocks of rows along the axis that has most of them
+      for (int a = 0; a < x.ndim; a++)
+        if (labels[static_cast<size_t>(a)] == 0 && x.shape[a] > x.shape[kept_]) kept_ = a;
     for (int a = 0; a < x.ndim; a++)
       if (labels[static_cast<size_t>(a)] == 0 && a != kept_) outer_.add(a, x.shape[a]);
       else if (labels[static_cast<size_t>(a)] == 1 && a != last_) reduced_.add(a, x.shape[a]);
@@ -274,6 +279,8 @@ std::unique_ptr<Kernel> make_reduce(LaunchDesc desc, BindContext&) {
   labels = canonicalise(desc, labels);
   const bool wide =
       op == ReduceOp::mean_ || op == ReduceOp::l2_ || op == ReduceOp::log_sum_;  // the sum must not wrap at the element's width
+  if (auto pairs = make_reduce_pairs<float>(desc, op, labels)) return pairs;
+  if (auto pairs = make_reduce_pairs<double>(desc, op, labels)) return pairs;
   switch (desc.ins[0].dtype) {
     case DType::f32:
     case DType::f16:

@@ -15,7 +15,10 @@ from tests.kernels.harness import run, strided
 from tests.kernels.test_reduce import *  # noqa: F403
 from tests.kernels.test_reduce import check
 
-NOT_REPLAYED = {"test_layout_classes": "it asks which layout the C++ kernel chose; test_layouts here asks the CUDA plan"}
+NOT_REPLAYED = {
+    "test_layout_classes": "it asks which layout the C++ kernel chose; test_layouts here asks the CUDA plan",
+    "test_pairs_strategy": "it asks which strategy the C++ kernel chose",
+}
 
 
 def test_layouts() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pytensor_rt.kernels.spec import REDUCE_OPS
+from pytensor_rt.lowering.expr import abs_, cast
 
 from .harness import run, strided
 
@@ -200,7 +201,7 @@ def test_layout_classes() -> None:
 
 
 def test_programs() -> None:
-    from pytensor_rt.lowering.expr import cast, exp
+    from pytensor_rt.lowering.expr import exp
 
     rng = np.random.default_rng(6)
     for axes in subsets(3)[1:]:
@@ -216,3 +217,99 @@ def test_programs() -> None:
             ]  # fmt: skip
             assert results[0].tobytes() == results[1].tobytes()
             np.testing.assert_allclose(results[0].astype(np.float64), want, rtol=tol, atol=tol)
+
+
+def test_blocks_along_the_longest_kept_axis() -> None:
+    """Short rows of a program whose innermost kept axis is short as well: rows are taken along another one."""
+    rng = np.random.default_rng(10)
+    for shape in ((300, 5, 9), (7, 130, 3, 17), (2, 90, 4, 1), (40, 1, 30)):
+        axes = (len(shape) - 1,)
+        x = strided(rng, rng.standard_normal(shape).astype(np.float32))
+        row = np.broadcast_to(rng.standard_normal(shape[1:]).astype(np.float32), shape)
+        out = strided(rng, np.zeros(small(x, axes), np.float32))
+        for op in ("sum", "max", "l1", "log_sum_exp", "mean"):
+            results = [
+                run("reduce", [np.empty(shape, np.float32)], [out], {"op": op, "axes": axes}, prologue=lambda a, b: (a - b) * a,
+                    pro_ins=[x, row], threads=t)[0].copy()
+                for t in (1, 2)
+            ]  # fmt: skip
+            assert results[0].tobytes() == results[1].tobytes()
+            np.testing.assert_allclose(results[0], reference(op, (x - row) * x, axes), rtol=1e-5, atol=2e-5)
+
+
+PAIRS: dict[str, Any] = {
+    "product": (lambda a, b: a * b, "sum"), "square": (lambda a, b: (a - b) * (a - b), "mean"), "difference": (lambda a, b: a - b, "sum_square"),
+    "norm": (lambda a, b: b - a, "l2"), "abs": (lambda a, b: abs_(a - b), "sum"), "l1": (lambda a, b: a - b, "l1"),
+    "weighted": (lambda a, b, w: w * ((a - b) * (a - b)), "sum"), "divided": (lambda a, b, w: (a - b) * (a - b) / w, "sum"),
+}  # fmt: skip
+
+
+def pairs(x: A, y: A, w: A, form: str, axes: tuple[int, ...], threads: int = 1, out: Any = None, **more: Any) -> A:
+    """The reduction of PAIRS[form] of broadcast operands; `w` is of x or of y."""
+    fn, op = PAIRS[form]
+    operands = [x, y, w][: 3 if form in ("weighted", "divided") else 2]
+    shape = np.broadcast_shapes(*(o.shape for o in operands))
+    ins = [np.broadcast_to(o, shape) for o in operands]
+    result = out if out is not None else (small(np.empty(shape, np.uint8), axes), x.dtype)
+    return run("reduce", [np.empty(shape, x.dtype)], [result], {"op": op, "axes": axes}, prologue=fn, pro_ins=ins, threads=threads, **more)[
+        0
+    ]
+
+
+def expected_pairs(x: A, y: A, w: A, form: str, axes: tuple[int, ...]) -> A:
+    x, y, w = (v.astype(np.float64) for v in (x, y, w))
+    terms = {"product": x * y, "abs": x - y, "l1": x - y, "weighted": w * (x - y) ** 2, "divided": (x - y) ** 2 / w, "square": (x - y) ** 2}
+    if form in ("abs", "l1"):
+        terms[form] = np.abs(terms[form])
+    return reference(PAIRS[form][1], terms.get(form, x - y), axes)
+
+
+@pytest.mark.parametrize("form", PAIRS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pairs(form: str, dtype: Any) -> None:
+    """All rows of one operand against all of another: any sizes, strides, order of the axes, which side a weight belongs to."""
+    rng = np.random.default_rng(11)
+    for n, m, k in ((4, 16, 1), (5, 300, 30), (37, 50, 64), (9, 33, 65), (70, 131, 7), (600, 8, 3), (33, 17, 300), (3, 40, 5), (1, 40, 9)):
+        for trial in range(2):
+            x, y = strided(rng, rng.standard_normal((n, 1, k)).astype(dtype)), strided(rng, rng.standard_normal((1, m, k)).astype(dtype))
+            w = strided(rng, rng.uniform(0.5, 2, ((n, 1, k), (1, m, k))[trial]).astype(dtype))
+            order = [(0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 1, 0)][int(rng.integers(4))]
+            x, y, w = (v.transpose(order) for v in (x, y, w))
+            axes = (order.index(2),)
+            want = expected_pairs(x, y, w, form, axes)
+            out = strided(rng, np.zeros(want.shape, dtype)) if trial else None
+            results = [pairs(x, y, w, form, axes, threads, out).copy() for threads in (1, 2)]
+            assert results[0].tobytes() == results[1].tobytes()
+            tol = TOLERANCE[np.dtype(dtype).name]
+            np.testing.assert_allclose(results[0], want, rtol=tol, atol=tol * k**0.5, err_msg=f"{(n, m, k)} {order}")
+
+
+def test_pairs_of_batches() -> None:
+    """Axes that both operands have, or neither; an epilogue that changes the dtype; values that are not finite stay in their pair."""
+    rng = np.random.default_rng(12)
+    x, y = rng.standard_normal((3, 2, 20, 1, 11)).astype(np.float32), rng.standard_normal((3, 1, 1, 45, 11)).astype(np.float32)
+    x[1, 0, 7, 0, 3], y[2, 0, 0, 44, 10] = np.nan, np.inf
+    w = np.ones_like(x)
+    with np.errstate(invalid="ignore"):
+        for form in ("square", "abs", "product", "norm"):
+            want = expected_pairs(x, y, w, form, (4,))
+            assert np.isfinite(want).mean() > 0.9 > np.isnan(want).mean() > 0
+            np.testing.assert_allclose(pairs(x, y, w, form, (4,)), want, rtol=1e-5, atol=1e-5)
+            scale = np.broadcast_to(rng.random((45, 1)).astype(np.float32), want.shape)
+            y_half = pairs(x, y, w, form, (4,), out=(want.shape, np.float16), epilogue=lambda acc, s: cast(acc * s, np.dtype(np.float16)),
+                           epi_ins=[scale], acc_dtype=np.float32)  # fmt: skip
+            np.testing.assert_allclose(y_half.astype(np.float64), want * scale, rtol=2e-3, atol=2e-3)
+
+
+def test_pairs_strategy() -> None:
+    rng = np.random.default_rng(13)
+    x, y = rng.random((40, 1, 30)).astype(np.float32), rng.random((1, 70, 30)).astype(np.float32)
+    for form in PAIRS:
+        for w, want in ((x, "pairs"), (y, "pairs"), (x + y, "rows" if form in ("weighted", "divided") else "pairs")):
+            describe: list[str] = []
+            pairs(x, y, w, form, (2,), describe=describe)
+            assert describe == [want], form
+    for few in (x[:3], x[:1]):
+        describe = []
+        pairs(few, y[:, :4], few, "square", (2,), describe=describe)
+        assert describe == ["rows"]

@@ -11,7 +11,10 @@ from tests.kernels.harness import run, strided
 from tests.kernels.test_reduce import *  # noqa: F403
 from tests.kernels.test_reduce import check, reference, small, subsets
 
-NOT_REPLAYED = {"test_layout_classes": "it asks the C++ engine which strategy it chose"}
+NOT_REPLAYED = {
+    "test_layout_classes": "it asks the C++ engine which strategy it chose",
+    "test_pairs_strategy": "it asks the C++ engine which strategy it chose",
+}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int16", "uint64"])
