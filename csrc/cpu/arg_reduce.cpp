@@ -7,6 +7,7 @@
 #include "cpu/kernels.h"
 #include "cpu/reduce_block.h"
 #include "cpu/reduce_vec.h"
+#include "cpu/turn_rows.h"
 
 namespace ptrt::PTRT_LEVEL {
 
@@ -16,6 +17,7 @@ constexpr int64_t kGrain = 16384;  // elements per task, at least
 constexpr int64_t kChunk = 4096;
 constexpr int64_t kCols = 256;  // columns of a block of lanes
 constexpr int64_t kMaxRows = 64;
+constexpr int64_t kShortRow = 24;  // rows of at most so many values are turned into lanes
 
 template <class C>
 using Place = std::conditional_t<sizeof(C) == 4, int32_t, int64_t>;  // as wide as a value, so that a mask of values selects places
@@ -37,14 +39,17 @@ class ArgReduce final : public Kernel {
     n_ = x.shape[axis_];
     const int64_t k = x.shape[kept_];
     lanes_ = kept_ > axis_ && k >= L / 2;
-    per_block_ = std::clamp<int64_t>(lanes_ ? kCols : kChunk / std::max<int64_t>(1, n_), 1, lanes_ ? kCols : kMaxRows);
+    turned_ = !lanes_ && n_ <= kShortRow && k >= L / 2;
+    per_block_ = turned_ ? kCols : std::clamp<int64_t>(lanes_ ? kCols : kChunk / std::max<int64_t>(1, n_), 1, lanes_ ? kCols : kMaxRows);
     per_block_ = std::max<int64_t>(1, std::min<int64_t>(per_block_, k));
     chunk_ = std::clamp<int64_t>(n_, 1, std::max<int64_t>(1, kChunk / (lanes_ ? per_block_ : 1)));
     blocks_ = (k + per_block_ - 1) / per_block_;
     grain_ = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n_ * per_block_));
   }
 
-  size_t thread_scratch_bytes() const override { return source_.scratch_bytes(chunk_ * per_block_); }
+  size_t thread_scratch_bytes() const override {
+    return source_.scratch_bytes(chunk_ * per_block_) + (turned_ ? static_cast<size_t>(n_ * kCols) * sizeof(C) : 0);
+  }
   std::string describe() const override { return lanes_ ? "lanes" : "rows"; }
 
   void run(const RunContext& ctx) override {
@@ -72,12 +77,12 @@ class ArgReduce final : public Kernel {
       index[axis_] = i;
       if (lanes_) {
         const C* x = source_.block(desc, index, axis_, n, kept_, k, scratch, &stride);
-        const int64_t step = last_ ? -1 : 1, first = last_ ? n - 1 : 0;
-        int64_t c = 0;
-        for (; c + 4 * L <= k; c += 4 * L)
-          columns<4>(x + first * stride + c, step * stride, n, L, i + first, step, b == 0, best + c, where + c);
-        for (; c < k; c += L)
-          columns<1>(x + first * stride + c, step * stride, n, std::min<int64_t>(L, k - c), i + first, step, b == 0, best + c, where + c);
+        lanes(x, stride, k, i, n, b == 0, best, where);
+      } else if (turned_) {
+        const C* x = source_.block(desc, index, kept_, k, axis_, n, scratch, &stride);
+        C* turned = reinterpret_cast<C*>(scratch + source_.scratch_bytes(chunk_ * per_block_));
+        rows_to_lanes(x, stride, k, n, turned, kCols);
+        lanes(turned, kCols, k, i, n, true, best, where);
       } else {
         const C* x = source_.block(desc, index, kept_, k, axis_, n, scratch, &stride);
         for (int64_t r = 0; r < k; r++) {
@@ -93,6 +98,15 @@ class ArgReduce final : public Kernel {
     const Operand& y = desc.outs[0];
     auto* to = reinterpret_cast<int64_t*>(element(y, index));
     for (int64_t c = 0; c < k; c++) to[c * y.strides[kept_]] = where[c];
+  }
+
+  // The best of n values from place i on in each of k columns.
+  void lanes(const C* x, int64_t stride, int64_t k, int64_t i, int64_t n, bool fresh, C* best, Place<C>* where) const {
+    const int64_t step = last_ ? -1 : 1, first = last_ ? n - 1 : 0;
+    int64_t c = 0;
+    for (; c + 4 * L <= k; c += 4 * L) columns<4>(x + first * stride + c, step * stride, n, L, i + first, step, fresh, best + c, where + c);
+    for (; c < k; c += L)
+      columns<1>(x + first * stride + c, step * stride, n, std::min<int64_t>(L, k - c), i + first, step, fresh, best + c, where + c);
   }
 
   // The best of `rows` values and of what came before (`fresh`: nothing) in each of U vectors of columns; a single vector may have less
@@ -167,7 +181,7 @@ class ArgReduce final : public Kernel {
     return 0;
   }
 
-  bool last_, lanes_ = false;
+  bool last_, lanes_ = false, turned_ = false;
   Place<C> reverse_ = 0;
   Source<C> source_;
   Walk outer_;

@@ -8,6 +8,7 @@
 #include "cpu/reduce_block.h"
 #include "cpu/reduce_pairs.h"
 #include "cpu/reduce_steps.h"
+#include "cpu/turn_rows.h"
 
 namespace ptrt::PTRT_LEVEL {
 
@@ -18,6 +19,8 @@ constexpr int64_t kChunk = 4096;   // longest stretch of a row in working precis
 constexpr int64_t kLaneRows = 32;  // the same for lanes
 constexpr int64_t kLaneCols = 256;
 constexpr int64_t kMaxRows = 256;
+constexpr int64_t kShortest = 8;  // rows of at most so many elements (kinds with exponentials: kShortExp) are turned into lanes
+constexpr int64_t kShortExp = 32;
 constexpr int64_t kFewElements = 1024;  // of a block: its set-up costs more
 constexpr int64_t kSegment = 1 << 16;   // elements per segment, at least
 
@@ -86,6 +89,8 @@ class Reduce final : public Kernel {
       per_block_ = std::clamp<int64_t>(kChunk / chunk_, 1, kMaxRows);
       if (per_block_ > kLanes<C>) per_block_ -= per_block_ % kLanes<C>;
     }
+    turned_ = !lanes_ && k >= kLanes<C> / 2 && n_ <= (op_ == ReduceOp::log_sum_exp_ ? kShortExp : kShortest);
+    if (turned_) per_block_ = kMaxRows / 2;
     per_block_ = std::max<int64_t>(1, std::min(per_block_, k));
     room_ = (per_block_ + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
     elements_ = chunk_ * per_block_;
@@ -98,12 +103,13 @@ class Reduce final : public Kernel {
   }
 
   size_t thread_scratch_bytes() const override {
-    return source_.scratch_bytes(elements_) + sink_.scratch_bytes(per_block_) + acc_bytes() + 2 * result_bytes();
+    return source_.scratch_bytes(elements_) + sink_.scratch_bytes(per_block_) + acc_bytes() + 2 * result_bytes() +
+           (turned_ ? static_cast<size_t>(n_ * room_) * sizeof(C) : 0);
   }
   size_t shared_scratch_bytes() const override {
     return segments_ > 1 ? static_cast<size_t>(outer_.total * blocks_ * segments_ * room_) * sizeof(A) : 0;
   }
-  std::string describe() const override { return lanes_ ? "lanes" : "rows"; }
+  std::string describe() const override { return lanes_ ? "lanes" : turned_ ? "short rows" : "rows"; }
 
   void run(const RunContext& ctx) override {
     const int64_t units = outer_.total * blocks_;
@@ -192,7 +198,12 @@ class Reduce final : public Kernel {
                              : source_.block(desc, index, kept_, k, last_, n, scratch, &stride);
       auto* x = reinterpret_cast<const E*>(data);
       const bool fresh = s == from;
-      if (lanes_) lane_partial<K>(x, stride, n, k, total, shifts, fresh);
+      if (turned_) {
+        C* turned = reinterpret_cast<C*>(scratch + source_.scratch_bytes(elements_) + sink_.scratch_bytes(per_block_) + acc_bytes() +
+                                         2 * result_bytes());
+        rows_to_lanes(data, stride, k, n, turned, room_);
+        lane_partial<K>(reinterpret_cast<const E*>(turned), room_, n, (k + kLanes<C> - 1) / kLanes<C> * kLanes<C>, total, shifts, fresh);
+      } else if (lanes_) lane_partial<K>(x, stride, n, k, total, shifts, fresh);
       else if (n <= kShortRow<C>) short_rows<K>(x, stride, k, n, total, shifts, fresh);
       else
         for (int64_t r = 0; r < k; r++) {
@@ -206,13 +217,11 @@ class Reduce final : public Kernel {
     }
   }
 
-  C result(A a, C shift) const {
+  C result(A a) const {  // of integers
     switch (op_) {
       case ReduceOp::mean_: return count_ ? static_cast<C>(a / static_cast<A>(count_)) : C{0};
       case ReduceOp::l2_: return from_double<C>(std::sqrt(static_cast<double>(a)));
-      case ReduceOp::log_sum_: return from_double<C>(std::log(static_cast<double>(a)));
-      case ReduceOp::log_sum_exp_: return from_double<C>(std::log(static_cast<double>(a)) + static_cast<double>(shift));
-      default: return static_cast<C>(a);
+      default: return from_double<C>(std::log(static_cast<double>(a)));
     }
   }
 
@@ -230,7 +239,15 @@ class Reduce final : public Kernel {
         narrowed<C, A>(out + i, sizeof(C) < sizeof(A) ? v * share : v / static_cast<A>(count_));
       }
     } else if (op_ == ReduceOp::l2_ || op_ == ReduceOp::mean_ || op_ == ReduceOp::log_sum_ || op_ == ReduceOp::log_sum_exp_) {
-      for (int64_t i = 0; i < k; i++) out[i] = result(acc[i], shift ? shift[i] : C{0});
+      if constexpr (std::is_same<A, double>::value) {
+        for (int64_t i = 0; i < k; i += kLanes<A>) {
+          vd v = vload(acc + i);
+          v = op_ == ReduceOp::l2_ ? vsqrt(v) : vlog(v);
+          narrowed<C, A>(out + i, op_ == ReduceOp::log_sum_exp_ ? v + widened<double>(shift + i) : v);
+        }
+      } else {
+        for (int64_t i = 0; i < k; i++) out[i] = result(acc[i]);
+      }
     } else {
       for (int64_t i = 0; i < k; i += kLanes<A>) narrowed<C, A>(out + i, vload(acc + i));
     }
@@ -261,7 +278,7 @@ class Reduce final : public Kernel {
   int kept_ = 0, last_ = 0;
   int64_t n_ = 0, count_ = 0, chunk_ = 1, chunks_ = 1, steps_ = 1, per_block_ = 1, room_ = 1, blocks_ = 1, elements_ = 1, grain_ = 1,
           segments_ = 1;
-  bool lanes_ = false;
+  bool lanes_ = false, turned_ = false;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "cpu/simd.h"
 #include "cpu/vmath.h"
+#include "cpu/vmath64.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
@@ -64,14 +65,11 @@ PTRT_INLINE void narrowed<float, double>(float* p, Vec<double> x) {
 #endif
 
 PTRT_INLINE Vec<float> exp_of(Vec<float> x) { return vexp(x); }
-PTRT_INLINE Vec<double> exp_of(Vec<double> x) {
-  for (int i = 0; i < kLanes<double>; i++) x[i] = std::exp(x[i]);
-  return x;
-}
+PTRT_INLINE Vec<double> exp_of(Vec<double> x) { return vexp(x); }
 PTRT_INLINE float exp_of(float x) {  // the vector code, so that an element's result does not depend on its position
   return vexp(splat(x))[0];
 }
-PTRT_INLINE double exp_of(double x) { return std::exp(x); }
+PTRT_INLINE double exp_of(double x) { return vexp(splat(x))[0]; }
 
 // e^x for x <= 0 (-inf gives 0, NaN stays NaN), 3 ulp where the result is normal: what a softmax needs, in two thirds of vexp's operations.
 PTRT_INLINE Vec<float> exp_nonpositive(Vec<float> x) {

@@ -1,18 +1,21 @@
 // softmax, log_softmax and hardmax along one axis. Rows (the axis is contiguous) go through L1 three times: maximum, exponentials with
-// their sum, scaling. Where another axis is the contiguous one, the vectors run along that axis and every lane is a row of its own.
+// their sum, scaling. Where another axis is the contiguous one, the vectors run along that axis and every lane is a row of its own; short
+// rows are turned to be lanes.
 #include <algorithm>
 
 #include "core/vocabulary.h"
 #include "cpu/kernels.h"
 #include "cpu/reduce_block.h"
 #include "cpu/reduce_vec.h"
+#include "cpu/turn_rows.h"
 
 namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
 enum class Mode { softmax, log_softmax, hardmax };
-constexpr int64_t kGrain = 16384;  // elements per task, at least
+constexpr int64_t kGrain = 16384;                     // elements per task, at least
+constexpr int64_t kShortRow = 40, kTurnedRows = 128;  // rows that are turned: how long, and how many at a time
 
 template <class C>
 void hardmax(const C* x, int64_t xs, int64_t n, C* y, int64_t ys) {
@@ -106,7 +109,6 @@ void softmax_rows(Mode mode, const C* x, int64_t xs, int64_t rows, int64_t n, C*
 // L rows at once, one per lane.
 template <class C>
 void softmax_lanes(Mode mode, const C* x, int64_t xs, int64_t n, C* y, int64_t ys) {
-  constexpr int L = kLanes<C>;
   Vec<C> m = vsplat(-std::numeric_limits<C>::infinity());
   for (int64_t i = 0; i < n; i++) m = max_of(vload(x + i * xs), m);
   Vec<C> sum = {}, part = {};
@@ -124,7 +126,7 @@ void softmax_lanes(Mode mode, const C* x, int64_t xs, int64_t n, C* y, int64_t y
     const Vec<C> scale = C{1} / sum;
     for (int64_t i = 0; i < n; i++) vstore<C>(y + i * ys, vload(y + i * ys) * scale);
   } else {
-    for (int l = 0; l < L; l++) sum[l] = std::log(sum[l]);
+    sum = vlog(sum);
     for (int64_t i = 0; i < n; i++) vstore<C>(y + i * ys, vload(x + i * xs) - m - sum);
   }
 }
@@ -138,6 +140,16 @@ void softmax_tail(Mode mode, const C* x, int64_t xs, int64_t n, C* y, int64_t ys
   softmax_lanes(mode, scratch, L, n, scratch, L);
   for (int64_t i = 0; i < n; i++)
     for (int64_t j = 0; j < c; j++) y[i * ys + j] = scratch[i * L + j];
+}
+
+// Short rows, L at a time, one per lane.
+template <class C>
+void softmax_short(Mode mode, const C* x, int64_t xs, int64_t rows, int64_t n, C* y, int64_t ys, C* scratch) {
+  constexpr int L = kLanes<C>;
+  const int64_t pitch = (rows + L - 1) / L * L;
+  rows_to_lanes(x, xs, rows, n, scratch, pitch);
+  for (int64_t r = 0; r < rows; r += L) softmax_lanes(mode, scratch + r, pitch, n, scratch + r, pitch);
+  lanes_to_rows(scratch, pitch, rows, n, y, ys);
 }
 
 template <class C>
@@ -154,6 +166,8 @@ class Softmax final : public Kernel {
     const int64_t n = std::max<int64_t>(n_, 1);
     if (lanes_) per_block_ = std::clamp<int64_t>(32768 / n, kLanes<C>, 256) / kLanes<C> * kLanes<C>;
     else per_block_ = std::clamp<int64_t>(4096 / n, 1, kMaxRows);
+    short_ = !lanes_ && n <= kShortRow && k >= kLanes<C> / 2 && mode != Mode::hardmax;
+    if (short_) per_block_ = kTurnedRows;
     per_block_ = std::max<int64_t>(1, std::min(per_block_, k));
     blocks_ = (k + per_block_ - 1) / per_block_;
     if (__builtin_mul_overflow(n, per_block_, &elements_) || elements_ > int64_t{1} << 40) throw KernelError("softmax: axis too long");
@@ -162,10 +176,10 @@ class Softmax final : public Kernel {
 
   size_t thread_scratch_bytes() const override {
     return source_.scratch_bytes(elements_) + sink_.scratch_bytes(elements_) + align64(static_cast<size_t>(elements_) * sizeof(C)) +
-           align64(static_cast<size_t>(std::max<int64_t>(n_, 1)) * kVecBytes);
+           align64(static_cast<size_t>(std::max<int64_t>(n_, 1)) * (short_ ? kTurnedRows * sizeof(C) : kVecBytes));
   }
 
-  PTRT_COLD std::string describe() const override { return lanes_ ? "lanes" : "rows"; }
+  PTRT_COLD std::string describe() const override { return lanes_ ? "lanes" : short_ ? "short rows" : "rows"; }
 
   void run(const RunContext& ctx) override {
     const int64_t units = outer_.total * blocks_;
@@ -195,7 +209,9 @@ class Softmax final : public Kernel {
       y = reinterpret_cast<C*>(element(desc.outs[0], index));
       ys = desc.outs[0].strides[row_axis];
     }
-    if (!lanes_) {
+    if (short_) {
+      softmax_short(mode_, x, xs, rows, cols, y, ys, tail);
+    } else if (!lanes_) {
       softmax_rows(mode_, x, xs, rows, cols, y, ys);
     } else if (mode_ == Mode::hardmax) {
       for (int64_t c = 0; c < cols; c++) hardmax(x + c, xs, rows, y + c, ys);
@@ -213,7 +229,7 @@ class Softmax final : public Kernel {
   Walk outer_;
   int axis_ = 0, kept_ = 0;
   int64_t n_ = 0, per_block_ = 1, blocks_ = 1, elements_ = 1, grain_ = 1;
-  bool lanes_ = false;
+  bool lanes_ = false, short_ = false;
 };
 
 }  // namespace

@@ -92,3 +92,19 @@ def test_program() -> None:
 def test_empty_axis_raises() -> None:
     with pytest.raises(Exception, match="arg_reduce"):
         run("arg_reduce", [np.zeros((2, 0), np.float32)], [((2, 1), np.int64)], {"op": "max", "axis": 1})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "int32", "uint64"])
+def test_short_rows(dtype: str) -> None:
+    """Rows around a vector's length, whose number is a multiple of nothing, in any layout."""
+    rng = np.random.default_rng(6)
+    for n in (1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 24, 25):
+        for rows in (2, 8, 37, 300):
+            x = rng.integers(0, 5, (rows, n)).astype(dtype)
+            if dtype.startswith("float"):
+                x.flat[rng.integers(0, x.size, 3)] = np.nan
+            for op in ("max", "min"):
+                for last in (False, True):
+                    check(op, x, 1, last)
+                    check(op, strided(rng, x), 1, last, strided(rng, np.zeros((rows, 1), np.int64)))
+                    check(op, x[::-1], 1, last)

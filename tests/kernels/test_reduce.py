@@ -313,3 +313,21 @@ def test_pairs_strategy() -> None:
         describe = []
         pairs(few, y[:, :4], few, "square", (2,), describe=describe)
         assert describe == ["rows"]
+
+
+@pytest.mark.parametrize("op", REDUCE_OPS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_short_rows(op: str, dtype: str) -> None:
+    """Rows of less than a vector, dense and apart, over one axis and several."""
+    if dtype == "int32" and op.startswith("log"):
+        pytest.skip("floats only")
+    rng = np.random.default_rng(14)
+    for n in (1, 2, 3, 4, 5, 7, 8, 9, 13, 17, 32, 33):
+        for shape, axes in (((2, n), (1,)), ((37, n), (1,)), ((300, n), (1,)), ((3, 41, n), (0, 2))):
+            x = (rng.uniform(0.5, 1.5, shape) * (3 if dtype == "int32" else 1)).astype(dtype)
+            check(op, x, axes)
+            check(op, strided(rng, x), axes, strided(rng, np.zeros(small(x, axes), dtype)))
+            wide = np.full((*shape[:-1], n + 3), 99, dtype)
+            wide[..., :n] = x
+            check(op, wide[..., :n], axes)
+            check(op, np.broadcast_to(x[..., :1, :], shape), axes)

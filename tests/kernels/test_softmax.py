@@ -101,3 +101,30 @@ def test_programs() -> None:
             ]  # fmt: skip
             assert results[0].tobytes() == results[1].tobytes()
             np.testing.assert_allclose(results[0].astype(np.float64), want, rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("op", ["softmax", "log_softmax"])
+def test_short_rows(op: str, dtype: Any) -> None:
+    """Any length around a vector's, any number of rows, dense or apart: nothing is written between them, and a row's bits do not depend on its place."""
+    rng = np.random.default_rng(6)
+    for n in (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 23, 31, 33, 40, 41):
+        for rows in (2, 9, 16, 40, 131, 300):
+            x = (rng.standard_normal((rows, n)) * 5).astype(dtype)
+            x[-1] = x[0]
+            dense = check(op, x, 1)
+            assert dense[0].tobytes() == dense[-1].tobytes()
+            for gap in (1, 20):
+                memory, wide = np.full((rows, n + gap), 7, dtype), np.full((rows, n + gap), 1e9, dtype)
+                wide[:, :n] = x
+                check(op, wide[:, :n], 1, memory[:, :n])
+                assert (memory[:, n:] == 7).all()
+            check(op, x[::-1], 1, np.zeros((rows, n), dtype)[::-1])
+
+
+def test_short_rows_that_are_not_finite() -> None:
+    x = np.random.default_rng(7).standard_normal((50, 6)).astype(np.float32)
+    x[3, 5], x[17, 0], x[20], x[31, :3], x[33] = np.nan, np.inf, -np.inf, -np.inf, 3e38
+    check("softmax", x, 1)
+    check("log_softmax", np.maximum(x, -1e30), 1)
+    assert np.flatnonzero(np.isnan(check("softmax", x, 1)).any(1)).tolist() == [3, 17, 20]
