@@ -310,8 +310,9 @@ class FloatGemm final : public Kernel {
         if (form_ == Form::kFewTiles) {
           large = small = small_tile(static_cast<int>(tiles.small), nv);
         } else {
-          small = tile(static_cast<int>(tiles.small), nv);
-          large = tiles.extra ? tile(static_cast<int>(tiles.small) + 1, nv) : small;
+          const bool half = g.n - (nv - 1) * L <= L / 2;
+          small = tile(static_cast<int>(tiles.small), nv, half);
+          large = tiles.extra ? tile(static_cast<int>(tiles.small) + 1, nv, half) : small;
         }
         for (int64_t i = i0; i < std::min(tiles.blocks, i0 + chunk); i++) {
           const int64_t m = tiles.start(i);
@@ -395,8 +396,8 @@ class FloatGemm final : public Kernel {
     program_[0].apply(desc, index, s_.nb, mc, s_.nb + 1, nc, acc, scratch + vm_offset_);
   }
 
-  static TileFn<T> tile(int mr, int nv) {
-    if constexpr (std::is_same_v<T, float>) return tile_f32(mr, nv);
+  static TileFn<T> tile(int mr, int nv, bool half = false) {
+    if constexpr (std::is_same_v<T, float>) return tile_f32(mr, nv, half);
     else return tile_f64(mr, nv);
   }
   static TileFn<T> small_tile(int mr, int nv) {

@@ -31,6 +31,7 @@ template <int MR, bool HALF>
 struct HalfSums {
   PTRT_INLINE void load(const float*) {}
   PTRT_INLINE void add(int, vf) {}
+  PTRT_INLINE void add(int, const float*) {}
   template <class VEC, int NV>
   PTRT_INLINE void move_to(VEC (&)[MR][NV]) {}
 };
@@ -44,6 +45,10 @@ struct HalfSums<MR, true> {
   PTRT_INLINE void add(int i, vf a) {
     PTRT_KEEP(b);
     acc[i] += (Half)_mm512_castps512_ps256((__m512)a) * b;
+  }
+  PTRT_INLINE void add(int i, const float* a) {
+    PTRT_KEEP(b);
+    acc[i] += (Half)_mm256_set1_ps(*a) * b;
   }
   template <int NV>
   PTRT_INLINE void move_to(vf (&to)[MR][NV]) {
@@ -82,13 +87,19 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
         PTRT_UNROLL for (int j = 0; j < kWhole; j++) bv[j] = load(b + j * L);
         if constexpr (HALF) half.load(b + kWhole * L);
         b += ldb;
-        __builtin_prefetch(next, 0, 2);
-        next += step;
+        if constexpr (kWhole > 0) {  // half a vector is a product's last panel
+          __builtin_prefetch(next, 0, 2);
+          next += step;
+        }
         PTRT_UNROLL for (int i = 0; i < MR; i++) {
           // (In front of the broadcast, which is part of the multiplication then if there is only one.)
           PTRT_UNROLL for (int j = 0; j < kWhole; j++) PTRT_KEEP(bv[j]);
           const T* p = i < 5 ? a0 : i < 10 ? a1 : a2;
           const int r = i % 5;
+          if constexpr (kWhole == 0) {
+            half.add(i, p + r * lda);
+            continue;
+          }
           const V<T> a = splat(r == 0 ? p[0] : r == 1 ? p[lda] : r == 2 ? p[2 * lda] : r == 3 ? p[lda3] : p[4 * lda]);
           PTRT_UNROLL for (int j = 0; j < kWhole; j++) acc[i][j] += a * bv[j];
           if constexpr (HALF) half.add(i, a);
@@ -166,6 +177,7 @@ TileFn<T> pick_small(int mr, int nv) {
 
 TileFn<float> tile_f32(int mr, int nv, bool half) {
 #if defined(__AVX512F__)
+  if (half && nv == 1) return pick<float, 1, true>(mr, std::make_integer_sequence<int, kMaxRows[1]>());
   if (half && nv == 2) return pick<float, 2, true>(mr, std::make_integer_sequence<int, kMaxRows[2]>());
   if (half && nv == 3) return pick<float, 3, true>(mr, std::make_integer_sequence<int, kMaxRows[3]>());
 #endif

@@ -296,3 +296,21 @@ def test_mismatched_operands_are_refused() -> None:
             run("gemm", [np.zeros(a, np.float32), np.zeros(b, np.float32)], [(y, np.float32)])
     with pytest.raises(Exception, match="gemm: "):
         run("gemm", [np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float64)], [((2, 2), np.float32)])
+
+
+def test_columns_that_fill_half_a_vector() -> None:
+    """The last vector of a panel may be computed by halves: any rows, chains of k, epilogues."""
+    rng = np.random.default_rng(31)
+    for m in (5, 14, 29, 100):
+        for k in (1, 7, 30, 300, 1100):
+            a, b = normal(rng, (m, k), np.float32), normal(rng, (k, 48), np.float32)
+            bias, rest = normal(rng, (48,), np.float32), normal(rng, (m, 48), np.float32)
+            for n in (1, 3, 5, 8, 9, 17, 20, 24, 25, 33, 40):
+                columns = np.ascontiguousarray(b[:, :n])
+                (y,) = run("gemm", [a, columns], [((m, n), np.float32)], consts=[1])
+                check(y, exact(a, columns), magnitude(a, columns), k)
+                (y,) = run("gemm", [a, columns], [((m, n), np.float32)], {"alpha": 0.5}, consts=[1], threads=2,
+                           epilogue=lambda acc, c, r: E.relu(acc + c + r),
+                           epi_ins=[np.broadcast_to(bias[:n], (m, n)), np.ascontiguousarray(rest[:, :n])])  # fmt: skip
+                want = np.maximum(0.5 * exact(a, columns) + bias[:n] + rest[:, :n], 0)
+                check(y, want, 0.5 * magnitude(a, columns) + np.abs(bias[:n]) + np.abs(rest[:, :n]), k)
