@@ -50,7 +50,7 @@ class ArgReduce final : public Kernel {
   size_t thread_scratch_bytes() const override {
     return source_.scratch_bytes(chunk_ * per_block_) + (turned_ ? static_cast<size_t>(n_ * kCols) * sizeof(C) : 0);
   }
-  std::string describe() const override { return lanes_ ? "lanes" : "rows"; }
+  std::string describe() const override { return lanes_ ? "lanes" : turned_ ? "short rows" : "rows"; }
 
   void run(const RunContext& ctx) override {
     const int64_t units = outer_.total * blocks_;

@@ -175,6 +175,12 @@ class Gather final : public Kernel {
     }
     const int inner = all_outer_.nd - 1;
     const int64_t sx = inner < 0 ? 0 : all_outer_.stride[inner][0], si = inner < 0 ? 0 : all_outer_.stride[inner][1];
+    if (parts_ == 1) {
+      const int64_t n = size_[0], s = step_[0];
+      const int axis = axis_[0];
+      for (int64_t c = 0; c < cols; c++) std::memcpy(out + c * E, x + c * sx + checked_index<I>(idx + c * si, axis, n) * s, E);
+      return;
+    }
     for (int64_t c = 0; c < cols; c++) std::memcpy(out + c * E, x + c * sx + offset<I>(idx + c * si), E);
   }
 

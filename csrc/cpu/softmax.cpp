@@ -14,15 +14,49 @@ namespace ptrt::PTRT_LEVEL {
 namespace {
 
 enum class Mode { softmax, log_softmax, hardmax };
-constexpr int64_t kGrain = 16384;                     // elements per task, at least
-constexpr int64_t kShortRow = 40, kTurnedRows = 128;  // rows that are turned: how long, and how many at a time
+constexpr int64_t kGrain = 16384;  // elements per task, at least
+constexpr int64_t kShortRow = 40, kShortLog = 64, kShortHard = 10,
+                  kTurnedRows = 128;  // rows that are turned: how long, and how many at a time
 
+// 1 where the first of the largest elements is, a NaN counting as such, and 0 elsewhere.
 template <class C>
-void hardmax(const C* x, int64_t xs, int64_t n, C* y, int64_t ys) {
-  int64_t best = 0;
-  for (int64_t i = 1; i < n && x[best * xs] == x[best * xs]; i++)
-    if (!(x[i * xs] <= x[best * xs])) best = i;
-  for (int64_t i = 0; i < n; i++) y[i * ys] = i == best;
+void hardmax_row(const C* x, int64_t n, C* y) {
+  constexpr int L = kLanes<C>;
+  const C lowest = -std::numeric_limits<C>::infinity();
+  const auto at = [&](int64_t i) __attribute__((always_inline)) {
+    return n - i >= L ? vload(x + i) : vload_n(x + i, static_cast<int>(n - i), lowest);
+  };
+  Vec<C> top = vsplat(lowest);
+  NanFlag<C> bad;
+  for (int64_t i = 0; i < n; i += L) {
+    const Vec<C> v = at(i);
+    bad.see(v, v);
+    top = max_of(v, top);
+    if (n - i >= L) vstore<C>(y + i, Vec<C>{});
+    else vstore_n<C>(y + i, Vec<C>{}, static_cast<int>(n - i));
+  }
+  const Vec<C> wanted = vsplat(max_lanes(top));
+  const bool nan = bad.any();
+  for (int64_t i = 0; i < n; i += L) {
+    const Vec<C> v = at(i);
+    const uint32_t bits = lane_bits(nan ? v != v : v == wanted);
+    if (!bits) continue;
+    y[i + __builtin_ctz(bits)] = 1;
+    return;
+  }
+}
+
+// The same for L rows, one per lane.
+template <class C>
+void hardmax_lanes(const C* x, int64_t xs, int64_t n, C* y, int64_t ys) {
+  Vec<C> best = vload(x), where = {};
+  for (int64_t i = 1; i < n; i++) {
+    const Vec<C> v = vload(x + i * xs);
+    const Mask<C> better = ~(v <= best) & (best == best);
+    best = better ? v : best;
+    where = better ? vsplat(static_cast<C>(i)) : where;
+  }
+  for (int64_t i = 0; i < n; i++) vstore<C>(y + i * ys, where == vsplat(static_cast<C>(i)) ? vsplat(C{1}) : Vec<C>{});
 }
 
 template <class C>
@@ -80,11 +114,11 @@ constexpr int64_t kMaxRows = 64;
 template <class C>
 void softmax_rows(Mode mode, const C* x, int64_t xs, int64_t rows, int64_t n, C* y, int64_t ys) {
   constexpr int L = kLanes<C>;
-  C top[kMaxRows], sum[kMaxRows];
   if (mode == Mode::hardmax) {
-    for (int64_t r = 0; r < rows; r++) hardmax(x + r * xs, 1, n, y + r * ys, 1);
+    for (int64_t r = 0; r < rows; r++) hardmax_row(x + r * xs, n, y + r * ys);
     return;
   }
+  C top[kMaxRows], sum[kMaxRows] = {};
   for (int64_t r = 0; r < rows; r++) top[r] = row_max(x + r * xs, n);
   if (mode == Mode::softmax) {
     for (int64_t r = 0; r < rows; r++) sum[r] = C{1} / static_cast<C>(row_exp<C, true>(x + r * xs, n, top[r], y + r * ys));
@@ -95,13 +129,14 @@ void softmax_rows(Mode mode, const C* x, int64_t xs, int64_t rows, int64_t n, C*
       if (i < n) vstore_n<C>(row + i, vload_n(row + i, static_cast<int>(n - i), C{0}) * sum[r], static_cast<int>(n - i));
     }
   } else {
-    for (int64_t r = 0; r < rows; r++) sum[r] = static_cast<C>(std::log(row_exp<C, false>(x + r * xs, n, top[r], nullptr)));
+    for (int64_t r = 0; r < rows; r++) sum[r] = static_cast<C>(row_exp<C, false>(x + r * xs, n, top[r], nullptr));
+    for (int64_t r = 0; r < rows; r += L) vstore<C>(sum + r, vlog(vload(sum + r)));
     for (int64_t r = 0; r < rows; r++) {
       const C* from = x + r * xs;
       C* to = y + r * ys;
       int64_t i = 0;
       for (; i + L <= n; i += L) vstore<C>(to + i, vload(from + i) - top[r] - sum[r]);
-      for (; i < n; i++) to[i] = from[i] - top[r] - sum[r];
+      if (i < n) vstore_n<C>(to + i, vload_n(from + i, static_cast<int>(n - i), C{0}) - top[r] - sum[r], static_cast<int>(n - i));
     }
   }
 }
@@ -109,6 +144,7 @@ void softmax_rows(Mode mode, const C* x, int64_t xs, int64_t rows, int64_t n, C*
 // L rows at once, one per lane.
 template <class C>
 void softmax_lanes(Mode mode, const C* x, int64_t xs, int64_t n, C* y, int64_t ys) {
+  if (mode == Mode::hardmax) return hardmax_lanes(x, xs, n, y, ys);
   Vec<C> m = vsplat(-std::numeric_limits<C>::infinity());
   for (int64_t i = 0; i < n; i++) m = max_of(vload(x + i * xs), m);
   Vec<C> sum = {}, part = {};
@@ -166,7 +202,7 @@ class Softmax final : public Kernel {
     const int64_t n = std::max<int64_t>(n_, 1);
     if (lanes_) per_block_ = std::clamp<int64_t>(32768 / n, kLanes<C>, 256) / kLanes<C> * kLanes<C>;
     else per_block_ = std::clamp<int64_t>(4096 / n, 1, kMaxRows);
-    short_ = !lanes_ && n <= kShortRow && k >= kLanes<C> / 2 && mode != Mode::hardmax;
+    short_ = !lanes_ && n <= (mode == Mode::softmax ? kShortRow : mode == Mode::log_softmax ? kShortLog : kShortHard) && k >= kLanes<C> / 2;
     if (short_) per_block_ = kTurnedRows;
     per_block_ = std::max<int64_t>(1, std::min(per_block_, k));
     blocks_ = (k + per_block_ - 1) / per_block_;
@@ -213,8 +249,6 @@ class Softmax final : public Kernel {
       softmax_short(mode_, x, xs, rows, cols, y, ys, tail);
     } else if (!lanes_) {
       softmax_rows(mode_, x, xs, rows, cols, y, ys);
-    } else if (mode_ == Mode::hardmax) {
-      for (int64_t c = 0; c < cols; c++) hardmax(x + c, xs, rows, y + c, ys);
     } else {
       int64_t c = 0;
       for (; c + kLanes<C> <= cols; c += kLanes<C>) softmax_lanes(mode_, x + c, xs, rows, y + c, ys);

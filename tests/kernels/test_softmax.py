@@ -104,13 +104,14 @@ def test_programs() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("op", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "hardmax"])
 def test_short_rows(op: str, dtype: Any) -> None:
     """Any length around a vector's, any number of rows, dense or apart: nothing is written between them, and a row's bits do not depend on its place."""
     rng = np.random.default_rng(6)
-    for n in (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 23, 31, 33, 40, 41):
+    for n in (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 23, 31, 33, 40, 41, 64, 65):
         for rows in (2, 9, 16, 40, 131, 300):
             x = (rng.standard_normal((rows, n)) * 5).astype(dtype)
+            x = np.round(x) if op == "hardmax" else x  # ties
             x[-1] = x[0]
             dense = check(op, x, 1)
             assert dense[0].tobytes() == dense[-1].tobytes()
@@ -128,3 +129,9 @@ def test_short_rows_that_are_not_finite() -> None:
     check("softmax", x, 1)
     check("log_softmax", np.maximum(x, -1e30), 1)
     assert np.flatnonzero(np.isnan(check("softmax", x, 1)).any(1)).tolist() == [3, 17, 20]
+    for n in (6, 16, 70, 133):
+        x = np.random.default_rng(8).integers(0, 4, (50, n)).astype(np.float32)
+        x[3, 5], x[4, 0], x[4, 4], x[17, 0], x[20], x[31, :3], x[33, n - 1] = np.nan, np.nan, np.nan, np.inf, -np.inf, -np.inf, 3e38
+        for dtype in (np.float32, np.float64):
+            check("hardmax", x.astype(dtype), 1)
+            check("hardmax", np.ascontiguousarray(x.T).astype(dtype), 0)
