@@ -287,6 +287,9 @@ class FloatGemm final : public Kernel {
     const int64_t chunk = thin_ && B ? 1 : tiles.blocks;  // tiles that go through all panels together: all, or one where B stays in L1
     const T *A = g.A, *R = g.R, *bias = g.bias;
     g.next_step = prefetch_step(nr_ * size, tiles.blocks);
+    // Where A is read once, in memory's order and from beyond L2, each tile prefetches the next one's rows.
+    const bool whole_a = panels_ == 1 && B && g.ks == 1 && g.lda == s_.K && kc_ >= s_.K && s_.M * s_.K * size > kLongBytes;
+    if (whole_a) g.next_step = 64;
     for (int64_t k0 = 0; k0 < std::max<int64_t>(1, s_.K); k0 += kc_) {
       g.K = std::min(kc_, s_.K - k0);
       g.last = k0 + kc_ >= s_.K;
@@ -323,6 +326,7 @@ class FloatGemm final : public Kernel {
           g.lds = t.ldp;
           g.R = R ? R + m * g.ldr + p * nr_ : nullptr;
           g.next = next && i * g.next_step < nr_ * size ? next + i * g.K * g.next_step : nullptr;
+          if (whole_a && i + 1 < tiles.blocks) g.next = A + tiles.start(i + 1) * g.lda;
           if (!B && p + 1 < pc) prefetch_source(source + (k0 * s_.bk + (p + 1) * nr_ * s_.bn) * b_item, b_item, g.K, i, tiles.blocks);
           run_tile(i < tiles.extra ? large : small, g, static_cast<int>(tiles.rows(i)));
         }

@@ -82,33 +82,40 @@ PTRT_NOINLINE void tile(const TileArgs<T>& g) {
       const int64_t run = left < chain ? left : chain;
       left -= run;
       chain -= run;
-      for (int64_t k = 0; k < run; k++) {
-        V<T> bv[NV];
-        PTRT_UNROLL for (int j = 0; j < kWhole; j++) bv[j] = load(b + j * L);
-        if constexpr (HALF) half.load(b + kWhole * L);
-        b += ldb;
-        if constexpr (kWhole > 0) {  // half a vector is a product's last panel
-          __builtin_prefetch(next, 0, 2);
-          next += step;
-        }
-        PTRT_UNROLL for (int i = 0; i < MR; i++) {
-          // (In front of the broadcast, which is part of the multiplication then if there is only one.)
-          PTRT_UNROLL for (int j = 0; j < kWhole; j++) PTRT_KEEP(bv[j]);
-          const T* p = i < 5 ? a0 : i < 10 ? a1 : a2;
-          const int r = i % 5;
-          if constexpr (kWhole == 0) {
-            half.add(i, p + r * lda);
-            continue;
+      const auto steps = [&](auto ahead) __attribute__((always_inline)) {
+        for (int64_t k = 0; k < run; k++) {
+          V<T> bv[NV];
+          PTRT_UNROLL for (int j = 0; j < kWhole; j++) bv[j] = load(b + j * L);
+          if constexpr (HALF) half.load(b + kWhole * L);
+          b += ldb;
+          if constexpr (kWhole > 0) {
+            __builtin_prefetch(next, 0, 2);
+            next += step;
+          } else if constexpr (decltype(ahead)::value) {
+            __builtin_prefetch(next, 0, 3);
+            next += step;
           }
-          const V<T> a = splat(r == 0 ? p[0] : r == 1 ? p[lda] : r == 2 ? p[2 * lda] : r == 3 ? p[lda3] : p[4 * lda]);
-          PTRT_UNROLL for (int j = 0; j < kWhole; j++) acc[i][j] += a * bv[j];
-          if constexpr (HALF) half.add(i, a);
+          PTRT_UNROLL for (int i = 0; i < MR; i++) {
+            // (In front of the broadcast, which is part of the multiplication then if there is only one.)
+            PTRT_UNROLL for (int j = 0; j < kWhole; j++) PTRT_KEEP(bv[j]);
+            const T* p = i < 5 ? a0 : i < 10 ? a1 : a2;
+            const int r = i % 5;
+            if constexpr (kWhole == 0) {
+              half.add(i, p + r * lda);
+              continue;
+            }
+            const V<T> a = splat(r == 0 ? p[0] : r == 1 ? p[lda] : r == 2 ? p[2 * lda] : r == 3 ? p[lda3] : p[4 * lda]);
+            PTRT_UNROLL for (int j = 0; j < kWhole; j++) acc[i][j] += a * bv[j];
+            if constexpr (HALF) half.add(i, a);
+          }
+          a0 += ks;
+          a1 += ks;
+          a2 += ks;
+          asm volatile("" : "+r"(a0), "+r"(a1), "+r"(a2));
         }
-        a0 += ks;
-        a1 += ks;
-        a2 += ks;
-        asm volatile("" : "+r"(a0), "+r"(a1), "+r"(a2));
-      }
+      };
+      if (kWhole == 0 && !g.next) steps(std::false_type());  // a prefetch is a third of a step of so few products
+      else steps(std::true_type());
     }
   }
   half.move_to(acc);

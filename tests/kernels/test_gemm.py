@@ -314,3 +314,13 @@ def test_columns_that_fill_half_a_vector() -> None:
                            epi_ins=[np.broadcast_to(bias[:n], (m, n)), np.ascontiguousarray(rest[:, :n])])  # fmt: skip
                 want = np.maximum(0.5 * exact(a, columns) + bias[:n] + rest[:, :n], 0)
                 check(y, want, 0.5 * magnitude(a, columns) + np.abs(bias[:n]) + np.abs(rest[:, :n]), k)
+
+
+def test_one_panel_of_long_columns() -> None:
+    """A that is read once, from memory: tiles look ahead to the next rows, never beyond the last one."""
+    rng = np.random.default_rng(32)
+    for m, n, k in ((5003, 5, 120), (5003, 30, 120), (9001, 8, 64), (700, 3, 800)):
+        a, b = normal(rng, (m, k), np.float32), normal(rng, (k, n), np.float32)
+        for threads in (1, 2):
+            (y,) = run("gemm", [a, b], [((m, n), np.float32)], consts=[1], threads=threads)
+            check(y, exact(a, b), magnitude(a, b), k)
