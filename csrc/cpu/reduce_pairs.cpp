@@ -8,7 +8,7 @@
 #include <algorithm>
 
 #include "cpu/reduce_vec.h"
-#include "cpu/transpose.h"
+#include "cpu/turn_rows.h"
 #include "cpu/vm_ops.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -259,12 +259,8 @@ class ReducePairs final : public Kernel {
 
   // out[k][c] for the columns of a block, and zeros up to its pitch.
   void pack(const C* b, int64_t stride, int64_t ks, int64_t cols, C* out) const {
-    if constexpr (sizeof(C) == 4) {
-      if (ks == 1) transpose(b, stride, cols, K_, out, block_);
-      else copy2d(4, K_, cols, b, ks, stride, out, block_, 1);
-    } else {
-      copy2d(8, K_, cols, b, ks, stride, out, block_, 1);
-    }
+    if (ks == 1) rows_to_lanes(b, stride, cols, K_, out, block_);
+    else copy2d(sizeof(C), K_, cols, b, ks, stride, out, block_, 1);
     if (cols < block_)
       for (int64_t k = 0; k < K_; k++) std::fill(out + k * block_ + cols, out + (k + 1) * block_, C{0});
   }
