@@ -39,7 +39,18 @@ void move(int64_t rows, int64_t cols, const T* in, int64_t ir, int64_t ic, T* ou
       }
     }
   } else if (oc == 1 && ic == 0) {
-    for (int64_t r = 0; r < rows; r++) {
+    int64_t r = 0;
+    if constexpr (sizeof(T) <= 8) {
+      constexpr int64_t n = kVecBytes / sizeof(T);
+      typedef T V __attribute__((vector_size(kVecBytes)));
+      const int64_t whole = (cols + n - 1) / n * n;
+      if (orow == cols)  // whole vectors: the next rows overwrite what is too much
+        for (; r * cols + whole <= rows * cols; r++) {
+          const V x = V{} + in[r * ir];
+          for (int64_t c = 0; c < cols; c += n) std::memcpy(out + r * cols + c, &x, sizeof x);
+        }
+    }
+    for (; r < rows; r++) {
       const T x = in[r * ir];
       T* q = out + r * orow;
       for (int64_t c = 0; c < cols; c++) q[c] = x;

@@ -285,3 +285,20 @@ def test_tables_of_bytes(dtype: str, out: str, isa: str) -> None:
         run("map", [x], [wide[:, 3 : 3 + shape[1]]], isa=isa, body=body)
         np.testing.assert_array_equal(wide[:, 3:-6], entries[x.astype(int) - table[0]])
         assert not wide[:, :3].any() and not wide[:, -6:].any()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
+def test_short_rows_of_one_value(dtype: str, isa: str) -> None:
+    """A column along short rows: copied, and against a matrix; nothing is written beyond the last row."""
+    rng = np.random.default_rng(7)
+    for cols in (2, 3, 5, 8, 15, 16, 17, 31, 33, 64, 65, 127):
+        for rows in (2, 3, 17, 100, 700):
+            column = rng.integers(0, 100, (rows, 1)).astype(dtype)
+            wide = np.broadcast_to(column, (rows, cols))
+            memory = np.full(rows * cols + 64, 7, dtype)
+            run("map", [wide], [memory[: rows * cols].reshape(rows, cols)], isa=isa, body=lambda v: v)
+            np.testing.assert_array_equal(memory[: rows * cols].reshape(rows, cols), wide)
+            assert (memory[rows * cols :] == 7).all()
+            x = rng.integers(0, 100, (rows, cols)).astype(dtype)
+            (y,) = run("map", [x, wide], [(x.shape, dtype)], isa=isa, body=lambda v, c: v + c)
+            np.testing.assert_array_equal(y, x + wide)
