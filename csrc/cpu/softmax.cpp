@@ -15,7 +15,7 @@ namespace {
 
 enum class Mode { softmax, log_softmax, hardmax };
 constexpr int64_t kGrain = 16384;  // elements per task, at least
-constexpr int64_t kShortRow = 40, kShortLog = 64, kShortHard = 10,
+constexpr int64_t kShortRow = 40, kShortHard = 10,
                   kTurnedRows = 128;  // rows that are turned: how long, and how many at a time
 
 // 1 where the first of the largest elements is, a NaN counting as such, and 0 elsewhere.
@@ -202,7 +202,7 @@ class Softmax final : public Kernel {
     const int64_t n = std::max<int64_t>(n_, 1);
     if (lanes_) per_block_ = std::clamp<int64_t>(32768 / n, kLanes<C>, 256) / kLanes<C> * kLanes<C>;
     else per_block_ = std::clamp<int64_t>(4096 / n, 1, kMaxRows);
-    short_ = !lanes_ && n <= (mode == Mode::softmax ? kShortRow : mode == Mode::log_softmax ? kShortLog : kShortHard) && k >= kLanes<C> / 2;
+    short_ = !lanes_ && n <= (mode == Mode::hardmax ? kShortHard : kShortRow) && k >= kLanes<C> / 2;
     if (short_) per_block_ = kTurnedRows;
     per_block_ = std::max<int64_t>(1, std::min(per_block_, k));
     blocks_ = (k + per_block_ - 1) / per_block_;
