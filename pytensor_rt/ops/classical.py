@@ -13,6 +13,7 @@ from ..lowering import expr as e
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
 from .linear import matmul_like
+from .movement import take
 from .reduction import reduce_axes
 from .registry import op
 
@@ -67,7 +68,7 @@ def array_feature_extractor(t: Tracer, x: Tensor, index: Tensor) -> Tensor:
     shape = (*x2.shape[:-1], flat.shape[0])
     if x.dtype == STRING:
         return t.host(lambda v, i: (np.take(v, i, -1),), [x2, flat], [(shape, x.dtype)])[0]
-    return t.record("gather", [x2, flat], [(shape, x.dtype)], {"mode": "axis", "axis": x2.ndim - 1})[0]
+    return take(t, x2, flat, x2.ndim - 1)
 
 
 @op("FeatureVectorizer", domain=ML)

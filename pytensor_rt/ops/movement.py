@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ..dtypes import BOOL, I64
 from ..lowering import expr as e
-from ..lowering.tensor import Tensor
+from ..lowering.recorder import FOLD_FREE
+from ..lowering.tensor import Tensor, row_major
 from ..lowering.tracer import Tracer
 from .reduction import reduce_axes
 from .registry import MICROSOFT, op
@@ -21,16 +23,34 @@ def gather(t: Tracer, x: Tensor, index: Tensor, *, axis: int = 0) -> Tensor:
     shape = (*x.shape[:a], *index.shape, *x.shape[a + 1 :])
     if x.dtype.kind == "O":
         return t.host(lambda v, i: (np.take(v, i, a),), [x, index], [(shape, x.dtype)])[0]
-    if index.known and index.size == 1:  # one constant index: a view
-        k = t.item(index)
-        n = x.shape[a]
+    return take(t, x, index, a)
+
+
+def take(t: Tracer, x: Tensor, index: Tensor, a: int) -> Tensor:
+    """x[..., index, ...] along axis a, not of strings: a view where the indices are constant and in arithmetic progression."""
+    shape = (*x.shape[:a], *index.shape, *x.shape[a + 1 :])
+    if index.known and index.size != 0 and (index.size == 1 or not (x.known and x.size <= FOLD_FREE)):
+        first, step = _progression(t, t.ints(index), x.shape[a], a)
+        if step is not None:
+            y = x.slice(a, first, index.size, step)
+            if index.ndim == 1:
+                return y
+            step = y.strides[a]
+            inner = tuple([step * k for k in row_major(index.shape)])
+            return y.view(shape, (*y.strides[:a], *inner, *y.strides[a + 1 :]))
+    return t.record("gather", [x, index], [(shape, x.dtype)], {"mode": "axis", "axis": a})[0]
+
+
+def _progression(t: Tracer, index: tuple[int, ...], n: int, a: int) -> tuple[int, int | None]:
+    """The first of these positions along axis a of size n, and the step between neighbours; None if they have no common one."""
+    for k in {min(index), max(index)}:
         if not -n <= k < n:
             t.fail(f"index {int(k)} is out of range for axis {a} of size {int(n)}")
-        y = x.slice(a, k + n if k < 0 else k, 1).squeeze(a)
-        for i in range(index.ndim):
-            y = y.unsqueeze(a + i)
-        return y
-    return t.record("gather", [x, index], [(shape, x.dtype)], {"mode": "axis", "axis": a})[0]
+    if min(index) < 0 <= max(index):
+        index = tuple([k + n if k < 0 else k for k in index])
+    step = index[1] - index[0] if len(index) > 1 else 0
+    first = index[0] + n if index[0] < 0 else index[0]
+    return first, step if all(q - p == step for p, q in pairwise(index)) else None
 
 
 @op("GatherElements", since=11)
