@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "bindings/host.h"
 #include "core/program.h"
 #include "core/thread_pool.h"
 #include "core/vocabulary.h"
@@ -212,6 +213,7 @@ PYBIND11_MODULE(_native, m) {
     return py::make_tuple(kernels, ops);
   });
   m.def("available_cpus", &ThreadPool::available_cpus);
+  add_host_functions(m);
   py::class_<Arena, std::shared_ptr<Arena>>(m, "Arena")
       .def(py::init<>())
       .def_property_readonly("address", [](Arena& a) { return reinterpret_cast<uintptr_t>(a.data()); })

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import F32, F64, I64, STRING
+from ..dtypes import F32, F64, I64, STRING, DType
+from ..hosted import positions
 from ..kernels.spec import NODE_MODES
 from ..lowering import expr as e
 from ..lowering.tensor import Tensor
@@ -208,19 +209,56 @@ def label_encoder(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
                 else attrs.get("default_float", -0.0)
             )
         values = values.tolist()
-    table = dict(zip(keys, values))
-    nan_value = next((v for k, v in table.items() if isinstance(k, float) and k != k), default)
     dtype = STRING if isinstance(values[0], str) else I64 if isinstance(values[0], int) else F32
     if "values_tensor" in attrs and dtype != STRING:
         dtype = np.asarray(attrs["values_tensor"]).dtype
+    return _translated(t, x, dict(zip(keys, values)), default, dtype)
 
-    def encode(v: Any) -> tuple[Any, ...]:
-        flat = [nan_value if isinstance(k, float) and k != k else table.get(k, default) for k in v.reshape(-1).tolist()]
-        out = np.empty(len(flat), dtype)
-        out[:] = flat
-        return (out.reshape(v.shape),)
 
-    return t.host(encode, [x], [(x.shape, dtype)])[0]
+_SPARSE = 16  # a table of every integer between the least key and the greatest has at most this many places per key
+
+
+def _translated(t: Tracer, x: Tensor, table: dict[Any, Any], default: Any, dtype: DType) -> Tensor:
+    """table[x], or the default where x is not among the keys."""
+    if x.dtype == STRING and dtype == I64:
+        return t.host(lambda v: (positions(v, table, default),), [x], [(x.shape, I64)])[0]
+    values: Any = np.empty(len(table) + 1, dtype)
+    values[:] = [*table.values(), default]
+    keys = np.array([*table], np.int64 if x.dtype.kind in "iu" else np.float64) if x.dtype != STRING else None
+    if keys is not None and keys.size and keys.dtype == I64:
+        least, most = int(keys.min()), int(keys.max())
+        span = most - least + 1
+        if span <= _SPARSE * keys.size and dtype != STRING:
+            dense = np.full(span + 1, default, dtype)
+            dense[keys - least] = values[:-1]
+            index = t.map(lambda v: e.where(e.land(v >= least, v <= most), v - least, span), t.cast(x, I64))
+            return t.record("gather", [t.const(dense), index], [(x.shape, dtype)], {"mode": "axis", "axis": 0})[0]
+    if keys is None:
+        places = {key: k for k, key in enumerate(table)}
+        find: Callable[[Any], Any] = lambda v: positions(v, places, len(places))
+    else:
+        find = _search(keys)
+    if dtype == STRING:
+        return t.host(lambda v: (values[find(v)],), [x], [(x.shape, STRING)])[0]
+    index = t.host(lambda v: (find(v),), [x], [(x.shape, I64)])[0]
+    return t.record("gather", [t.const(values), index], [(x.shape, dtype)], {"mode": "axis", "axis": 0})[0]
+
+
+def _search(keys: Any) -> Callable[[Any], Any]:
+    """A function from an array of numbers to their positions among the keys, len(keys) where there is none. A NaN finds a NaN."""
+    order = np.argsort(keys, kind="stable")
+    ordered, n = keys[order], len(keys)
+    order = np.append(order, n)
+    nan = ordered[-1:] != ordered[-1:]
+
+    def find(v: Any) -> Any:
+        at = np.searchsorted(ordered, v)
+        found = np.append(ordered, 0)[at] == v
+        if nan:
+            found |= v != v
+        return np.where(found, order[at], n)
+
+    return find
 
 
 @op("CategoryMapper", domain=ML)
@@ -235,9 +273,11 @@ def category_mapper(
 @op("OneHotEncoder", domain=ML)
 def one_hot_encoder(t: Tracer, x: Tensor, *, cats_int64s: Any = None, cats_strings: Any = None, zeros: int = 1) -> Tensor:
     if cats_strings:
-        names = np.array([str(s) for s in cats_strings], object)
-        return t.host(lambda v: ((v[..., None] == names).astype(np.float32),), [x], [((*x.shape, len(names)), F32)])[0]
-    cats = np.array(cats_int64s, np.int64)
+        places = {str(s): k for k, s in enumerate(cats_strings)}
+        cats = np.array([places[str(s)] for s in cats_strings], np.int64)
+        x = t.host(lambda v: (positions(v, places, -1),), [x], [(x.shape, I64)])[0]
+    else:
+        cats = np.array(cats_int64s, np.int64)
     return t.map(lambda v, c: e.cast(v == c, F32), t.cast(x, I64).unsqueeze(x.ndim), t.const(cats))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import F32
+from ..hosted import couple
 from ..lowering import expr as e
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
@@ -94,32 +95,7 @@ def svm_classifier(
         a, b = np.array(prob_a, np.float64), np.array(prob_b, np.float64)
         if len(a) != len(pairs) or len(b) != len(pairs):
             t.fail(f"expected {len(pairs)} values of prob_a and prob_b")
-        scores = t.host(lambda s: (_probabilities(s, a, b, n),), [scores], [((x.shape[0], n), F32)])[0]
+        scores = t.host(lambda s: (couple(s, a, b, n),), [scores], [((x.shape[0], n), F32)])[0]
     elif n == 2:
         scores = t.concat([t.map(lambda v: -v, scores), scores], 1)
     return _labels(t, index, classlabels_strings, classlabels_ints), transform(t, scores, post_transform)
-
-
-def _probabilities(scores: Any, a: Any, b: Any, n: int) -> Any:
-    """Class probabilities from pairwise ones by libsvm's coupling (Wu, Lin and Weng 2004, second method), row by row."""
-    pairwise = np.clip(1 / (1 + np.exp(scores.astype(np.float64) * a + b)), 1e-7, 1 - 1e-7)
-    out = np.empty((len(scores), n))
-    for row, p in zip(out, pairwise):
-        r = np.zeros((n, n))
-        for k, (i, j) in enumerate(_pairs(n)):
-            r[i, j], r[j, i] = p[k], 1 - p[k]
-        q = -r.T * r
-        np.fill_diagonal(q, (r**2).sum(0))
-        row[:] = 1 / n
-        for _ in range(max(100, n)):
-            qp = q @ row
-            pqp = row @ qp
-            if np.abs(qp - pqp).max() < 0.005 / n:
-                break
-            for k in range(n):
-                step = (pqp - qp[k]) / q[k, k]
-                row[k] += step
-                pqp = (pqp + step * (step * q[k, k] + 2 * qp[k])) / (1 + step) ** 2
-                row /= 1 + step
-                qp = (qp + step * q[k]) / (1 + step)
-    return out.astype(np.float32)

@@ -54,9 +54,10 @@ def _beginning(segment: Segment, specs: Sequence[InputSpec], used: list[int]) ->
     The feed is a dict that nobody else can change meanwhile.
     """
     bound, names = segment.bound, segment.in_names
-    first = bound.steps[0] if bound.program is not None and bound.steps else None
-    if isinstance(first, tuple):  # the first stretch of launches checks the feed
-        native = bound.direct(list(specs), used, segment.out_specs, list(range(len(segment.out_specs))), first[1])
+    if bound.program is not None:  # the first stretch of launches, if only an empty one, checks the feed
+        first = bound.steps[0] if bound.steps else None
+        launches, done = (first[1], 1) if isinstance(first, tuple) else (0, 0)
+        native = bound.direct(list(specs), used, segment.out_specs, list(range(len(segment.out_specs))), launches)
 
         def begin(feed: Any) -> tuple[list[Any], dict[int, Any]] | None:
             outs = native(feed)
@@ -64,9 +65,9 @@ def _beginning(segment: Segment, specs: Sequence[InputSpec], used: list[int]) ->
                 return None
             host: dict[int, Any] = {}
             steps = bound.compiled()
-            if len(steps) > 1:
+            if len(steps) > done:
                 ins, arrays = tuple([feed[n] for n in names]), tuple(outs)
-                for step in steps[1:]:
+                for step in steps[done:]:
                     step(ins, arrays, host)
             return outs, host
 

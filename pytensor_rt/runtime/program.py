@@ -41,6 +41,7 @@ def host_view(value: Any, t: Tensor) -> Any:
 
 Arrays = Sequence[Any]
 Step = Callable[[Arrays, Arrays, dict[int, Any]], None]
+Getter = Callable[[Arrays, Arrays, dict[int, Any]], Any]
 
 
 class Encoded:
@@ -159,16 +160,44 @@ class BoundPlan:
         return lambda inputs, outputs, host: run(inputs, outputs, begin, end)
 
     def _call_step(self, call: HostCall) -> Step:
+        fn, gets = call.fn, [self._getter(t) for t in call.ins]
         (out,) = call.outs if len(call.outs) == 1 else (None,)
-        if out is None or not _whole_host(out) or any(t is not None and t.buffer.kind not in (ARENA, CONST) for t in call.ins):
-            return lambda inputs, outputs, host: self._call(call, inputs, outputs, host)
-        values = [None if t is None else self.read(t, (), (), {}) for t in call.ins]
-        fn, key = call.fn, out.buffer.id
+        if out is not None and _whole_host(out):
+            key = out.buffer.id
+
+            def keep(inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
+                (host[key],) = fn(*[get(inputs, outputs, host) for get in gets])
+
+            return keep
+        if out is not None and out.buffer.kind != HOST:
+            put = self._getter(out)
+
+            def write(inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
+                (v,) = fn(*[get(inputs, outputs, host) for get in gets])
+                put(inputs, outputs, host)[...] = v
+
+            return write
 
         def step(inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
-            (host[key],) = fn(*values)
+            self._store(call, fn(*[get(inputs, outputs, host) for get in gets]), inputs, outputs, host)
 
         return step
+
+    def _getter(self, t: Tensor | None) -> Getter:
+        """`read` of one tensor. What lies in the arena is looked up now."""
+        if t is None:
+            return lambda inputs, outputs, host: None
+        b = t.buffer
+        if b.kind in (ARENA, CONST):
+            view = self.read(t, (), (), {})
+            return lambda inputs, outputs, host: view
+        if b.kind in (INPUT, OUTPUT) and b.dtype != object and t.offset == 0 and b.home == (t.shape, t.strides) and t.contiguous:
+            if b.kind == OUTPUT:
+                at = self.outputs.index(b)
+                return lambda inputs, outputs, host: outputs[at]
+            k = self.inputs.index(b)
+            return lambda inputs, outputs, host: inputs[k]
+        return lambda inputs, outputs, host: self.read(t, inputs, outputs, host)
 
     def failure(self, e: Any) -> ExecutionError:
         """The typed error for a native LaunchError: it names the ONNX nodes and operands."""
@@ -192,7 +221,9 @@ class BoundPlan:
             raise self.failure(e) from None
 
     def _call(self, call: HostCall, inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
-        values = call.fn(*[None if t is None else self.read(t, inputs, outputs, host) for t in call.ins])
+        self._store(call, call.fn(*[None if t is None else self.read(t, inputs, outputs, host) for t in call.ins]), inputs, outputs, host)
+
+    def _store(self, call: HostCall, values: tuple[Any, ...], inputs: Arrays, outputs: Arrays, host: dict[int, Any]) -> None:
         for t, v in zip(call.outs, values):
             if t is None:
                 continue

@@ -1,0 +1,50 @@
+#include "bindings/host.h"
+
+#include <pybind11/numpy.h>
+
+#include <algorithm>
+
+#include "core/coupling.h"
+
+namespace py = pybind11;
+
+namespace {
+
+template <class T>
+using Dense = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+py::array_t<float> couple(const Dense<float>& scores, const Dense<double>& a, const Dense<double>& b, int64_t classes) {
+  const int64_t pairs = classes * (classes - 1) / 2;
+  if (classes < 2 || scores.ndim() != 2 || scores.shape(1) != pairs || a.size() != pairs || b.size() != pairs)
+    throw py::value_error("couple: expected a score, a and b for every pair of classes");
+  const int64_t rows = scores.shape(0);
+  py::array_t<float> out({rows, classes});
+  float* to = out.mutable_data();
+  const float* from = scores.data();
+  const double *pa = a.data(), *pb = b.data();
+  py::gil_scoped_release release;
+  ptrt::couple(from, pa, pb, rows, classes, to);
+  return out;
+}
+
+py::array_t<int64_t> positions(py::array values, const py::dict& table, int64_t missing) {
+  if (values.dtype().kind() != 'O') throw py::value_error("positions: expected an array of objects");
+  if (!(values.flags() & py::array::c_style)) values = values.attr("copy")();
+  py::array_t<int64_t> out(std::vector<py::ssize_t>(values.shape(), values.shape() + values.ndim()));
+  auto* const* from = static_cast<PyObject* const*>(values.data());
+  int64_t* to = out.mutable_data();
+  for (py::ssize_t k = 0; k < values.size(); k++) {
+    PyObject* found = PyDict_GetItemWithError(table.ptr(), from[k] ? from[k] : Py_None);
+    if (!found && PyErr_Occurred()) throw py::error_already_set();
+    to[k] = found ? PyLong_AsLongLong(found) : missing;
+    if (to[k] == -1 && PyErr_Occurred()) throw py::error_already_set();
+  }
+  return out;
+}
+
+}  // namespace
+
+void add_host_functions(py::module_& m) {
+  m.def("couple", &couple, py::arg("scores"), py::arg("a"), py::arg("b"), py::arg("classes"));
+  m.def("positions", &positions, py::arg("values"), py::arg("table"), py::arg("missing"));
+}
