@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kTaskBytes = 64 << 10;
 constexpr int64_t kTile = 4096;  // elements gathered before the epilogue sees them
+constexpr int64_t kColumns = 512;
 
 class Gather final : public Kernel {
  public:
@@ -91,6 +92,8 @@ class Gather final : public Kernel {
     }
     count_ = outer_.size();
     block_size_ = block_.size();
+    same_columns_ = mode != 2 && outer_.nd > 1 && outer_.shape[outer_.nd - 1] <= kColumns;
+    for (int i = 0; i < outer_.nd - 1; i++) same_columns_ = same_columns_ && outer_.stride[i][1] == 0;
     // The work is split by outer positions, and within one only along the block's slowest axis.
     const int64_t bytes = block_size_ * e;
     chunk_ = bytes >= kTaskBytes ? 1 : kTaskBytes / (bytes > 8 ? bytes : 8);
@@ -202,6 +205,28 @@ class Gather final : public Kernel {
     if (block_size_ == 1 && parts_ == 1) {
       const int64_t n = size_[0], s = step_[0];
       const int axis = axis_[0];
+      if (same_columns_) {
+        int64_t at[kColumns];
+        const int64_t m = outer_.shape[outer_.nd - 1];
+        for (int64_t j = 0; j < m; j++) at[j] = j * sx + checked_index<I>(idx + j * si, axis, n) * s;
+        const int64_t *up = outer_.stride[outer_.nd - 2], above = outer_.shape[outer_.nd - 2];
+        while (begin < end) {  // by whole rows of the last two axes, as far as they go
+          int64_t off[3] = {}, rest = begin / m, c = rest % above;
+          for (int i = outer_.nd - 2; i >= 0; i--) {
+            off[0] += rest % outer_.shape[i] * outer_.stride[i][0];
+            off[2] += rest % outer_.shape[i] * outer_.stride[i][2];
+            rest /= outer_.shape[i];
+          }
+          const char* px = x + off[0];
+          char* py = y + off[2];
+          for (int64_t j = begin % m; c < above && begin < end; c++, j = 0, px += up[0], py += up[2]) {
+            const int64_t stop = std::min(m, j + (end - begin));
+            begin += stop - j;
+            for (; j < stop; j++) std::memcpy(py + j * sy, px + at[j], E);
+          }
+        }
+        return;
+      }
       outer_.walk(begin, end, [&](const int64_t* off, int64_t m) {
         const char *px = x + off[0], *pi = idx + off[1];
         char* py = y + off[2];
@@ -229,6 +254,7 @@ class Gather final : public Kernel {
   Axes<3> all_outer_;  // as above, one entry per axis of y, for epilogues
   Axes<2> all_block_;
   int64_t rows_ = 1, cols_ = 1, boxes_ = 0;
+  bool same_columns_ = false;  // every row of the outer axes takes the same few indices: they are looked at once per task
   int parts_ = 0, axis_[kMaxDims];
   int64_t size_[kMaxDims], step_[kMaxDims], part_stride_ = 0;
   int64_t item_, count_, block_size_, chunk_, piece_;

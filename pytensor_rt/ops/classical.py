@@ -215,7 +215,8 @@ def label_encoder(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
     return _translated(t, x, dict(zip(keys, values)), default, dtype)
 
 
-_SPARSE = 16  # a table of every integer between the least key and the greatest has at most this many places per key
+_ROWS = 1 << 14  # OneHotEncoder copies rows of a table of at most this many elements
+_SPARSE = 16  # a table of every integer from the least key to the greatest has at most this many places per key
 
 
 def _translated(t: Tracer, x: Tensor, table: dict[Any, Any], default: Any, dtype: DType) -> Tensor:
@@ -226,13 +227,11 @@ def _translated(t: Tracer, x: Tensor, table: dict[Any, Any], default: Any, dtype
     values[:] = [*table.values(), default]
     keys = np.array([*table], np.int64 if x.dtype.kind in "iu" else np.float64) if x.dtype != STRING else None
     if keys is not None and keys.size and keys.dtype == I64:
-        least, most = int(keys.min()), int(keys.max())
-        span = most - least + 1
-        if span <= _SPARSE * keys.size and dtype != STRING:
-            dense = np.full(span + 1, default, dtype)
-            dense[keys - least] = values[:-1]
-            index = t.map(lambda v: e.where(e.land(v >= least, v <= most), v - least, span), t.cast(x, I64))
-            return t.record("gather", [t.const(dense), index], [(x.shape, dtype)], {"mode": "axis", "axis": 0})[0]
+        first, last = _around(keys)
+        if last - first <= _SPARSE * keys.size + 1 and dtype != STRING:
+            dense = np.full(last - first + 1, default, dtype)
+            dense[keys - first] = values[:-1]
+            return t.record("gather", [t.const(dense), _clipped(t, x, first, last)], [(x.shape, dtype)], {"mode": "axis", "axis": 0})[0]
     if keys is None:
         places = {key: k for k, key in enumerate(table)}
         find: Callable[[Any], Any] = lambda v: positions(v, places, len(places))
@@ -242,6 +241,17 @@ def _translated(t: Tracer, x: Tensor, table: dict[Any, Any], default: Any, dtype
         return t.host(lambda v: (values[find(v)],), [x], [(x.shape, STRING)])[0]
     index = t.host(lambda v: (find(v),), [x], [(x.shape, I64)])[0]
     return t.record("gather", [t.const(values), index], [(x.shape, dtype)], {"mode": "axis", "axis": 0})[0]
+
+
+def _around(keys: Any) -> tuple[int, int]:
+    """The integers next to the least and the greatest key; far apart where there are none."""
+    first, last = int(keys.min()) - 1, int(keys.max()) + 1
+    return (first, last) if first >= -(1 << 63) and last < 1 << 63 else (0, 1 << 63)
+
+
+def _clipped(t: Tracer, x: Tensor, first: int, last: int) -> Tensor:
+    """Where x lies among the integers from `first` to `last`; an end if it is none of them."""
+    return t.map(lambda v: e.min_(e.max_(v, first), last) - first, t.cast(x, I64))
 
 
 def _search(keys: Any) -> Callable[[Any], Any]:
@@ -277,8 +287,12 @@ def one_hot_encoder(t: Tracer, x: Tensor, *, cats_int64s: Any = None, cats_strin
         cats = np.array([places[str(s)] for s in cats_strings], np.int64)
         x = t.host(lambda v: (positions(v, places, -1),), [x], [(x.shape, I64)])[0]
     else:
-        cats = np.array(cats_int64s, np.int64)
-    return t.map(lambda v, c: e.cast(v == c, F32), t.cast(x, I64).unsqueeze(x.ndim), t.const(cats))
+        cats, x = np.array(cats_int64s, np.int64), t.cast(x, I64)
+    first, last = _around(cats)
+    if (last - first + 1) * cats.size > _ROWS:
+        return t.map(lambda v, c: e.cast(v == c, F32), x.unsqueeze(x.ndim), t.const(cats))
+    rows = (np.arange(last - first + 1)[:, None] == cats - first).astype(np.float32)
+    return t.record("gather", [t.const(rows), _clipped(t, x, first, last)], [((*x.shape, cats.size), F32)], {"mode": "axis", "axis": 0})[0]
 
 
 # ------------------------------------------------------------------------------------------------------------------- tree ensembles

@@ -114,6 +114,23 @@ def test_large_blocks_split_between_threads() -> None:
     gather(table, many, table[many], mode="axis", axis=0)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.float32, np.complex128])
+@pytest.mark.parametrize("columns", [1, 7, 512, 513])
+def test_columns_of_many_rows(columns: int, dtype: Any) -> None:
+    """The same indices for every row, in tasks that begin and end within a row."""
+    rng = np.random.default_rng(columns)
+    idx = rng.integers(-30, 30, columns)
+    for shape in ((4001, 30), (3, 1301, 30), (5, 1, 401, 30)):
+        x = values(rng, shape, dtype)
+        gather(x, idx, np.take(x, idx, -1), mode="axis", axis=len(shape) - 1)
+        some = x[:, ::-1]
+        gather(some, idx[::-2], np.take(some, idx[::-2], -1), harness.strided(rng, np.zeros_like(np.take(some, idx[::-2], -1))), mode="axis",
+               axis=len(shape) - 1)  # fmt: skip
+    idx[columns // 2] = 30
+    with pytest.raises(_native.LaunchError, match="index 30 is out of range for axis 1 of size 30"):
+        harness.run("gather", [values(rng, (900, 30), dtype), idx], [((900, columns), dtype)], {"mode": "axis", "axis": 1}, threads=2)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("bad", "shown"), [(5, "5"), (-6, "-6"), (2**62, str(2**62)), (-(2**63), str(-(2**63)))])
 def test_out_of_range(bad: int, shown: str, threads: int) -> None:

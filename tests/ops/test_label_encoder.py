@@ -77,6 +77,16 @@ def test_one_hot_strings(cats: list[str]) -> None:
     np.testing.assert_array_equal(got, (x[..., None] == np.array(cats, object)).astype(np.float32))
 
 
+@pytest.mark.parametrize(
+    "cats", [[0, 1, 2], [5, -3, 5, 7], [2**62, -(2**62)], [-(2**63), 0], [2**63 - 1], [0, 2**31], list(range(200))], ids=str
+)
+def test_one_hot_integers(cats: list[int]) -> None:
+    x = np.array([*cats, 0, 1, 4, 6, -3, 2**63 - 1, -(2**63), -(2**63) + 1], np.int64)
+    for v in (x, x.reshape(-1, 1)):
+        got = run("OneHotEncoder", {"x": v}, domain="ai.onnx.ml", opset=1, cats_int64s=cats)[0]
+        np.testing.assert_array_equal(got, (v[..., None] == np.array(cats, np.int64)).astype(np.float32))
+
+
 def test_several_encoders_write_into_one_tensor() -> None:
     """Two columns of strings and one of numbers, concatenated: repeated runs, other values, other sizes."""
     import pytensor_rt as rt
