@@ -29,12 +29,17 @@ py::array_t<float> couple(const Dense<float>& scores, const Dense<double>& a, co
 
 py::array_t<int64_t> positions(py::array values, const py::dict& table, int64_t missing) {
   if (values.dtype().kind() != 'O') throw py::value_error("positions: expected an array of objects");
-  if (!(values.flags() & py::array::c_style)) values = values.attr("copy")();
+  int moving = -1, axes = 0;  // one axis alone may have any stride
+  for (int i = 0; i < values.ndim(); i++)
+    if (values.shape(i) != 1) moving = i, axes++;
+  if (axes > 1 && !(values.flags() & py::array::c_style)) values = values.attr("copy")();
+  const py::ssize_t stride = axes == 1 ? values.strides(moving) : static_cast<py::ssize_t>(sizeof(PyObject*));
   py::array_t<int64_t> out(std::vector<py::ssize_t>(values.shape(), values.shape() + values.ndim()));
-  auto* const* from = static_cast<PyObject* const*>(values.data());
+  const char* from = static_cast<const char*>(values.data());
   int64_t* to = out.mutable_data();
-  for (py::ssize_t k = 0; k < values.size(); k++) {
-    PyObject* found = PyDict_GetItemWithError(table.ptr(), from[k] ? from[k] : Py_None);
+  for (py::ssize_t k = 0; k < values.size(); k++, from += stride) {
+    PyObject* key = *reinterpret_cast<PyObject* const*>(from);
+    PyObject* found = PyDict_GetItemWithError(table.ptr(), key ? key : Py_None);
     if (!found && PyErr_Occurred()) throw py::error_already_set();
     to[k] = found ? PyLong_AsLongLong(found) : missing;
     if (to[k] == -1 && PyErr_Occurred()) throw py::error_already_set();

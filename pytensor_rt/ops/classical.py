@@ -64,12 +64,8 @@ def imputer(t: Tracer, x: Tensor, *, imputed_value_floats: Any = None, imputed_v
 
 @op("ArrayFeatureExtractor", domain=ML)
 def array_feature_extractor(t: Tracer, x: Tensor, index: Tensor) -> Tensor:
-    flat = t.reshape(index, (index.size,))
-    x2 = x if x.ndim > 1 else x.unsqueeze(0)
-    shape = (*x2.shape[:-1], flat.shape[0])
-    if x.dtype == STRING:
-        return t.host(lambda v, i: (np.take(v, i, -1),), [x2, flat], [(shape, x.dtype)])[0]
-    return take(t, x2, flat, x2.ndim - 1)
+    x = x if x.ndim > 1 else x.unsqueeze(0)
+    return take(t, x, t.reshape(index, (index.size,)), x.ndim - 1)
 
 
 @op("FeatureVectorizer", domain=ML)

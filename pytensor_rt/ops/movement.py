@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import BOOL, I64
+from ..dtypes import BOOL, I64, STRING
 from ..lowering import expr as e
 from ..lowering.recorder import FOLD_FREE
 from ..lowering.tensor import Tensor, row_major
@@ -19,15 +19,11 @@ from .util import norm_axis
 
 @op("Gather")
 def gather(t: Tracer, x: Tensor, index: Tensor, *, axis: int = 0) -> Tensor:
-    a = norm_axis(t, axis, x.ndim)
-    shape = (*x.shape[:a], *index.shape, *x.shape[a + 1 :])
-    if x.dtype.kind == "O":
-        return t.host(lambda v, i: (np.take(v, i, a),), [x, index], [(shape, x.dtype)])[0]
-    return take(t, x, index, a)
+    return take(t, x, index, norm_axis(t, axis, x.ndim))
 
 
 def take(t: Tracer, x: Tensor, index: Tensor, a: int) -> Tensor:
-    """x[..., index, ...] along axis a, not of strings: a view where the indices are constant and in arithmetic progression."""
+    """x[..., index, ...] along axis a: a view where the indices are constant and in arithmetic progression."""
     shape = (*x.shape[:a], *index.shape, *x.shape[a + 1 :])
     if index.known and index.size != 0 and (index.size == 1 or not (x.known and x.size <= FOLD_FREE)):
         first, step = _progression(t, t.ints(index), x.shape[a], a)
@@ -38,6 +34,8 @@ def take(t: Tracer, x: Tensor, index: Tensor, a: int) -> Tensor:
             step = y.strides[a]
             inner = tuple([step * k for k in row_major(index.shape)])
             return y.view(shape, (*y.strides[:a], *inner, *y.strides[a + 1 :]))
+    if x.dtype == STRING:
+        return t.host(lambda v, i: (np.take(v, i, a),), [x, index], [(shape, STRING)])[0]
     return t.record("gather", [x, index], [(shape, x.dtype)], {"mode": "axis", "axis": a})[0]
 
 

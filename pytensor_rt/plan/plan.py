@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from ..lowering.symbolic import plain
-from ..lowering.tensor import Buffer, Launch
+from ..lowering.tensor import Buffer, HostCall, Launch
 from .alias import in_place, lifetimes
 from .arena import Item, aligned, lower_bound, place
 from .elide import elide_copies
@@ -82,7 +82,7 @@ def make_plan(
     def mark(name: str) -> None:
         marks.append((name, clock()))
 
-    launches = dead_code(launches, keep or set())
+    launches = _host_calls_first(dead_code(launches, keep or set()))
     if options.layout:
         channels_last(launches, stats)
     mark("layout")
@@ -120,6 +120,20 @@ def make_plan(
 
         verify(plan)
     return plan
+
+
+def _host_calls_first(launches: list[Launch]) -> list[Launch]:
+    """The host calls that need nothing computed, then the rest: fewer stretches of native launches between them."""
+    late: set[Buffer] = set()  # what has to be computed
+    first: list[Launch] = []
+    rest: list[Launch] = []
+    for launch in launches:
+        if isinstance(launch, HostCall) and not any(t.buffer in late for t in launch.tensors()):
+            first.append(launch)
+        else:
+            late.update(t.buffer for t in launch.writes())
+            rest.append(launch)
+    return first + rest if first else launches
 
 
 def _items(launches: list[Launch], roots: dict[Buffer, Buffer]) -> tuple[list[Item], list[tuple[Buffer, int]]]:

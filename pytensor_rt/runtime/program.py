@@ -27,16 +27,58 @@ def describe_nodes(launch: Launch) -> str:
     return " + ".join(seen) or f"({launch.kernel})"
 
 
+def host_viewer(t: Tensor) -> Callable[[Any], Any]:
+    """A function to what t views of a host buffer's value. A value that is not an object array of the buffer's size is opaque and returned as it is."""
+    shape, size, offset = t.shape, t.buffer.size, t.offset
+    whole = t.contiguous and offset == 0
+    moving = [(n, s) for n, s in zip(shape, t.strides) if n != 1]
+    part: slice | None = None  # of the flat value, where one is enough: much faster than as_strided
+    if t.contiguous:
+        part = slice(offset, offset + t.size)
+    elif len(moving) == 1 and moving[0][1] != 0 and t.size:
+        n, s = moving[0]
+        end = offset + (n - 1) * s + (1 if s > 0 else -1)
+        part = slice(offset, end if end >= 0 else None, s)
+
+    def view(value: Any) -> Any:
+        if not isinstance(value, np.ndarray) or value.dtype != object or value.size != size:
+            return value
+        if whole and value.shape == shape:
+            return value
+        flat = np.ascontiguousarray(value).reshape(-1)
+        if part is not None:
+            return flat[part].reshape(shape)
+        if t.size == 0:
+            return np.empty(shape, object)
+        flat = flat[offset:]
+        return np.lib.stride_tricks.as_strided(flat, shape, tuple(flat.itemsize * s for s in t.strides))
+
+    return view
+
+
 def host_view(value: Any, t: Tensor) -> Any:
-    """What t views of a host buffer's value. A value that is not an object array of the buffer's size is opaque and returned as it is."""
-    if not isinstance(value, np.ndarray) or value.dtype != object or value.size != t.buffer.size:
-        return value
-    if value.shape == t.shape and t.offset == 0 and t.contiguous:
-        return value
-    if t.size == 0:
-        return np.empty(t.shape, object)
-    flat = np.ascontiguousarray(value).reshape(-1)[t.offset :]
-    return np.lib.stride_tricks.as_strided(flat, t.shape, tuple(flat.itemsize * s for s in t.strides))
+    """What t views of a host buffer's value."""
+    return host_viewer(t)(value)
+
+
+def _index(t: Tensor) -> tuple[slice, ...] | None:
+    """t as slices of the array whose buffer it views, if it has that array's axes."""
+    b = t.buffer
+    if b.home is None or len(b.home[0]) != t.ndim or t.size == 0:
+        return None
+    index: list[slice] = []
+    offset = t.offset
+    for n, m, s, row in zip(t.shape, b.home[0], t.strides, b.home[1]):
+        if row == 0:  # one element
+            if n != 1:
+                return None
+            index.append(slice(None))
+            continue
+        start, offset = divmod(offset, row)
+        if s % row or not (0 <= start < m and 0 <= start + (n - 1) * (s // row) < m) or (n != 1 and s <= 0):
+            return None
+        index.append(slice(start, start + (n - 1) * (s // row) + 1, s // row or 1))
+    return tuple(index) if offset == 0 else None
 
 
 Arrays = Sequence[Any]
@@ -189,14 +231,23 @@ class BoundPlan:
             return lambda inputs, outputs, host: None
         b = t.buffer
         if b.kind in (ARENA, CONST):
-            view = self.read(t, (), (), {})
-            return lambda inputs, outputs, host: view
+            value = self.read(t, (), (), {})
+            return lambda inputs, outputs, host: value
         if b.kind in (INPUT, OUTPUT) and b.dtype != object and t.offset == 0 and b.home == (t.shape, t.strides) and t.contiguous:
             if b.kind == OUTPUT:
                 at = self.outputs.index(b)
                 return lambda inputs, outputs, host: outputs[at]
             k = self.inputs.index(b)
             return lambda inputs, outputs, host: inputs[k]
+        if b.kind == HOST:
+            view, key = host_viewer(t), b.id
+            return lambda inputs, outputs, host: view(host[key])
+        if b.kind == INPUT and b.dtype == object:
+            k, index = self.inputs.index(b), _index(t)
+            if index is not None:
+                return lambda inputs, outputs, host: inputs[k][index]
+            view = host_viewer(t)
+            return lambda inputs, outputs, host: view(inputs[k])
         return lambda inputs, outputs, host: self.read(t, inputs, outputs, host)
 
     def failure(self, e: Any) -> ExecutionError:

@@ -48,8 +48,10 @@ def test_features(index: list[int]) -> None:
     (got,) = run("ArrayFeatureExtractor", feeds, constants=["i"], **kwargs)
     np.testing.assert_array_equal(got, feeds["x"][:, index])
     assert "gather" not in kernels("ArrayFeatureExtractor", feeds, **kwargs)
-    (got,) = run("ArrayFeatureExtractor", {**feeds, "x": text("a", "b", "c", "d", "e", "f")}, constants=["i"], **kwargs)
+    letters = {**feeds, "x": text(*"abcdef")}
+    (got,) = run("ArrayFeatureExtractor", letters, constants=["i"], **kwargs)
     assert got.tolist() == [["abcdef"[k] for k in index]]
+    assert "host" not in kernels("ArrayFeatureExtractor", letters, **kwargs)
 
 
 @pytest.mark.parametrize("index", [[0, 5], [-6, 0], [4, 5], [5, 5], [9]])
