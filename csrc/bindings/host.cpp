@@ -2,7 +2,7 @@
 
 #include <pybind11/numpy.h>
 
-#include <algorithm>
+#include <cstring>
 
 #include "core/coupling.h"
 
@@ -47,9 +47,49 @@ py::array_t<int64_t> positions(py::array values, const py::dict& table, int64_t 
   return out;
 }
 
+// Rows of scores as dicts by label.
+class Records {
+ public:
+  explicit Records(py::tuple labels) : labels_(std::move(labels)) {
+    for (const py::handle label : labels_) pattern_[label] = py::none();
+  }
+
+  py::list call(const py::array& values) const {
+    if (values.ndim() != 2 || static_cast<size_t>(values.shape(1)) != labels_.size())
+      throw py::value_error("Records: expected rows of a score for every label");
+    if (values.dtype().kind() == 'f' && values.itemsize() == 4) return filled<float>(values);
+    if (values.dtype().kind() == 'f' && values.itemsize() == 8) return filled<double>(values);
+    throw py::type_error("Records: expected float32 or float64");
+  }
+
+ private:
+  template <class T>
+  py::list filled(const py::array& values) const {
+    const auto rows = values.shape(0), columns = values.shape(1), down = values.strides(0), along = values.strides(1);
+    const char* row = static_cast<const char*>(values.data());
+    py::list out(rows);
+    for (py::ssize_t i = 0; i < rows; i++, row += down) {
+      PyObject* record = PyDict_Copy(pattern_.ptr());  // with the keys, and room for no more
+      if (!record) throw py::error_already_set();
+      PyList_SET_ITEM(out.ptr(), i, record);
+      for (py::ssize_t k = 0; k < columns; k++) {
+        T score;
+        std::memcpy(&score, row + k * along, sizeof score);
+        const auto value = py::reinterpret_steal<py::object>(PyFloat_FromDouble(static_cast<double>(score)));
+        if (!value || PyDict_SetItem(record, PyTuple_GET_ITEM(labels_.ptr(), k), value.ptr())) throw py::error_already_set();
+      }
+    }
+    return out;
+  }
+
+  py::tuple labels_;
+  py::dict pattern_;
+};
+
 }  // namespace
 
 void add_host_functions(py::module_& m) {
   m.def("couple", &couple, py::arg("scores"), py::arg("a"), py::arg("b"), py::arg("classes"));
+  py::class_<Records>(m, "Records").def(py::init<py::tuple>(), py::arg("labels")).def("__call__", &Records::call, py::arg("values"));
   m.def("positions", &positions, py::arg("values"), py::arg("table"), py::arg("missing"));
 }

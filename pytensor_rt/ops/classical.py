@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import F32, F64, I64, STRING, DType
-from ..hosted import positions
+from ..hosted import positions, records, records_by_python
 from ..kernels.spec import NODE_MODES
 from ..lowering import expr as e
 from ..lowering.tensor import Tensor
@@ -164,20 +164,8 @@ def zip_map(t: Tracer, x: Tensor, *, classlabels_int64s: Any = None, classlabels
     labels = list(classlabels_strings or classlabels_int64s)
     if x.ndim not in (1, 2) or x.shape[-1] != len(labels):
         t.fail(f"expected scores of {len(labels)} classes, got shape {list(x.shape)}")
-    x = _rows(t, x)
-    return t.host(_rows_of(labels), [x], [t.empty((x.shape[0],), STRING)])[0]
-
-
-def _rows_of(labels: list[Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """A function from an array of scores to ([{label: score}, ...],)."""
-    if 0 < len(labels) <= 16 and all(
-        type(label) in (int, str) for label in labels
-    ):  # a dict display takes a third of the time of dict(zip())
-        names = [f"x{k}" for k in range(len(labels))]
-        items = ", ".join(f"{label!r}: {name}" for label, name in zip(labels, names))
-        made: Callable[[Any], tuple[Any, ...]] = eval(f"lambda v: ([{{{items}}} for {', '.join(names)}, in v.tolist()],)")  # literals only
-        return made
-    return lambda v: ([dict(zip(labels, row)) for row in v.tolist()],)
+    x, named = _rows(t, x), (records if x.dtype in (F32, F64) else records_by_python)(tuple(labels))
+    return t.host(lambda v: (named(v),), [x], [t.empty((x.shape[0],), STRING)])[0]
 
 
 @op("LabelEncoder", domain=ML)

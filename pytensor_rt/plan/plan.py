@@ -82,7 +82,7 @@ def make_plan(
     def mark(name: str) -> None:
         marks.append((name, clock()))
 
-    launches = _host_calls_first(dead_code(launches, keep or set()))
+    launches = _host_calls_apart(dead_code(launches, keep or set()))
     if options.layout:
         channels_last(launches, stats)
     mark("layout")
@@ -122,18 +122,28 @@ def make_plan(
     return plan
 
 
-def _host_calls_first(launches: list[Launch]) -> list[Launch]:
-    """The host calls that need nothing computed, then the rest: fewer stretches of native launches between them."""
+def _host_calls_apart(launches: list[Launch]) -> list[Launch]:
+    """Host calls that need nothing computed, the rest, host calls of which nothing is computed: fewer stretches of native launches between them."""
+    if not any(isinstance(launch, HostCall) for launch in launches):
+        return launches
     late: set[Buffer] = set()  # what has to be computed
-    first: list[Launch] = []
-    rest: list[Launch] = []
+    parts: tuple[list[Launch], list[Launch]] = [], []
     for launch in launches:
-        if isinstance(launch, HostCall) and not any(t.buffer in late for t in launch.tensors()):
-            first.append(launch)
-        else:
+        waits = not isinstance(launch, HostCall) or any(t.buffer in late for t in launch.tensors())
+        if waits:
             late.update(t.buffer for t in launch.writes())
-            rest.append(launch)
-    return first + rest if first else launches
+        parts[waits].append(launch)
+    first, rest = parts
+    needed: set[Buffer] = set()
+    last: list[Launch] = []
+    middle: list[Launch] = []
+    for launch in reversed(rest):
+        if isinstance(launch, HostCall) and not any(t.buffer in needed for t in launch.writes()):
+            last.append(launch)
+        else:
+            needed.update(t.buffer for t in launch.tensors())
+            middle.append(launch)
+    return first + middle[::-1] + last[::-1]
 
 
 def _items(launches: list[Launch], roots: dict[Buffer, Buffer]) -> tuple[list[Item], list[tuple[Buffer, int]]]:

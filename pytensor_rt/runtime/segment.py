@@ -9,7 +9,7 @@ import numpy as np
 
 from ..lowering.tensor import HOST, INPUT, Buffer, Tensor
 from ..lowering.tracer import Sequence
-from .program import BoundPlan, host_view
+from .program import BoundPlan, host_viewer
 
 Output = Callable[["list[Any]", "dict[str, Any]", "dict[int, Any]"], Any]  # an output, given arrays, inputs and carried values, host values
 
@@ -57,9 +57,11 @@ class Segment:
         if v.known:
             return lambda found, values, host: np.array(v.value, dtype=v.dtype)
         if v.buffer.kind == HOST:
-            return lambda found, values, host: owned(host[v.buffer.id], v)
+            view = host_viewer(v)
+            return lambda found, values, host: owned(view(host[v.buffer.id]))
         if v.buffer.kind == INPUT:
-            return lambda found, values, host: owned(values[v.buffer.name], v)
+            view = host_viewer(v)
+            return lambda found, values, host: owned(view(values[v.buffer.name]))
         k = self.at[v.buffer]
         return lambda found, values, host: found[k]
 
@@ -74,6 +76,6 @@ def segments(first: Segment | None) -> list[Segment]:
     return out
 
 
-def owned(value: Any, t: Tensor) -> Any:
+def owned(value: Any) -> Any:
     """An output that is a host value or an input: strings and arrays are copied, for they may be a view or the caller's own array."""
-    return np.array(host_view(value, t)) if isinstance(value, np.ndarray) else value
+    return np.array(value) if isinstance(value, np.ndarray) else value

@@ -78,6 +78,22 @@ def test_positions(find: Callable[..., Any]) -> None:
         find(np.array([[], None], object)[:1], table, 0)
 
 
+@pytest.mark.parametrize("records", [hosted.records, hosted.records_by_python])
+@pytest.mark.parametrize("labels", [(0, 1), ("a", "b", "it's \\"), (7,), tuple(range(30)), (1, 2, 1), (2.5, True)], ids=str)
+def test_records(records: Callable[..., Any], labels: tuple[Any, ...]) -> None:
+    rng = np.random.default_rng(1)
+    named = records(labels)
+    for dtype in (np.float32, np.float64):
+        v = rng.standard_normal((6, 2 * len(labels))).astype(dtype)
+        for scores in (v[:, : len(labels)].copy(), v[::-1, ::2], v[:0, ::2]):
+            got = named(scores)
+            assert got == [dict(zip(labels, row, strict=True)) for row in scores.tolist()]
+            assert all(type(d) is dict and list(d) == list(dict.fromkeys(labels)) for d in got)
+    first, second = named(np.zeros((2, len(labels)), np.float32))
+    first[labels[0]] = 5.0
+    assert second[labels[0]] == 0.0 and named(np.zeros((1, len(labels)), np.float32))[0][labels[0]] == 0.0
+
+
 @pytest.mark.skipif(hosted._native is None, reason="needs the compiled extension")
 def test_compiled_coupling_checks_its_operands() -> None:
     with pytest.raises(ValueError, match="every pair"):
