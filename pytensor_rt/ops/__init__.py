@@ -66,7 +66,9 @@ FAMILIES: dict[str, str] = {
         "Split Squeeze Tile Transpose Trilu Unsqueeze com.microsoft: Pad Range Trilu pytensor_rt: Interleave"
     ),
     "signal": "DFT MelWeightMatrix STFT",
-    "strings": "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer",
+    "strings": (
+        "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer com.microsoft: Tokenizer pytensor_rt: TfIdfTokens"
+    ),
     "svm": "ai.onnx.ml: SVMClassifier SVMRegressor",
     "training": "ai.onnx.preview.training: Adagrad Adam Momentum",
     "trees": "ai.onnx.ml: TreeEnsemble",

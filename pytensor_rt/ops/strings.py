@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import BOOL, F32, I64, STRING
+from ..hosted import positions
 from ..lowering.recorder import broadcast_shapes
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
-from .registry import op
+from .registry import INTERNAL, MICROSOFT, op
 
 
 def objects(values: list[Any], shape: tuple[int, ...]) -> Any:
@@ -123,6 +124,94 @@ def regex_full_match(t: Tracer, x: Tensor, *, pattern: str) -> Tensor:
     return t.host(lambda v: (np.array([match(s) is not None for s in v.reshape(-1)], np.bool_).reshape(shape),), [x], [(shape, BOOL)])[0]
 
 
+# -------------------------------------------------------------------------------------------------------------------- tokens
+def _longest(t: Tracer, pattern: str) -> Callable[[str], list[tuple[int, int]]]:
+    """A function to the spans of the matches of a pattern (RE2 syntax), each the longest one at the first place that has any; none is empty."""
+    try:
+        compiled = re.compile(re2_pattern(pattern), re.ASCII | re.DOTALL)
+    except re.error as error:
+        t.fail(f"the pattern {pattern!r} is invalid: {error}")
+    if re.fullmatch(r"(\[\^?[\w \-]+\]|\\[wdsWDS]|[\w .])[+*]?", pattern, re.ASCII):  # one class: greedy is longest
+        return lambda s: [m.span() for m in compiled.finditer(s) if m.end() > m.start()]
+    if re.search(r"[$^]|\\[bBAzZ]", pattern.replace("[^", "[")):
+        t.unsupported(f"the pattern {pattern!r}, whose longest match depends on what is around it,")
+
+    def spans(s: str) -> list[tuple[int, int]]:
+        out: list[tuple[int, int]] = []
+        at = 0
+        while (m := compiled.search(s, at)) is not None:
+            begin = m.start()
+            end = next((e for e in range(len(s), begin, -1) if compiled.fullmatch(s, begin, e)), begin)
+            if end > begin:
+                out.append((begin, end))
+            at = max(end, begin + 1)
+        return out
+
+    return spans
+
+
+def _tokens(t: Tracer, mark: int, least: int, separators: Any, pattern: str) -> Callable[[list[str]], list[list[str]]]:
+    """A function from strings to their tokens, of at least so many characters each, between marks unless nobody has any."""
+    if least < 1 or bool(separators) == bool(pattern):
+        t.fail("expected a positive mincharnum, and either separators or tokenexp")
+    split: Callable[[str], list[str]]
+    simple = re.fullmatch(r"\[[\w\-]+\]\+|\\w\+", pattern, re.ASCII)
+    if pattern == "." or list(separators or ()) == [""]:
+        split = list
+    elif simple:
+        split = re.compile(pattern, re.ASCII).findall
+    elif pattern:
+        spans = _longest(t, pattern)
+        split = lambda s: [s[a:b] for a, b in spans(s)]
+    else:
+        cutters = [_longest(t, str(p)) for p in separators]
+
+        def split(s: str) -> list[str]:
+            parts = [s]
+            for cut in cutters:
+                parts = [p for part in parts for p in _between(part, cut(part))]
+            return parts
+
+    def tokens(strings: list[str]) -> list[list[str]]:
+        out = [split(s) for s in strings]
+        if least > 1:
+            out = [[token for token in row if len(token) >= least] for row in out]
+        return [["\x02", *row, "\x03"] for row in out] if mark and any(out) else out
+
+    return tokens
+
+
+def _between(s: str, spans: list[tuple[int, int]]) -> list[str]:
+    edges = [0, *(k for span in spans for k in span), len(s)]
+    return [s[a:b] for a, b in zip(edges[::2], edges[1::2]) if b > a]
+
+
+@op("Tokenizer", domain=MICROSOFT)
+def tokenizer(
+    t: Tracer, x: Tensor, *, mark: int = 0, mincharnum: int = 1, pad_value: str = "", separators: Any = None, tokenexp: str = ""
+) -> Tensor:
+    """The tokens of every string of x [C] or [N, C] along a new last axis, padded: what matches tokenexp, or what lies between separators."""
+    _strings(t, x)
+    if x.ndim not in (1, 2):
+        t.fail(f"expected shape [C] or [N, C], got rank {x.ndim}")
+    shape = tuple(map(int, x.shape))
+    if 0 in shape:
+        return t.const(np.empty(shape, object))
+    tokens = _tokens(t, mark, mincharnum, separators, tokenexp)
+
+    def cut(v: Any) -> tuple[Any, ...]:
+        rows = tokens(v.reshape(-1).tolist())
+        return objects(rows, shape), np.array([max(map(len, rows))], np.int64)
+
+    if x.known:
+        lists, longest = _known(t, cut(x.value))
+    else:
+        lists, longest = t.host(cut, [x], [(shape, STRING), ((1,), I64)])
+    n = _sized(t, lists, longest)
+    pad: Callable[[Any], Any] = lambda v: (objects([s for p in v.reshape(-1) for s in (*p, *(pad_value,) * (n - len(p)))], (*shape, n)),)
+    return t.host(pad, [lists], [((*shape, n), STRING)])[0] if n else t.const(np.empty((*shape, 0), object))
+
+
 # ------------------------------------------------------------------------------------------------------------------- n-grams
 @op("TfIdfVectorizer", since=9)
 def tfidf_vectorizer(
@@ -130,38 +219,132 @@ def tfidf_vectorizer(
     pool_int64s: Any = None, pool_strings: Any = None, weights: Any = None,
 ) -> Tensor:  # fmt: skip
     """Counts of the pool's n-grams in x [C] or [N, C], with up to max_skip_count elements skipped between neighbours (weights by column)."""
-    if mode not in ("TF", "IDF", "TFIDF"):
-        t.fail(f"unknown mode {mode!r}")
     if x.ndim > 2:
         t.fail(f"expected shape [C] or [N, C], got rank {x.ndim}")
     pool = [str(s) for s in pool_strings] if pool_strings else list(pool_int64s or ())
+    counter = _counter(t, pool, max_gram_length, max_skip_count, min_gram_length, mode, ngram_counts, ngram_indexes, weights)
+
+    def vectorize(v: Any) -> tuple[Any, ...]:
+        out = counter((v.reshape(1, -1) if v.ndim < 2 else v).tolist())
+        return (out if v.ndim == 2 else out[0],)
+
+    shape = (x.shape[0], counter.width) if x.ndim == 2 else (counter.width,)
+    return t.host(vectorize, [x], [(shape, F32)])[0]
+
+
+@op("TfIdfTokens", domain=INTERNAL)
+def tfidf_tokens(
+    t: Tracer, x: Tensor, *, max_gram_length: int, max_skip_count: int, min_gram_length: int, mode: str, ngram_counts: Any, ngram_indexes: Any,
+    pool_strings: Any, weights: Any = None, mark: int = 0, mincharnum: int = 1, pad_value: str = "", separators: Any = None, tokenexp: str = "",
+) -> Tensor:  # fmt: skip
+    """TfIdfVectorizer(Flatten(Tokenizer(x))), x [N] or [N, C]: the longest row of tokens is no dimension of anything."""
+    _strings(t, x)
+    if x.ndim not in (1, 2):
+        t.fail(f"expected shape [N] or [N, C], got rank {x.ndim}")
+    pool = [str(s) for s in pool_strings]
+    counter = _counter(t, pool, max_gram_length, max_skip_count, min_gram_length, mode, ngram_counts, ngram_indexes, weights)
+    tokens = _tokens(t, mark, mincharnum, separators, tokenexp)
+    n, c = int(x.shape[0]), int(x.shape[1]) if x.ndim == 2 else 1
+    padded = c > 1 or pad_value in pool
+
+    def vectorize(v: Any) -> tuple[Any, ...]:
+        rows = tokens(v.reshape(-1).tolist())
+        if padded:
+            longest = max(map(len, rows), default=0)
+            rows = [row + [pad_value] * (longest - len(row)) for row in rows]
+        return (counter(rows if c == 1 else [[s for row in rows[k : k + c] for s in row] for k in range(0, n * c, c or 1)] or [[]] * n),)
+
+    return t.host(vectorize, [x], [((x.shape[0], counter.width), F32)])[0]
+
+
+def _counter(
+    t: Tracer, pool: list[Any], high: int, skips: int, low: int, mode: str, ngram_counts: Any, ngram_indexes: Any, weights: Any
+) -> NGrams:
+    if mode not in ("TF", "IDF", "TFIDF"):
+        t.fail(f"unknown mode {mode!r}")
     columns = [int(c) for c in ngram_indexes]
     if min(columns, default=-1) < 0:
         t.fail("ngram_indexes must be non-negative and not empty")
     width = max(columns) + 1
-    tables = _ngrams(t, pool, [int(c) for c in ngram_counts], columns, min_gram_length, max_gram_length)
     w = np.array(weights, np.float32) if weights is not None and len(weights) else None
     if w is not None and len(w) < width:
         t.fail(f"{len(w)} weights, expected {width}")
+    tables = _ngrams(t, pool, [int(c) for c in ngram_counts], columns, low, high)
+    return NGrams(tables, width, skips, mode == "IDF", w[:width] if w is not None and mode != "TF" else None)
 
-    def vectorize(v: Any) -> tuple[Any, ...]:
-        rows = v.reshape(1, -1) if v.ndim < 2 else v
-        out = np.zeros((len(rows), width), np.float32)
-        for counts, row in zip(out, rows.tolist()):
-            for n, table in tables.items():
-                for skip in range(1, (max_skip_count if n > 1 else 0) + 2):  # single elements are counted once
-                    for start in range(len(row) - skip * (n - 1)):
-                        column = table.get(tuple(row[start : start + skip * (n - 1) + 1 : skip]))
-                        if column is not None:
-                            counts[column] += 1
-        if mode == "IDF":
+
+class NGrams:
+    """Counts n-grams: `tables` has n -> {n-gram: column}, of n-grams with up to `skips` elements left out between neighbours."""
+
+    FEW = 150  # elements, below which Python's dictionaries are faster than NumPy's searches
+
+    def __init__(
+        self, tables: dict[int, dict[tuple[Any, ...], int]], width: int, skips: int, once: bool = False, weights: Any = None
+    ) -> None:
+        self.tables, self.width, self.skips, self.once, self.weights = tables, width, skips, once, weights
+        self.places: dict[Any, int] = {}
+        for table in tables.values():
+            for gram in table:
+                for element in gram:
+                    self.places.setdefault(element, len(self.places))
+        self.steps = {n: self._steps(n, table) for n, table in tables.items()}
+
+    def _steps(self, n: int, table: dict[tuple[Any, ...], int]) -> list[tuple[Any, Any]]:
+        """For each element after the first: the sorted (prefix number, element) keys that go on, and what they lead to; the last leads to columns."""
+        numbers: dict[tuple[int, ...], int] = {(k,): k for k in range(len(self.places))}
+        steps = []
+        for length in range(2 if n > 1 else 1, n + 1):
+            found: dict[tuple[int, ...], int] = {}
+            keys: dict[int, int] = {}
+            for gram, column in table.items():
+                codes = tuple([self.places[element] for element in gram[:length]])
+                number = column if length == n else found.setdefault(codes, len(found))
+                keys[numbers[codes[:-1]] * len(self.places) + codes[-1] if n > 1 else codes[0]] = number
+            numbers = found
+            ordered = sorted(keys.items())
+            steps.append((np.array([k for k, _ in ordered], np.int64), np.array([v for _, v in ordered], np.int64)))
+        return steps
+
+    def __call__(self, rows: list[list[Any]]) -> Any:
+        """float32 [rows, width]."""
+        out = np.zeros((len(rows), self.width), np.float32)
+        if sum(map(len, rows)) < self.FEW:
+            for counts, row in zip(out, rows):
+                self._count(counts, row)
+        else:
+            self._count_all(out, rows)
+        if self.once:
             out = (out > 0).astype(np.float32)
-        if mode != "TF" and w is not None:
-            out *= w[:width]
-        return (out if v.ndim == 2 else out[0],)
+        if self.weights is not None:
+            out *= self.weights
+        return out
 
-    shape = (x.shape[0], width) if x.ndim == 2 else (width,)
-    return t.host(vectorize, [x], [(shape, F32)])[0]
+    def _count(self, counts: Any, row: list[Any]) -> None:
+        for n, table in self.tables.items():
+            for skip in range(1, (self.skips if n > 1 else 0) + 2):  # single elements are counted once
+                grams = zip(row) if n == 1 else zip(*[row[k * skip :] for k in range(n)])
+                for column in map(table.get, grams):
+                    if column is not None:
+                        counts[column] += 1
+
+    def _count_all(self, out: Any, rows: list[list[Any]]) -> None:
+        elements = np.empty(sum(map(len, rows)), object)
+        elements[:] = [element for row in rows for element in row]
+        codes = positions(elements, self.places, -1)
+        at = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        for n, steps in self.steps.items():
+            for skip in range(1, (self.skips if n > 1 else 0) + 2):
+                start = np.flatnonzero(codes[: max(0, len(codes) - skip * (n - 1))] >= 0)
+                if n > 1:
+                    start = start[at[start] == at[start + skip * (n - 1)]]
+                number = codes[start] if n > 1 else np.zeros_like(start)
+                for k, (keys, following) in enumerate(steps, 1 if n > 1 else 0):
+                    element = codes[start + skip * k]
+                    key = number * len(self.places) + element
+                    place = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+                    kept = np.flatnonzero((keys[place] == key) & (element >= 0))
+                    start, number = start[kept], following[place[kept]]
+                np.add.at(out.reshape(-1), at[start] * self.width + number, np.float32(1))
 
 
 def _ngrams(

@@ -20,6 +20,7 @@ Internal nodes, domain `pytensor_rt`, opset 1:
         q [..., S, D], k [..., T, D], v [..., T, E], mask broadcastable to [..., S, T]; the leading axes (any number) broadcast as in MatMul.
         scale (float): 1 / sqrt(D) if absent. nan_to_zero (int, default 0): 1 turns NaN weights, those of rows where every key is masked by
         -inf, into 0. The mask is a summand of the scores' type, never boolean.
+    TfIdfTokens(x) -> TfIdfVectorizer(Flatten(com.microsoft.Tokenizer(x))), with the attributes of both
     Interleave(x...) -> y [N, C, n * H, n * W] of n * n tensors [N, C, H, W]: y[:, :, i::n, j::n] is number n * i + j
 """
 
@@ -46,6 +47,7 @@ PASSES: tuple[Callable[[Rewriter], bool] | tuple[str, tuple[str, ...]], ...] = (
     ("activations", ("Erf", "Tanh", "Clip", "HardSigmoid")),
     ("attention", ("Softmax",)),
     ("concat", ("Concat",)),
+    ("tokens", ("TfIdfVectorizer",)),
     dead_code.run,
 )
 MAX_ROUNDS = 8  # every pass shrinks the graph; the bound is for safety
