@@ -72,6 +72,7 @@ def couple_by_numpy(scores: Any, a: Any, b: Any, classes: int) -> Any:
     return out
 
 
+grams: Any = None if _native is None else _native.Grams  # counts n-grams of strings; ops/strings.py has the Python form
 records: Any = records_by_python if _native is None else _native.Records
 positions: Any = positions_by_python if _native is None else _native.positions
 couple: Any = couple_by_numpy if _native is None else _native.couple

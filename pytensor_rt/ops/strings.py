@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import BOOL, F32, I64, STRING
-from ..hosted import positions
+from ..hosted import grams, positions
 from ..lowering.recorder import broadcast_shapes
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
@@ -83,6 +83,15 @@ def string_normalizer(
     same: Callable[[str], str] = str if is_case_sensitive else str.lower
     stops = {same(str(s)) for s in stopwords or ()}
 
+    if not stops:  # nothing is left out: the shape is known
+
+        def changed(v: Any) -> tuple[Any, ...]:
+            out = np.empty(v.size or 1, object)
+            out[:] = list(map(change, v.reshape(-1).tolist())) or [""]
+            return (out if v.ndim == 1 else out[None],)
+
+        return t.host(changed, [x], [(x.shape if x.size else (*x.shape[:-1], 1), STRING)])[0]
+
     def normalize(v: Any) -> tuple[Any, ...]:
         kept = [change(s) for s in v.reshape(-1) if same(s) not in stops] or [""]
         return objects(kept, (len(kept),) if v.ndim == 1 else (1, len(kept))), np.array([len(kept)], np.int64)
@@ -150,15 +159,28 @@ def _longest(t: Tracer, pattern: str) -> Callable[[str], list[tuple[int, int]]]:
     return spans
 
 
+def _class(pattern: str, separators: Any) -> bytes | None:
+    """If tokens are the longest runs of some ASCII characters, which of the 128; empty if every character is a token; else None."""
+    if pattern == "." or list(separators or ()) == [""]:
+        return b""
+    if not re.fullmatch(r"\[(\w-\w|\w)+\]\+|\\w\+", pattern, re.ASCII):
+        return None
+    try:
+        one = re.compile(pattern[:-1], re.ASCII)
+    except re.error:
+        return None
+    return bytes(one.fullmatch(chr(k)) is not None for k in range(128))
+
+
 def _tokens(t: Tracer, mark: int, least: int, separators: Any, pattern: str) -> Callable[[list[str]], list[list[str]]]:
     """A function from strings to their tokens, of at least so many characters each, between marks unless nobody has any."""
     if least < 1 or bool(separators) == bool(pattern):
         t.fail("expected a positive mincharnum, and either separators or tokenexp")
     split: Callable[[str], list[str]]
-    simple = re.fullmatch(r"\[[\w\-]+\]\+|\\w\+", pattern, re.ASCII)
-    if pattern == "." or list(separators or ()) == [""]:
+    of = _class(pattern, separators)
+    if of is not None and not of:
         split = list
-    elif simple:
+    elif of is not None:
         split = re.compile(pattern, re.ASCII).findall
     elif pattern:
         spans = _longest(t, pattern)
@@ -246,6 +268,9 @@ def tfidf_tokens(
     tokens = _tokens(t, mark, mincharnum, separators, tokenexp)
     n, c = int(x.shape[0]), int(x.shape[1]) if x.ndim == 2 else 1
     padded = c > 1 or pad_value in pool
+    of = _class(tokenexp, separators)
+    if counter.compiled is not None and of is not None and not (padded or mark or (mincharnum > 1 and not of)):
+        return t.host(lambda v: (counter.text(v.reshape(-1).tolist(), of, mincharnum),), [x], [((x.shape[0], counter.width), F32)])[0]
 
     def vectorize(v: Any) -> tuple[Any, ...]:
         rows = tokens(v.reshape(-1).tolist())
@@ -287,7 +312,11 @@ class NGrams:
             for gram in table:
                 for element in gram:
                     self.places.setdefault(element, len(self.places))
-        self.steps = {n: self._steps(n, table) for n, table in tables.items()}
+        self.compiled: Any = None
+        if grams is not None and all(isinstance(element, str) for element in self.places):
+            flat = [(gram, column) for table in tables.values() for gram, column in table.items()]
+            self.compiled = grams([gram for gram, _ in flat], [column for _, column in flat], width, skips)
+        self.steps = {n: self._steps(n, table) for n, table in tables.items()} if self.compiled is None else {}
 
     def _steps(self, n: int, table: dict[tuple[Any, ...], int]) -> list[tuple[Any, Any]]:
         """For each element after the first: the sorted (prefix number, element) keys that go on, and what they lead to; the last leads to columns."""
@@ -307,12 +336,21 @@ class NGrams:
 
     def __call__(self, rows: list[list[Any]]) -> Any:
         """float32 [rows, width]."""
+        if self.compiled is not None:
+            return self._finished(self.compiled.rows(rows))
         out = np.zeros((len(rows), self.width), np.float32)
         if sum(map(len, rows)) < self.FEW:
             for counts, row in zip(out, rows):
                 self._count(counts, row)
         else:
             self._count_all(out, rows)
+        return self._finished(out)
+
+    def text(self, strings: list[str], of: bytes, least: int) -> Any:
+        """The same of the runs of at least `least` characters that `of` has a byte for, or of all characters if it is empty, where `compiled`."""
+        return self._finished(self.compiled.text(strings, of, least))
+
+    def _finished(self, out: Any) -> Any:
         if self.once:
             out = (out > 0).astype(np.float32)
         if self.weights is not None:

@@ -150,3 +150,14 @@ def test_views_of_strings(body: str) -> None:
 def test_where_chooses_strings() -> None:
     feeds = {"c": np.array([[True], [False]]), "a": text("a", "b"), "b": text("z")}
     assert run("Where", feeds)[0].tolist() == [["a", "b"], ["z", "z"]]
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (0,), (1, 0), (1,)])
+def test_normalizing_without_stop_words_reads_no_count(shape: tuple[int, ...]) -> None:
+    x = text("Aé", "b", "")[: int(np.prod(shape))].reshape(shape)
+    s = session("StringNormalizer", {"x": x}, case_change_action="UPPER")
+    for _ in range(2):
+        (got,) = s.run(None, {"x": x})
+        want = [v.upper() for v in x.reshape(-1)] or [""]
+        assert got.reshape(-1).tolist() == want and got.ndim == x.ndim
+    assert s.plan_report().segments == 1

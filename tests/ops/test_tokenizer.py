@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from onnx import helper
 
 import pytensor_rt as rt
-from pytensor_rt.ops.strings import NGrams
+from pytensor_rt.ops import strings
 
 from .nodes import run, text
 
@@ -91,9 +92,53 @@ def test_counting_tokens_is_one_host_call(pool: str, shape: tuple[int, ...]) -> 
     assert s.plan_report().segments == 1 and len(s.plan_report().launches) <= 2
 
 
+WORDS = ["a", "b", "ab", "ca", "é", "日", "日本", "😀", "\x7f", "b1", "_"]
+
+
+@pytest.mark.parametrize(
+    "how", [{"tokenexp": "[a-c]+"}, {"tokenexp": "\\w+"}, {"tokenexp": "[a-zA-Z0-9_]+"}, {"tokenexp": "."}, {"separators": [""]}], ids=str
+)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_counting_classes_of_characters(how: dict[str, Any], compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(strings, "grams", None)
+    rng = np.random.default_rng(5)
+    pool = [*WORDS, *(str(w) for w in rng.choice(WORDS, 80))]
+    grams = {
+        **GRAMS,
+        "max_gram_length": 2,
+        "pool_strings": pool,
+        "ngram_counts": [0, 11],
+        "ngram_indexes": list(range(51)),
+        "weights": None,
+    }
+    seps = np.array(["", " ", ".", "é", "😀"], object)
+    for n, length in ((60, 12), (2, 5), (3, 0)):
+        x = text(
+            *["".join(str(w) + str(s) for w, s in zip(rng.choice(WORDS, length), rng.choice(seps, length), strict=True)) for _ in range(n)]
+        )
+        for least in (1,) if "." in how.values() or "separators" in how else (1, 2):
+            cut = helper.make_node("Tokenizer", ["x"], ["t"], domain="com.microsoft", mark=0, mincharnum=least, pad_value="#", **how)
+            count = helper.make_node("TfIdfVectorizer", ["f"], ["y"], **{k: v for k, v in grams.items() if v is not None})
+            (got,) = rt.InferenceSession(graph([cut, helper.make_node("Flatten", ["t"], ["f"]), count], x, 1)).run(None, {"x": x})
+            rows = rt.InferenceSession(graph([cut, helper.make_node("Identity", ["t"], ["y"])], x, 8)).run(None, {"x": x})[0].tolist()
+            want = np.zeros((n, 51), np.float32)
+            table = {(w,): k for k, w in enumerate(WORDS)} | {(pool[11 + 2 * k], pool[12 + 2 * k]): 11 + k for k in range(40)}
+            for counts, row in zip(want, rows, strict=True):
+                for gram in [*zip(row), *pairwise(row), *zip(row, row[2:])]:
+                    if gram in table:
+                        counts[table[gram]] += 1
+            np.testing.assert_array_equal(got, want)
+            assert want.any() == (length > 0)
+
+
 @pytest.mark.parametrize("elements", [list("abcde"), [3, 1, 2**40, -7, 0]])
 @pytest.mark.parametrize("skips", [0, 1, 3])
-def test_ngrams_by_dictionary_and_by_search(elements: list[Any], skips: int) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_ngrams(elements: list[Any], skips: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the extension; by dictionaries, a row at a time; by NumPy's searches, all rows."""
+    if not compiled:
+        monkeypatch.setattr(strings, "grams", None)
     rng = np.random.default_rng(skips)
     pick = lambda n: tuple(elements[k] for k in rng.integers(0, 4, n))  # the fifth element is in no n-gram
     tables = {n: {pick(n): int(rng.integers(0, 30)) for _ in range(12)} for n in (1, 2, 3, 4)}
@@ -107,8 +152,9 @@ def test_ngrams_by_dictionary_and_by_search(elements: list[Any], skips: int) -> 
                     if column is not None:
                         counts[column] += 1
     assert want.sum() > 100
-    grams = NGrams(tables, 30, skips)
+    grams = strings.NGrams(tables, 30, skips)
+    assert compiled or grams.compiled is None
     np.testing.assert_array_equal(grams(rows), want)
     np.testing.assert_array_equal(np.concatenate([grams([row]) for row in rows]), want)
-    assert sum(map(len, rows)) > NGrams.FEW > max(map(len, rows))
+    assert sum(map(len, rows)) > strings.NGrams.FEW > max(map(len, rows))
     assert grams([]).shape == (0, 30) and not grams([[]] * 3).any()
