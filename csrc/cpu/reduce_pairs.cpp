@@ -90,10 +90,14 @@ template <class C>
 using PairTile = void (*)(const PairArgs<C>&);
 constexpr int kRows = 4, kWide = kVecBytes == 64 ? 4 : 2;  // of the largest tile
 
+template <class C>
+constexpr int kVectors = sizeof(C) == 4 ? kWide : 1;  // (of doubles one, to keep the code small)
+
 template <class C, Term T>
 PairTile<C> pick(bool rows, bool wide) {
-  if (rows) return wide ? pair_tile<C, T, kRows, kWide> : pair_tile<C, T, kRows, 1>;
-  return wide ? pair_tile<C, T, 1, kWide> : pair_tile<C, T, 1, 1>;
+  if constexpr (kVectors<C> == 1) return rows ? pair_tile<C, T, kRows, 1> : pair_tile<C, T, 1, 1>;
+  else if (rows) return wide ? pair_tile<C, T, kRows, kWide> : pair_tile<C, T, kRows, 1>;
+  else return wide ? pair_tile<C, T, 1, kWide> : pair_tile<C, T, 1, 1>;
 }
 template <class C>
 PairTile<C> pick(Term t, bool rows, bool wide) {
@@ -243,11 +247,11 @@ class ReducePairs final : public Kernel {
         g.a = reinterpret_cast<const C*>(element(a, index));
         g.w = f_.w < 0 ? nullptr : reinterpret_cast<const C*>(element(operand(f_.w), index));
         for (int64_t c = 0; c < cols;) {
-          const bool wide = cols - c > (kWide - 1) * L;
+          const bool wide = cols - c > (kVectors<C> - 1) * L;
           g.b = packed + c;
           g.out = results + i * block_ + c;
           tiles_[many][wide](g);
-          c += wide ? kWide * L : L;
+          c += wide ? kVectors<C> * L : L;
         }
         i += many ? kRows : 1;
       }

@@ -2,6 +2,7 @@
 // from those that fail; large ones are walked, a group of rows in step, so that their loads overlap and nothing is predicted. Sums are kept
 // in double, in the order of the trees.
 #include <algorithm>
+#include <tuple>
 
 #include "core/vocabulary.h"
 #include "cpu/kernels.h"
@@ -17,6 +18,9 @@ constexpr int kFewRows = 3;                      // of which each has the tests 
 enum Aggregate { kSum, kAverage, kMin, kMax };
 
 class TreeEnsemble final : public Kernel {
+  template <class C>
+  using Walk = void (TreeEnsemble::*)(const int32_t*, const int32_t*, bool, const C*, int32_t*) const;
+
  public:
   TreeEnsemble(LaunchDesc d, BindContext& bind) : Kernel(std::move(d)) {
     check(desc.ins.size() == 11 || desc.ins.size() == 12, "expected eleven or twelve inputs");
@@ -41,15 +45,17 @@ class TreeEnsemble final : public Kernel {
     // Both sides of a test are exact in the wider of the two types.
     const bool wide = x.dtype == DType::f64 || in[2].dtype == DType::f64;
     const bool sums = aggregate_ == kSum || aggregate_ == kAverage;
-    pack_ = wide ? pack_forest<double>(desc, targets_, sums, bind.packs) : pack_forest<float>(desc, targets_, sums, bind.packs);
+    const auto pack = wide ? PTRT_PLAIN::pack_forest<double> : PTRT_PLAIN::pack_forest<float>;
+    pack_ = pack(desc, targets_, sums, kVecBytes, bind.packs);
     forest_.words = static_cast<const int64_t*>(pack_.get());
     const Forest::Header& h = forest_.header();
     auto choose = [&](auto value, auto compare) {
       typedef decltype(value) X;
       typedef decltype(compare) C;
-      task_ = h.fast ? h.missing ? &TreeEnsemble::task<X, C, &TreeEnsemble::walk_fast<C, true>>
-                                 : &TreeEnsemble::task<X, C, &TreeEnsemble::walk_fast<C, false>>
-                     : &TreeEnsemble::task<X, C, &TreeEnsemble::walk_any<C>>;
+      task_ = &TreeEnsemble::task<X, C>;
+      std::get<Walk<C>>(walks_) = !h.fast     ? &TreeEnsemble::walk_any<C>
+                                  : h.missing ? &TreeEnsemble::walk_fast<C, true>
+                                              : &TreeEnsemble::walk_fast<C, false>;
       wide_ = sizeof(C) == 8;
     };
     if (x.dtype == DType::f64) choose(double{}, double{});
@@ -218,10 +224,7 @@ class TreeEnsemble final : public Kernel {
     for (int64_t c = 0; c < pitch_; c += WD) store(sum + c, load(sum + c) + load(weights + c));
   }
 
-  template <class C>
-  using Walk = void (TreeEnsemble::*)(const int32_t*, const int32_t*, bool, const C*, int32_t*) const;
-
-  template <class X, class C, Walk<C> walk>
+  template <class X, class C>
   void task(int64_t begin, int64_t end, char* scratch) const {
     const Operand &x = desc.ins[0], &y = desc.outs[0];
     const Forest::Header& h = forest_.header();
@@ -245,8 +248,8 @@ class TreeEnsemble final : public Kernel {
         row_by_tests(columns + r, reinterpret_cast<float*>(scratch + off_row_), sum + sum_at(r, 0), have + r * targets_);
     else if (n < kGroup &&
              n * h.steps * kStepCycles < h.walked_steps * kGroup * kStepCycles + ceil_div(n, Lanes<C>::n) * h.tests * kTestCycles)
-      for (int r = 0; r < n; r++) row_by_walks<C, walk>(columns + r, sum + sum_at(r, 0), have + r * targets_);
-    else many_rows<C, walk>(columns, n, sum, have);
+      for (int r = 0; r < n; r++) row_by_walks(columns + r, sum + sum_at(r, 0), have + r * targets_);
+    else many_rows(columns, n, sum, have);
     const double scale = aggregate_ == kAverage && h.trees > 0 ? static_cast<double>(h.trees) : 1.0;
     for (int64_t r = 0; r < n; r++)
       for (int64_t c = 0; c < targets_; c++) {
@@ -257,8 +260,8 @@ class TreeEnsemble final : public Kernel {
       }
   }
 
-  template <class C, Walk<C> walk>
-  void many_rows(const C* columns, int n, double* sum, double* have) const {
+  template <class C>
+  PTRT_NOINLINE void many_rows(const C* columns, int n, double* sum, double* have) const {
     constexpr int L = Lanes<C>::n, kAtOnce = 4 * L;
     const Forest::Header& h = forest_.header();
     const int32_t *roots = forest_.at<int32_t>(h.roots), *heights = forest_.at<int32_t>(h.heights),
@@ -273,15 +276,15 @@ class TreeEnsemble final : public Kernel {
         for (; r + kAtOnce <= n; r += kAtOnce) reach<C, 4>(tests, lists, info[t].words, columns + r, leaves + r);
         for (; r < n; r += L) reach<C, 1>(tests, lists, info[t].words, columns + r, leaves + r);
       } else {
-        for (; r < n; r += kGroup) (this->*walk)(roots + t, heights + t, false, columns + r, leaves + r);
+        for (; r < n; r += kGroup) (this->*std::get<Walk<C>>(walks_))(roots + t, heights + t, false, columns + r, leaves + r);
         for (r = 0; r < n; r++) leaves[r] = leaf_of[leaves[r]] - info[t].leaf;
       }
       arrive(info[t], leaves, n, sum, have);
     }
   }
 
-  template <class C, Walk<C> walk>
-  void row_by_walks(const C* columns, double* sum, double* have) const {
+  template <class C>
+  PTRT_NOINLINE void row_by_walks(const C* columns, double* sum, double* have) const {
     const Forest::Header& h = forest_.header();
     const int32_t *roots = forest_.at<int32_t>(h.roots), *heights = forest_.at<int32_t>(h.heights),
                   *leaf_of = forest_.at<int32_t>(h.leaf_of);
@@ -289,7 +292,7 @@ class TreeEnsemble final : public Kernel {
     for (int64_t t = 0; t < h.trees; t += kGroup) {
       const int m = static_cast<int>(std::min<int64_t>(kGroup, h.trees - t));
       int32_t leaves[kGroup];
-      (this->*walk)(roots + t, heights + t, true, columns, leaves);
+      (this->*std::get<Walk<C>>(walks_))(roots + t, heights + t, true, columns, leaves);
       for (int i = 0; i < m; i++) {
         const int32_t leaf = leaf_of[leaves[i]] - info[t + i].leaf;
         arrive(info[t + i], &leaf, 1, sum, have);
@@ -326,6 +329,7 @@ class TreeEnsemble final : public Kernel {
   std::shared_ptr<const void> pack_;
   Forest forest_{};
   void (TreeEnsemble::*task_)(int64_t, int64_t, char*) const;
+  std::tuple<Walk<float>, Walk<double>> walks_{};
 };
 
 }  // namespace

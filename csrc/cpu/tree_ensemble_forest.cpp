@@ -27,8 +27,8 @@ bool is_mode(uint8_t mode, NodeMode m) { return mode == static_cast<uint8_t>(m);
 
 class Builder {
  public:
-  Builder(const LaunchDesc& d, int64_t n_targets, bool sums)
-      : d_(d), n_(d.ins[kFeatures].size()), trees_(d.ins[kRoots].size()), targets_(n_targets), sums_(sums) {
+  Builder(const LaunchDesc& d, int64_t n_targets, bool sums, int vector_bytes)
+      : d_(d), n_(d.ins[kFeatures].size()), trees_(d.ins[kRoots].size()), targets_(n_targets), sums_(sums), vector_bytes_(vector_bytes) {
     const int64_t leaves = d.ins[kTargets].size(), features = d.ins[kX].shape[1];
     check(n_ < (int64_t{1} << 30) && leaves < (int64_t{1} << 31), "too many nodes");
     check(features < (int64_t{1} << 31) / kTreeRows, "too many features");
@@ -251,7 +251,7 @@ class Builder {
         leaf_of_[static_cast<size_t>(leaf)] = static_cast<int32_t>(leaves_.size());
         leaves_.push_back(leaf);
       }
-      const int64_t bits = wide() ? 64 : 32, lanes = kVecBytes * 8 / bits, n = static_cast<int64_t>(leaves.size());
+      const int64_t bits = wide() ? 64 : 32, lanes = vector_bytes_ * 8 / bits, n = static_cast<int64_t>(leaves.size());
       if (sections && n <= std::max(bits, kMaskGain * lanes * height)) list_tests(tests, ceil_div(n, bits), bits, tree);
     }
     for (int64_t i = 0; i < n_ && shared_; i++)
@@ -403,7 +403,9 @@ class Builder {
 
   const LaunchDesc& d_;
   int64_t n_, trees_, targets_;
-  bool sums_, fast_ = true, shared_ = false;
+  bool sums_;
+  int vector_bytes_;
+  bool fast_ = true, shared_ = false;
   Weights weights_ = Weights::entries;
   std::vector<int32_t> height_, leaf_of_;  // by node
   std::vector<int32_t> leaves_;            // nodes
@@ -416,7 +418,7 @@ class Builder {
 }  // namespace
 
 template <class C>
-std::shared_ptr<const void> pack_forest(const LaunchDesc& desc, int64_t n_targets, bool sums, PackCache& packs) {
+std::shared_ptr<const void> pack_forest(const LaunchDesc& desc, int64_t n_targets, bool sums, int vector_bytes, PackCache& packs) {
   std::string layout =
       "forest:" + std::to_string(sizeof(C)) + ":" + std::to_string(n_targets) + (sums ? ":S" : ":") + std::to_string(desc.ins[kX].shape[1]);
   for (size_t k = 1; k < desc.ins.size(); k++) {
@@ -424,13 +426,13 @@ std::shared_ptr<const void> pack_forest(const LaunchDesc& desc, int64_t n_target
     layout += ":" + std::to_string(reinterpret_cast<uintptr_t>(o.data));
     if (o.present()) layout += "," + std::to_string(o.shape[0]) + "," + std::to_string(o.strides[0]);
   }
-  const Builder builder(desc, n_targets, sums);
+  const Builder builder(desc, n_targets, sums, vector_bytes);
   const Forest::Header h = builder.header<C>();
   return packs.get(desc.ins[kThresholds], layout, static_cast<size_t>(h.words) * 8,
                    [&](void* memory) { builder.fill<C>(static_cast<int64_t*>(memory), h); });
 }
 
-template std::shared_ptr<const void> pack_forest<float>(const LaunchDesc&, int64_t, bool, PackCache&);
-template std::shared_ptr<const void> pack_forest<double>(const LaunchDesc&, int64_t, bool, PackCache&);
+template std::shared_ptr<const void> pack_forest<float>(const LaunchDesc&, int64_t, bool, int, PackCache&);
+template std::shared_ptr<const void> pack_forest<double>(const LaunchDesc&, int64_t, bool, int, PackCache&);
 
 }  // namespace ptrt::PTRT_LEVEL

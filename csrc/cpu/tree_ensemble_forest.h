@@ -74,9 +74,14 @@ struct Forest {
   }
 };
 
-// The packed forest, from constant operands in the order of the vocabulary (ins[0] is x). Throws KernelError if any index is out of range
-// or if the graph has a cycle. C: the type in which x is compared with thresholds. `sums`: weights are added up.
-template <class C>
-std::shared_ptr<const void> pack_forest(const LaunchDesc& desc, int64_t n_targets, bool sums, PackCache& packs);
-
 }  // namespace ptrt::PTRT_LEVEL
+
+namespace ptrt::PTRT_PLAIN {
+
+// The packed forest, from constant operands in the order of the vocabulary (ins[0] is x). Throws KernelError if any index is out of range
+// or if the graph has a cycle. C: the type in which x is compared with thresholds. `sums`: weights are added up. vector_bytes: of those who
+// read it. (One copy of this code serves all levels.)
+template <class C>
+std::shared_ptr<const void> pack_forest(const LaunchDesc& desc, int64_t n_targets, bool sums, int vector_bytes, PackCache& packs);
+
+}  // namespace ptrt::PTRT_PLAIN

@@ -65,7 +65,7 @@ PTRT_INLINE void rule_out(const MaskTests<C>& tests, int32_t first, int32_t coun
 
 // to[r]: the leaf of `tree`, from 0, that row r of G vectors reaches; x: columns.
 template <class C, int G>
-PTRT_INLINE void reach(const MaskTests<C>& tests, const MaskList* lists, int32_t words, const C* x, int32_t* to) {
+PTRT_NOINLINE void reach(const MaskTests<C>& tests, const MaskList* lists, int32_t words, const C* x, int32_t* to) {
   typedef typename MaskLanes<C>::V U;
   constexpr int L = Lanes<C>::n, kBits = 8 * sizeof(C);
   for (int32_t w = 0; w < words; w++) {
