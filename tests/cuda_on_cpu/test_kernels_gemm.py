@@ -17,6 +17,8 @@ from tests.kernels.test_gemm import BF16, check, exact, magnitude, normal
 NOT_REPLAYED = {
     "test_rows_of_several_batches_fold_when_b_is_shared": "asks the C++ kernel for its tasks; test_batches_fold is the same here",
     "test_long_products_whose_b_stays_in_cache": "asks the C++ kernel for its tasks",
+    "test_columns_that_fill_half_a_vector": "440 products around the width of the C++ tile: 10 s on the executor",
+    "test_one_panel_of_long_columns": "what the C++ tile prefetches",
 }
 
 HALVES = [np.dtype(np.float16), BF16]
