@@ -231,14 +231,14 @@ class TreeEnsemble final : public Kernel {
     const int n = static_cast<int>(end - begin);
     auto* sum = reinterpret_cast<double*>(scratch + off_sum_);
     auto* have = reinterpret_cast<double*>(scratch + off_have_);  // 1 where a target got any weight
+    const int padded = static_cast<int>(ceil_div(n, kGroup) * kGroup);
     if (h.weights == Weights::of_tree)
-      for (int64_t c = 0; c < targets_; c++) std::fill(sum + c * kTreeRows, sum + c * kTreeRows + n, 0.0);
+      for (int64_t c = 0; c < targets_; c++) std::fill(sum + c * kTreeRows, sum + c * kTreeRows + padded, 0.0);
     else std::fill(sum, sum + n * pitch_, 0.0);
     if (aggregate_ >= kMin) std::fill(have, have + n * targets_, 0.0);
     auto* columns = reinterpret_cast<C*>(scratch + off_columns_);
     const int32_t* used = forest_.at<int32_t>(h.used);
     const X* from = x.as<X>() + begin * x.strides[0];
-    const int padded = static_cast<int>(ceil_div(n, kGroup) * kGroup);
     for (int64_t f = 0; f < h.features; f++) {
       for (int r = 0; r < n; r++) columns[f * kTreeRows + r] = static_cast<C>(from[r * x.strides[0] + used[f] * x.strides[1]]);
       for (int r = n; r < padded; r++) columns[f * kTreeRows + r] = C(0);

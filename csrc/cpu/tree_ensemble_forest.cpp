@@ -127,7 +127,7 @@ class Builder {
       return here;
     };
     const int64_t entries = d_.ins[kTargets].size(), tests = static_cast<int64_t>(tests_.size());
-    const int64_t trees = ceil_div(trees_, kTreeRows) * kTreeRows;  // (walks go through several trees in step)
+    const int64_t trees = ceil_div(trees_, kTreeRows) * kTreeRows;
     h.roots = take(trees, 4);
     h.heights = take(trees, 4);
     h.node = take(n_, fast_ ? sizeof(FastNode<C>) : sizeof(AnyNode<C>));
@@ -165,6 +165,8 @@ class Builder {
     }
     if (fast_) fill_fast<C>(to((FastNode<C>*)nullptr, h.node), roots, h, leaf_of);
     else fill_any<C>(to((AnyNode<C>*)nullptr, h.node), roots, to((double*)nullptr, h.members), leaf_of);
+    // (Walks go through several trees in step: what is beyond the last one is the first again.)
+    for (int64_t t = trees_; t < ceil_div(trees_, kTreeRows) * kTreeRows; t++) roots[t] = roots[0];
     fill_masks<C>(words, h);
     if (h.single) fill_rows(to((float*)nullptr, h.row), h);
     else fill_rows(to((double*)nullptr, h.row), h);

@@ -244,6 +244,18 @@ def test_leaf_roots_and_no_trees() -> None:
     np.testing.assert_array_equal(predict(forest, x, "average"), np.zeros((5, 1)))
 
 
+@pytest.mark.parametrize("modes", [["leq"], ["member"]], ids="-".join)
+def test_nodes_that_no_tree_reaches_may_be_a_cycle(modes: list[str]) -> None:
+    rng = np.random.default_rng(29)
+    forest = Forest(rng, 2, 4, 3, 1, modes, full=True)
+    del forest.roots[0]
+    forest.yes[0] = forest.no[0] = 0
+    x = rows(rng, 20, 3, np.float32)
+    want = forest.reference(x, "sum").astype(np.float32)
+    for n in (1, 5, 20):
+        np.testing.assert_array_equal(predict(forest, x[:n]), want[:n])
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
