@@ -12,8 +12,8 @@ namespace {
 
 enum In { kX, kFeatures, kThresholds, kModes, kTrue, kFalse, kRoots, kTargets, kWeights, kRanges, kMissing, kMembers };
 
-// A tree is not walked while it has at most this many leaves per lane and level: a step takes about 4 cycles, a test of all lanes 2.
-constexpr int64_t kMaskGain = 2;
+// A tree is not walked while it has at most this many tests per lane and level: a step takes about 4 cycles, a test of all lanes 2.
+constexpr int64_t kMaskGain = 2, kMostLeaves = 1024;
 
 void check(bool ok, const char* what) { need(ok, "tree_ensemble", what); }
 
@@ -254,7 +254,10 @@ class Builder {
         leaves_.push_back(leaf);
       }
       const int64_t bits = wide() ? 64 : 32, lanes = vector_bytes_ * 8 / bits, n = static_cast<int64_t>(leaves.size());
-      if (sections && n <= std::max(bits, kMaskGain * lanes * height)) list_tests(tests, ceil_div(n, bits), bits, tree);
+      int64_t listed = 0;  // tests, once for every word that they rule leaves out of
+      for (const LeafRange& r : tests) listed += (r.end - 1) / bits - r.begin / bits + 1;
+      if (sections && (n <= bits || (n <= kMostLeaves && listed <= kMaskGain * lanes * height)))
+        list_tests(tests, ceil_div(n, bits), bits, tree);
     }
     for (int64_t i = 0; i < n_ && shared_; i++)
       if (is_mode(u8(d_.ins[kModes], i), NodeMode::leaf_)) {
