@@ -165,6 +165,11 @@ def compare(path: Path, threads: int, rows: int, blocks: int) -> tuple[float, fl
     theirs = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     ours = rt.InferenceSession(str(path), threads=threads)
     feeds = feed(theirs, rows)
+    return paired(ours, theirs, feeds, blocks)
+
+
+def paired(ours: Any, theirs: Any, feeds: dict[str, Array], blocks: int) -> tuple[float, float, list[float]]:
+    """The same of two sessions, in blocks that take turns."""
     for session in (ours, theirs, ours, theirs):
         session.run(None, feeds)
     start = time.perf_counter()

@@ -124,7 +124,9 @@ class PackCache {
   // the packing and everything it depends on, e.g. "gemm_b:f32:K=768:N=768:NR=32:sk=768:sn=1".
   virtual std::shared_ptr<const void> get(const Operand& source, const std::string& layout, size_t bytes,
                                           const std::function<void(void*)>& fill) = 0;
-  // The same for a kernel that can also run from the source itself.
+  // What get() returned for them before, null if nothing: for those who would have to work to know how many bytes.
+  virtual std::shared_ptr<const void> find(const Operand& source, const std::string& layout) const = 0;
+  // The same as get() for a kernel that can also run from the source itself.
   virtual std::shared_ptr<LazyPack> lazily(const Operand& source, const std::string& layout, size_t bytes,
                                            const std::function<void(void*)>& fill) = 0;
 };

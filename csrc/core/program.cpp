@@ -111,6 +111,7 @@ class Packs::Entry final : public LazyPack {
     packs_.bytes_ += bytes_;
     return memory_;
   }
+  const std::shared_ptr<const void>& packed_memory() const { return memory_; }  // holding the mutex
 
  protected:
   const void* first_uses(const Operand& source, int threads, const std::function<void(void*)>& fill) override {
@@ -140,8 +141,18 @@ std::shared_ptr<char> Packs::memory(size_t bytes) {
   return part;
 }
 
+std::string Packs::key(const Operand& source, const std::string& layout) {
+  return layout + "@" + std::to_string(reinterpret_cast<uintptr_t>(source.data));
+}
+
+std::shared_ptr<const void> Packs::find(const Operand& source, const std::string& layout) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = map_.find(key(source, layout));
+  return found == map_.end() ? nullptr : found->second->packed_memory();
+}
+
 std::shared_ptr<Packs::Entry> Packs::entry(const Operand& source, const std::string& layout, size_t bytes) {
-  std::shared_ptr<Entry>& found = map_[layout + "@" + std::to_string(reinterpret_cast<uintptr_t>(source.data))];
+  std::shared_ptr<Entry>& found = map_[key(source, layout)];
   if (!found) found = std::make_shared<Entry>(*this, bytes);
   return found;
 }

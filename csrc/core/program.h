@@ -37,6 +37,7 @@ class Packs final : public PackCache {
  public:
   std::shared_ptr<const void> get(const Operand& source, const std::string& layout, size_t bytes,
                                   const std::function<void(void*)>& fill) override;
+  std::shared_ptr<const void> find(const Operand& source, const std::string& layout) const override;
   std::shared_ptr<LazyPack> lazily(const Operand& source, const std::string& layout, size_t bytes,
                                    const std::function<void(void*)>& fill) override;
   size_t bytes() const {  // packed so far
@@ -64,6 +65,7 @@ class Packs final : public PackCache {
 
  private:
   class Entry;
+  static std::string key(const Operand& source, const std::string& layout);
   std::shared_ptr<Entry> entry(const Operand& source, const std::string& layout, size_t bytes);  // holding the mutex
   // Holding the mutex. Small weights share blocks, so that they too lie in huge pages: on pages of their own, address translation took 4 %
   // of a MobileNet.

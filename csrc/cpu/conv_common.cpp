@@ -391,6 +391,12 @@ ConvResult ConvOutput::at(const LaunchDesc& desc, const ConvOutBox& b) const {
 size_t ConvOutput::scratch_bytes() const { return fused_ ? 0 : epilogue_.scratch_bytes() + 64; }
 
 namespace {
+// A row of a box in f16 or bf16; `to` may be the memory of `from` if its pixels are no further apart.
+void round_pixels(DType type, const ConvOutBox& b, const float* from, int64_t from_pixel, uint16_t* to, int64_t to_pixel) {
+  if (from_pixel == b.chans && to_pixel == b.chans) return floats_to_halves(type, to, from, b.cols * b.chans);
+  for (int64_t w = 0; w < b.cols; w++) floats_to_halves(type, to + w * to_pixel, from + w * from_pixel, b.chans);
+}
+
 template <class T, class F>
 void store_box(const ConvOutBox& b, const ConvResult& r, const ConvStrides& ys, char* y, F&& convert) {
   typedef decltype(convert(T())) To;
@@ -419,13 +425,9 @@ void ConvOutput::store(const LaunchDesc& desc, const ConvOutBox& b, const ConvRe
   if (math_ == ConvMath::f64) store_box<double>(b, r, ys_, to, [](double v) { return v; });
   else if (math_ == ConvMath::i8) store_box<int32_t>(b, r, ys_, to, [](int32_t v) { return v; });
   else if ((y.dtype == DType::f16 || y.dtype == DType::bf16) && ys_.c == 1)
-    for (int64_t h = 0; h < b.rows; h++) {
-      const float* from = reinterpret_cast<const float*>(r.data) + h * r.row;
-      auto* out = reinterpret_cast<uint16_t*>(to) + h * ys_.s[1];
-      if (r.pixel == b.chans && ys_.s[2] == b.chans) floats_to_halves(y.dtype, out, from, b.cols * b.chans);
-      else
-        for (int64_t w = 0; w < b.cols; w++) floats_to_halves(y.dtype, out + w * ys_.s[2], from + w * r.pixel, b.chans);
-    }
+    for (int64_t h = 0; h < b.rows; h++)
+      round_pixels(y.dtype, b, reinterpret_cast<const float*>(r.data) + h * r.row, r.pixel, reinterpret_cast<uint16_t*>(to) + h * ys_.s[1],
+                   ys_.s[2]);
   else if (y.dtype == DType::f16) store_box<float>(b, r, ys_, to, [](float v) { return f32_to_f16(v); });
   else if (y.dtype == DType::bf16) store_box<float>(b, r, ys_, to, [](float v) { return f32_to_bf16(v); });
   else if (ys_.s[2] == 1 && ys_.c != 1)
@@ -449,11 +451,7 @@ void ConvOutput::finish(const LaunchDesc& desc, const ConvOutBox& b, const ConvR
     char* row = r.data + h * r.row * static_cast<int64_t>(acc_size_);
     Block acc{row, r.pixel, 1};
     if (narrow) {  // f16 and bf16 results are rounded before the epilogue sees them; in place, front to back
-      auto* to = reinterpret_cast<uint16_t*>(row);
-      const auto* from = reinterpret_cast<const float*>(row);
-      if (r.pixel == b.chans) floats_to_halves(desc.acc_dtype, to, from, b.cols * b.chans);
-      else
-        for (int64_t w = 0; w < b.cols; w++) floats_to_halves(desc.acc_dtype, to + w * b.chans, from + w * r.pixel, b.chans);
+      round_pixels(desc.acc_dtype, b, reinterpret_cast<const float*>(row), r.pixel, reinterpret_cast<uint16_t*>(row), b.chans);
       acc.row_stride = b.chans;
     }
     if (b.chans == 1) epilogue_.apply(desc, index, -1, 1, axis_w, b.cols, Block{row, 0, acc.row_stride}, scratch);

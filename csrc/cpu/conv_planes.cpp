@@ -8,10 +8,10 @@ namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
-constexpr int64_t kFew = 4, kFewInputs = 16;  // channels of a group, out and in
-constexpr int64_t kStageBytes = 256 << 10;    // of the rows under a task
-constexpr int64_t kColumns = 2048;            // of a task
-constexpr int64_t kTasks = 4;                 // per thread
+constexpr int64_t kFew = 4, kFewInputs = 16;                       // channels of a group, out and in
+constexpr int64_t kStageBytes = 256 << 10, kMostStaged = 1 << 20;  // of the rows under a task
+constexpr int64_t kColumns = 2048;                                 // of a task
+constexpr int64_t kTasks = 4;                                      // per thread
 constexpr double kTaskFlops = 2e5;
 constexpr int kRows = 4;  // of a register tile
 
@@ -89,14 +89,25 @@ PTRT_NOINLINE void sum_row(const Window& g, float* out) {
   PTRT_UNROLL for (int v = 0; v < V; v++) store(out + v * W, acc[v]);
 }
 
+// Input under n outputs along axis k.
+int64_t extent(const ConvGeometry& g, int k, int64_t n) { return (n - 1) * g.stride[k] + (g.kernel[k] - 1) * g.dilation[k] + 1; }
+
+// Floats staged for a block, or more than any that is.
+int64_t stage_floats(const ConvGeometry& g, int64_t rows, int64_t cols) {
+  constexpr int64_t kTooMany = int64_t{1} << 40;
+  const __int128 row = static_cast<__int128>(extent(g, 2, cols)) + 6 * W * g.stride[2];
+  const __int128 n = row * extent(g, 1, round_up(rows, kRows)) * g.Cg;
+  return n > kTooMany ? kTooMany : static_cast<int64_t>(n);
+}
+
 class PlaneConv final : public Kernel {
  public:
   PTRT_COLD PlaneConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
       : Kernel(std::move(d)), g_(g), out_(desc, g, ConvMath::f32, false), xs_(conv_strides(desc.ins[0])) {
     rows_ = g.out[1];
     cols_ = least(g.out[2], kColumns);
-    while (rows_ > kRows && stage_floats(rows_, cols_) * 4 > kStageBytes) rows_ = round_up(ceil_div(rows_, 2), kRows);
-    while (cols_ > 4 * W && stage_floats(rows_, cols_) * 4 > kStageBytes) cols_ = round_up(ceil_div(cols_, 2), W);
+    while (rows_ > kRows && stage_floats(g, rows_, cols_) * 4 > kStageBytes) rows_ = round_up(ceil_div(rows_, 2), kRows);
+    while (cols_ > 4 * W && stage_floats(g, rows_, cols_) * 4 > kStageBytes) cols_ = round_up(ceil_div(cols_, 2), W);
     const double flops = 2.0 * g.N * g.pixels() * g.M * g.Cg * g.taps();
     const int64_t most_tasks = bind.threads == 1 ? 1 : kTasks * bind.threads,
                   want = least(most_tasks, static_cast<int64_t>(flops / kTaskFlops));
@@ -104,9 +115,9 @@ class PlaneConv final : public Kernel {
     while (blocks() < want && rows_ > kRows) rows_ = round_up(ceil_div(rows_, 2), kRows);
     while (blocks() < want && cols_ > 8 * W) cols_ = round_up(ceil_div(cols_, 2), W);
     blocks_ = blocks();
-    phase_ = round_up(ceil_div(extent(2, cols_), g.stride[2]), W) + 4 * W;
+    phase_ = round_up(ceil_div(extent(g, 2, cols_), g.stride[2]), W) + 4 * W;
     row_ = phase_ * g.stride[2];
-    plane_ = staged_rows() * row_;
+    plane_ = extent(g, 1, round_up(rows_, kRows)) * row_;
     for (int64_t k = 0; k < g.kernel[2]; k++) col_.push_back(k * g.dilation[2] % g.stride[2] * phase_ + k * g.dilation[2] / g.stride[2]);
     block_row_ = round_up(cols_, W);
     stage_bytes_ = static_cast<size_t>(round_up(g.Cg * plane_ * 4, 64));
@@ -131,14 +142,6 @@ class PlaneConv final : public Kernel {
   }
 
  private:
-  int64_t extent(int k, int64_t n) const { return (n - 1) * g_.stride[k] + (g_.kernel[k] - 1) * g_.dilation[k] + 1; }
-  int64_t staged_rows() const { return extent(1, round_up(rows_, kRows)); }
-  int64_t stage_floats(int64_t rows, int64_t cols) const {
-    const __int128 row = round_up(extent(2, cols), W) + (4 * W + W) * g_.stride[2];
-    const __int128 n = row * extent(1, round_up(rows, kRows)) * g_.Cg;
-    return n > (int64_t{1} << 40) ? int64_t{1} << 40 : static_cast<int64_t>(n);
-  }
-
   // Input column `at` of the block's first window on, one in `stride`, to contiguous floats; zeros beyond the image.
   void stage_row(const float* from, int64_t at, float* to) const {
     const int64_t s = g_.stride[2], step = s * xs_.s[2];
@@ -160,7 +163,7 @@ class PlaneConv final : public Kernel {
     auto* staged = reinterpret_cast<float*>(scratch);
     auto* block = reinterpret_cast<float*>(scratch + stage_bytes_);
     const int64_t y0 = box.oh * g_.stride[1] - g_.pad[1], x0 = box.ow * g_.stride[2] - g_.pad[2];
-    const int64_t rows = extent(1, round_up(box.rows, kRows));
+    const int64_t rows = extent(g_, 1, round_up(box.rows, kRows));
     for (int64_t c = 0; c < g_.Cg; c++) {
       const float* plane = desc.ins[0].as<float>() + box.n * xs_.n + (group * g_.Cg + c) * xs_.c;
       for (int64_t y = 0; y < rows; y++) {
@@ -244,6 +247,7 @@ class PlaneConv final : public Kernel {
 bool plane_conv_applies(const LaunchDesc& desc, const ConvGeometry& g) {
   if (desc.ins[0].dtype != DType::f32 || desc.outs[0].dtype != DType::f32 || !desc.ins[1].is_const()) return false;
   if (g.kernel[0] != 1 || g.in[0] != 1 || g.out[0] != 1 || g.pad[0] != 0) return false;
+  if (stage_floats(g, kRows, least(g.out[2], 4 * W)) * 4 > kMostStaged) return false;  // windows far wider than what is in them
   const bool planes = (g.C == 1 || conv_strides(desc.ins[0]).s[2] == 1) && (g.M == 1 || conv_strides(desc.outs[0]).s[2] == 1);
   return g.Mg <= kFew && g.Cg <= kFewInputs && (planes ? g.G < W : g.C <= kFewInputs / 2 && g.M <= kFew) && g.taps() >= 3 &&
          g.Cg * g.taps() <= 256 && g.out[2] >= W && g.pixels() >= 16 * W;

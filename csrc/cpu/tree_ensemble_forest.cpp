@@ -103,9 +103,7 @@ class Builder {
   Forest::Header header() const {
     Forest::Header h{};
     h.fast = fast_;
-    h.nodes = n_;
     h.trees = trees_;
-    h.leaves = static_cast<int64_t>(leaves_.size());
     h.features = static_cast<int64_t>(used_.size());
     h.weights = weights_;
     h.single = d_.ins[kWeights].dtype == DType::f32;
@@ -126,24 +124,23 @@ class Builder {
       at += ceil_div(count * static_cast<int64_t>(item), 8);
       return here;
     };
-    const int64_t entries = d_.ins[kTargets].size(), tests = static_cast<int64_t>(tests_.size());
-    const int64_t trees = ceil_div(trees_, kTreeRows) * kTreeRows;
-    h.roots = take(trees, 4);
-    h.heights = take(trees, 4);
+    const int64_t entries = d_.ins[kTargets].size();
+    h.roots = take(padded_trees(), 4);
+    h.heights = take(padded_trees(), 4);
     h.node = take(n_, fast_ ? sizeof(FastNode<C>) : sizeof(AnyNode<C>));
     h.leaf_of = take(n_, 4);
-    h.range = take(h.leaves * 2, 4);
+    h.range = take(static_cast<int64_t>(leaves_.size()) * 2, 4);
     h.target = take(entries, 4);
     h.value = take(entries, 8);
     h.members = take(d_.ins.size() > kMembers ? d_.ins[kMembers].size() : 0, 8);
     h.info = take(trees_, sizeof(TreeInfo));
     h.lists = take(static_cast<int64_t>(lists_.size()), sizeof(MaskList));
-    h.thresholds = take(tests, sizeof(C));
-    h.mask_features = take(tests, 4);
-    h.keeps = take(tests, sizeof(C));
+    h.thresholds = take(h.tests, sizeof(C));
+    h.mask_features = take(h.tests, 4);
+    h.keeps = take(h.tests, sizeof(C));
     h.used = take(h.features, 4);
     // (Whole vectors are read from a tree's first leaf on.)
-    h.row = take(weights_ == Weights::entries ? 0 : h.leaves * h.pitch + 2 * kMaskPad, h.single ? 4 : 8);
+    h.row = take(weights_ == Weights::entries ? 0 : static_cast<int64_t>(leaves_.size()) * h.pitch + 2 * kMaskPad, h.single ? 4 : 8);
     h.words = at;
     return h;
   }
@@ -151,29 +148,33 @@ class Builder {
   template <class C>
   void fill(int64_t* words, Forest::Header h) const {
     std::memset(words, 0, static_cast<size_t>(h.words) * 8);
-    auto to = [&](auto* type, int64_t at) { return reinterpret_cast<decltype(type)>(words + at); };
-    int32_t *roots = to((int32_t*)nullptr, h.roots), *heights = to((int32_t*)nullptr, h.heights);
-    int32_t *leaf_of = to((int32_t*)nullptr, h.leaf_of), *range = to((int32_t*)nullptr, h.range);
+    auto *roots = part<int32_t>(words, h.roots), *heights = part<int32_t>(words, h.heights), *range = part<int32_t>(words, h.range);
     for (int64_t t = 0; t < trees_; t++) heights[t] = height_[static_cast<size_t>(i32(d_.ins[kRoots], t))];
     for (int64_t i = 0; i < d_.ins[kTargets].size(); i++) {
-      to((int32_t*)nullptr, h.target)[i] = i32(d_.ins[kTargets], i);
-      to((double*)nullptr, h.value)[i] = real(d_.ins[kWeights], i);
+      part<int32_t>(words, h.target)[i] = i32(d_.ins[kTargets], i);
+      part<double>(words, h.value)[i] = real(d_.ins[kWeights], i);
     }
     for (size_t k = 0; k < leaves_.size(); k++) {
       range[2 * k] = i32(d_.ins[kRanges], leaves_[k]);
       range[2 * k + 1] = i32(d_.ins[kRanges], leaves_[k] + 1);
     }
-    if (fast_) fill_fast<C>(to((FastNode<C>*)nullptr, h.node), roots, h, leaf_of);
-    else fill_any<C>(to((AnyNode<C>*)nullptr, h.node), roots, to((double*)nullptr, h.members), leaf_of);
-    // (Walks go through several trees in step: what is beyond the last one is the first again.)
-    for (int64_t t = trees_; t < ceil_div(trees_, kTreeRows) * kTreeRows; t++) roots[t] = roots[0];
+    if (fast_) fill_fast<C>(words, h);
+    else fill_any<C>(words, h);
+    for (int64_t t = trees_; t < padded_trees(); t++) roots[t] = roots[0];
     fill_masks<C>(words, h);
-    if (h.single) fill_rows(to((float*)nullptr, h.row), h);
-    else fill_rows(to((double*)nullptr, h.row), h);
+    if (h.single) fill_rows(part<float>(words, h.row), h);
+    else fill_rows(part<double>(words, h.row), h);
     *reinterpret_cast<Forest::Header*>(words) = h;
   }
 
  private:
+  template <class T>
+  static T* part(int64_t* words, int64_t at) {
+    return reinterpret_cast<T*>(words + at);
+  }
+  // Walks go through several trees in step: what is beyond the last one is the first again.
+  int64_t padded_trees() const { return ceil_div(trees_, kTreeRows) * kTreeRows; }
+
   struct Test {  // mode and threshold as `x <= threshold` (or ==), with the children perhaps exchanged
     double threshold;
     bool exchange, missing_true;
@@ -298,9 +299,9 @@ class Builder {
     std::memcpy(words + h.used, used_.data(), used_.size() * 4);
     for (size_t k = 0; k < tests_.size(); k++) {
       const MaskTest& t = tests_[k];
-      reinterpret_cast<C*>(words + h.thresholds)[k] = t.node < 0 ? C(0) : static_cast<C>(normalized<C>(t.node).threshold);
-      reinterpret_cast<int32_t*>(words + h.mask_features)[k] = t.feature;
-      reinterpret_cast<U*>(words + h.keeps)[k] = static_cast<U>(~(t.clear >> (64 - 8 * sizeof(U))));
+      part<C>(words, h.thresholds)[k] = t.node < 0 ? C(0) : static_cast<C>(normalized<C>(t.node).threshold);
+      part<int32_t>(words, h.mask_features)[k] = t.feature;
+      part<U>(words, h.keeps)[k] = static_cast<U>(~(t.clear >> (64 - 8 * sizeof(U))));
     }
   }
 
@@ -351,7 +352,9 @@ class Builder {
   }
 
   template <class C>
-  void fill_fast(FastNode<C>* nodes, int32_t* roots, Forest::Header& h, int32_t* leaf_of) const {
+  void fill_fast(int64_t* words, Forest::Header& h) const {
+    auto* nodes = part<FastNode<C>>(words, h.node);
+    auto *roots = part<int32_t>(words, h.roots), *leaf_of = part<int32_t>(words, h.leaf_of);
     std::vector<int32_t> from;  // original numbers, in the new order
     from.reserve(static_cast<size_t>(n_));
     for (int64_t t = 0; t < trees_; t++) {
@@ -374,11 +377,13 @@ class Builder {
         from.push_back(test.exchange ? yes : no);
       }
     }
-    h.nodes = static_cast<int64_t>(from.size());
   }
 
   template <class C>
-  void fill_any(AnyNode<C>* nodes, int32_t* roots, double* members, int32_t* leaf_of) const {
+  void fill_any(int64_t* words, const Forest::Header& h) const {
+    auto* nodes = part<AnyNode<C>>(words, h.node);
+    auto *roots = part<int32_t>(words, h.roots), *leaf_of = part<int32_t>(words, h.leaf_of);
+    auto* members = part<double>(words, h.members);
     for (int64_t t = 0; t < trees_; t++) roots[t] = i32(d_.ins[kRoots], t);
     const Operand* sets = d_.ins.size() > kMembers && d_.ins[kMembers].present() ? &d_.ins[kMembers] : nullptr;
     const int64_t n_members = sets ? sets->size() : 0;
@@ -431,6 +436,7 @@ std::shared_ptr<const void> pack_forest(const LaunchDesc& desc, int64_t n_target
     layout += ":" + std::to_string(reinterpret_cast<uintptr_t>(o.data));
     if (o.present()) layout += "," + std::to_string(o.shape[0]) + "," + std::to_string(o.strides[0]);
   }
+  if (auto packed = packs.find(desc.ins[kThresholds], layout)) return packed;
   const Builder builder(desc, n_targets, sums, vector_bytes);
   const Forest::Header h = builder.header<C>();
   return packs.get(desc.ins[kThresholds], layout, static_cast<size_t>(h.words) * 8,

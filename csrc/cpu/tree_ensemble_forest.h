@@ -36,8 +36,8 @@ using LeafMask = std::conditional_t<sizeof(C) == 4, uint32_t, uint64_t>;
 enum LeafTest { kLeq, kLeqTracked, kEq, kEqTracked, kLeafTests };
 
 struct MaskList {
-  int32_t first[kLeafTests],
-      count[kLeafTests];  // sections start at multiples of kMaskPad and are filled up with tests that rule out nothing
+  // Sections start at multiples of kMaskPad and are filled up with tests that rule out nothing.
+  int32_t first[kLeafTests], count[kLeafTests];
 };
 constexpr int kMaskPad = 16;
 constexpr int kWeightsPad = 8;
@@ -56,10 +56,10 @@ enum class Weights : int64_t { entries, of_tree, of_leaf };
 // Views of the packed block. Positions are in 64-bit words from its start.
 struct Forest {
   struct Header {
-    int64_t fast, missing, nodes, trees, leaves;
-    int64_t walked, widest;  // trees that are walked; most lists of a tree
-    int64_t steps, walked_steps, tests;
-    int64_t features;  // in use: tests count those in `used`
+    int64_t fast, missing, trees;
+    int64_t steps, walked_steps, tests;  // heights of all trees, of those that are walked; tests in lists
+    int64_t walked, widest;              // trees that are walked; most lists of a tree
+    int64_t features;                    // in use: tests count those in `used`
     Weights weights;
     int64_t single, pitch;  // weights of a tree or a leaf are float32, exactly; how many a leaf has
     int64_t roots, heights, node, leaf_of, range, target, value, members;

@@ -103,11 +103,12 @@ class Initializer:
 class Node:
     """One operator call. `domain` is "" for ai.onnx; `opset` is the version of its domain that applies here.
 
-    `attrs` holds int, float, str (bytes if not UTF-8), tuples of those, ndarrays, Graphs, tuples of Graphs, sparse tensors as dense ndarrays,
-    TypeProto as it is. `origins` names the model's own nodes that this one stands for, when a rewrite made it.
+    `attrs` holds int, float, str (bytes if not UTF-8), tuples of those (long ones of numbers as `Numbers`), ndarrays, Graphs, tuples of Graphs, sparse
+    tensors as dense ndarrays, TypeProto as it is. `origins` names the model's own nodes that this one stands for, when a rewrite made it. `derived` is what
+    rules made of attributes alone, kept for the next trace (Tracer.derived).
     """
 
-    __slots__ = ("attrs", "domain", "index", "inputs", "name", "op_type", "opset", "origins", "outputs", "subgraphs")
+    __slots__ = ("attrs", "derived", "domain", "index", "inputs", "name", "op_type", "opset", "origins", "outputs", "subgraphs")
 
     def __init__(
         self,
@@ -125,6 +126,7 @@ class Node:
         self.op_type, self.domain, self.name = op_type, domain, name
         self.inputs, self.outputs, self.attrs = inputs, outputs, attrs
         self.index, self.opset, self.origins, self.subgraphs = index, opset, origins, subgraphs
+        self.derived: dict[Any, Any] = {}
 
     @property
     def where(self) -> str:

@@ -11,6 +11,7 @@ of the Recorder it is:
     t.const, t.int_tensor                constants; int_tensor takes dimensions, which may be symbolic
     t.need / t.ints / t.floats / t.item  the value of a tensor, if the plan depends on it
     t.host(fn, ins, outs)                a Python function between kernels (strings, maps)
+    t.derived(key, make)                 what depends on the node's attributes alone, made once for all traces
     t.node, t.fail(message)              the node being traced; a PlanError naming it; t.unsupported(what): an UnsupportedError
 """
 
@@ -186,6 +187,15 @@ class Tracer(Recorder):
     def unsupported(self, what: str) -> NoReturn:
         """Raise an UnsupportedError that names the current node: what it asks for is valid and has no implementation here."""
         raise UnsupportedError(f"{self.where()}: {what} is not supported{self.operands()}")
+
+    def derived(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, called once for this node and key: arrays made of attributes alone, which every trace of the model shares (and with them what
+        kernels pack of them)."""
+        if self.node is None:
+            return make()
+        if key not in self.node.derived:
+            self.node.derived[key] = make()
+        return self.node.derived[key]
 
     def where(self) -> str:
         n = self.node

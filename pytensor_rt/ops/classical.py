@@ -243,7 +243,7 @@ def _search(keys: Any) -> Callable[[Any], Any]:
     order = np.argsort(keys, kind="stable")
     ordered, n = keys[order], len(keys)
     order = np.append(order, n)
-    nan = ordered[-1:] != ordered[-1:]
+    nan = n > 0 and ordered[-1] != ordered[-1]
 
     def find(v: Any) -> Any:
         at = np.searchsorted(ordered, v)
@@ -295,41 +295,25 @@ class _Nodes:
     """Where the node (tree, id) of a tree ensemble stands among its attributes."""
 
     def __init__(self, t: Tracer, trees: Array, ids: Array) -> None:
-        self.trees, self.first, self.tree = np.unique(trees, return_index=True, return_inverse=True)
-        self.ids, number = np.unique(ids, return_inverse=True)
-        keys = self.tree * len(self.ids) + number
-        self.order = np.argsort(keys, kind="stable")
-        self.keys = keys[self.order]
-        if (self.keys[1:] == self.keys[:-1]).any():
+        different, first, self.tree = np.unique(trees, return_index=True, return_inverse=True)
+        known, number = np.unique(ids, return_inverse=True)
+        self.roots = np.sort(first)  # the first node of each tree, in the order in which trees appear
+        self.count, self.pitch = len(ids), len(known) + 1  # (the last number of a tree is that of unknown ids)
+        keys = self.tree * self.pitch + number
+        if len(np.unique(keys)) != len(keys):
             t.fail("a node is defined twice")
-
-    def roots(self) -> Array:
-        """The first node of each tree, in the order in which trees appear."""
-        return np.sort(self.first)
+        self.tree_number, self.number, self.position = _search(different), _search(known), _search(keys)
 
     def find(self, tree: Array, ids: Array) -> Array:
-        """Positions of nodes of trees given by number, or -1."""
-        number, known = _find(self.ids, ids)
-        at, found = _find(self.keys, tree * len(self.ids) + number)
-        return np.where(known & found & (tree >= 0), self.order[at], -1) if len(self.keys) else np.full(len(ids), -1)
-
-    def tree_number(self, trees: Array) -> Array:
-        number, known = _find(self.trees, trees)
-        return np.where(known, number, -1)
-
-
-def _find(sorted_values: Array, values: Array) -> tuple[Array, Array]:
-    """(a position of each value among the sorted ones, whether it is there)."""
-    if not len(sorted_values):
-        return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
-    at = np.minimum(np.searchsorted(sorted_values, values), len(sorted_values) - 1)
-    return at, sorted_values[at] == values
+        """Positions of nodes of trees given by number (tree_number), or -1."""
+        at = self.position(tree * self.pitch + self.number(ids))
+        return np.where(at < self.count, at, -1)
 
 
 def tree_arrays(
     t: Tracer, dtype: Any, *, nodes_treeids: Any, nodes_nodeids: Any, nodes_featureids: Any, nodes_values: Any, nodes_modes: Any, nodes_truenodeids: Any,
     nodes_falsenodeids: Any, nodes_missing_value_tracks_true: Any, leaf_treeids: Any, leaf_nodeids: Any, leaf_ids: Any, leaf_weights: Any,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Array]:  # fmt: skip
     """The flat arrays of the tree_ensemble kernel from the TreeEnsembleRegressor/Classifier attributes. Checks every index."""
     n = len(nodes_treeids)
     missing = np.array(nodes_missing_value_tracks_true or (0,) * n, np.bool_)
@@ -359,8 +343,7 @@ def tree_arrays(
     parents = np.bincount(np.concatenate([true[inner], false[inner]]), minlength=n)
     if (twice := np.flatnonzero((parents > 1) | np.isin(np.arange(n), inner[(true[inner] == inner) | (false[inner] == inner)]))).size:
         t.fail(f"tree {tree_ids[twice[0]]}: node {node_ids[twice[0]]} has two parents")
-    roots = nodes.roots()
-    if parents[roots].any():
+    if parents[nodes.roots].any():
         t.fail("the first node of a tree is not its root, or the nodes form a cycle")
     leaf_trees, leaf_nodes = np.array(leaf_treeids, np.int64), np.array(leaf_nodeids, np.int64)
     owner = nodes.find(nodes.tree_number(leaf_trees), leaf_nodes)
@@ -369,23 +352,21 @@ def tree_arrays(
     order = np.argsort(owner, kind="stable")
     ranges = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n))]).astype(np.int32)
     arrays = [
-        np.array(nodes_featureids, np.int32), np.array(nodes_values, dtype), modes, true, false, roots.astype(np.int32),
+        np.array(nodes_featureids, np.int32), np.array(nodes_values, dtype), modes, true, false, nodes.roots.astype(np.int32),
         np.array(leaf_ids, np.int32)[order], np.array(leaf_weights, dtype)[order], ranges, missing,
     ]  # fmt: skip
-    return [t.const(a) for a in arrays]
+    return arrays
 
 
-def _ensemble(t: Tracer, x: Tensor, arrays: list[Tensor], n_targets: int, aggregate: str) -> Tensor:
-    dtype = F64 if x.dtype == F64 else F32
-    features = arrays[0].value
-    if features is not None and features.size and not (int(features.min()) >= 0 and int(features.max()) < x.shape[1]):
-        t.fail(f"a node reads feature {int(features.max())} of {int(x.shape[1])}")
-    targets = arrays[6].value
-    if targets is not None and targets.size and not (int(targets.min()) >= 0 and int(targets.max()) < n_targets):
+def ensemble(t: Tracer, x: Tensor, arrays: list[Array], n_targets: int, aggregate: str, members: Array | None = None) -> Tensor:
+    """Sums (or other aggregates) [n, n_targets] of the leaves that x [n, features] reaches, in x's dtype; `arrays` as the kernel takes them."""
+    features, targets = arrays[0], arrays[6]
+    if x.ndim != 2 or (features.size and not 0 <= int(features.min()) <= int(features.max()) < x.shape[1]):
+        t.fail(f"a node reads feature {int(features.max(initial=-1))} of x of shape {list(map(int, x.shape))}")
+    if targets.size and not 0 <= int(targets.min()) <= int(targets.max()) < n_targets:
         t.fail(f"a leaf names target {int(targets.max())} of {n_targets}")
-    return t.record(
-        "tree_ensemble", [x, *arrays, None], [((x.shape[0], n_targets), dtype)], {"aggregate": aggregate, "n_targets": n_targets}
-    )[0]
+    operands = [x, *map(t.const, arrays), None if members is None else t.const(members)]
+    return t.record("tree_ensemble", operands, [((x.shape[0], n_targets), x.dtype)], {"aggregate": aggregate, "n_targets": n_targets})[0]
 
 
 _NODE_ATTRS = (
@@ -394,31 +375,33 @@ _NODE_ATTRS = (
 )  # fmt: skip
 
 
+def _values(attrs: dict[str, Any], name: str) -> Any:
+    """The floats of an attribute, or of the tensor that replaces it."""
+    tensor = attrs.get(f"{name}_as_tensor")
+    return attrs.get(name, ()) if tensor is None else np.asarray(tensor).reshape(-1)
+
+
 def _node_attrs(attrs: dict[str, Any]) -> dict[str, Any]:
-    out = {k: attrs.get(k) for k in _NODE_ATTRS}
-    if attrs.get("nodes_values_as_tensor") is not None:
-        out["nodes_values"] = np.asarray(attrs["nodes_values_as_tensor"]).tolist()
-    return out
+    return {**{k: attrs.get(k) for k in _NODE_ATTRS}, "nodes_values": _values(attrs, "nodes_values")}
+
+
+def _with_base(t: Tracer, y: Tensor, attrs: dict[str, Any]) -> Tensor:
+    base = _values(attrs, "base_values")
+    return t.map(lambda v, b: v + b, y, t.const(np.array(base, y.dtype))) if len(base) else y
 
 
 @op("TreeEnsembleRegressor", domain=ML)
 def tree_ensemble_regressor(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
     x = _as_float(t, _rows(t, x))
-    weights = attrs.get("target_weights")
-    if attrs.get("target_weights_as_tensor") is not None:
-        weights = np.asarray(attrs["target_weights_as_tensor"]).tolist()
-    n = attrs.get("n_targets", 1)
-    arrays = tree_arrays(
-        t, x.dtype, **_node_attrs(attrs), leaf_treeids=attrs["target_treeids"], leaf_nodeids=attrs["target_nodeids"], leaf_ids=attrs["target_ids"],
-        leaf_weights=weights,
+    arrays = t.derived(
+        x.dtype,
+        lambda: tree_arrays(
+            t, x.dtype, **_node_attrs(attrs), leaf_treeids=attrs["target_treeids"], leaf_nodeids=attrs["target_nodeids"],
+            leaf_ids=attrs["target_ids"], leaf_weights=_values(attrs, "target_weights"),
+        ),
     )  # fmt: skip
-    y = _ensemble(t, x, arrays, n, attrs.get("aggregate_function", "SUM").lower())
-    base = attrs.get("base_values") or (
-        np.asarray(attrs["base_values_as_tensor"]).tolist() if attrs.get("base_values_as_tensor") is not None else None
-    )
-    if base:
-        y = t.map(lambda v, b: v + b, y, t.const(np.array(base, y.dtype)))
-    return t.cast(transform(t, y, attrs.get("post_transform", "NONE")), F32)
+    y = ensemble(t, x, arrays, attrs.get("n_targets", 1), attrs.get("aggregate_function", "SUM").lower())
+    return t.cast(transform(t, _with_base(t, y, attrs), attrs.get("post_transform", "NONE")), F32)
 
 
 @op("TreeEnsembleClassifier", domain=ML)
@@ -426,25 +409,20 @@ def tree_ensemble_classifier(t: Tracer, x: Tensor, **attrs: Any) -> tuple[Tensor
     x = _as_float(t, _rows(t, x))
     strings, ints = attrs.get("classlabels_strings"), attrs.get("classlabels_int64s")
     n = len(strings or ints or ())
-    weights: Any = attrs.get("class_weights")
-    if attrs.get("class_weights_as_tensor") is not None:
-        weights = np.asarray(attrs["class_weights_as_tensor"]).tolist()
-    ids = attrs["class_ids"]
-    binary = n == 2 and len(set(ids)) == 1  # one column of weights for two classes
-    arrays = tree_arrays(
-        t, x.dtype, **_node_attrs(attrs), leaf_treeids=attrs["class_treeids"], leaf_nodeids=attrs["class_nodeids"],
-        leaf_ids=[0] * len(ids) if binary else ids, leaf_weights=weights,
-    )  # fmt: skip
-    scores = _ensemble(t, x, arrays, 1 if binary else n, "sum")
-    base = attrs.get("base_values") or (
-        np.asarray(attrs["base_values_as_tensor"]).tolist() if attrs.get("base_values_as_tensor") is not None else None
-    )
-    if base:
-        scores = t.map(lambda v, b: v + b, scores, t.const(np.array(base, scores.dtype)))
-    scores = t.cast(scores, F32)
+
+    def read() -> tuple[bool, bool, list[Array]]:
+        ids, weights = np.array(attrs["class_ids"], np.int64), np.array(_values(attrs, "class_weights"))
+        binary = n == 2 and len(ids) > 0 and bool((ids == ids[0]).all())
+        arrays = tree_arrays(
+            t, x.dtype, **_node_attrs(attrs), leaf_treeids=attrs["class_treeids"], leaf_nodeids=attrs["class_nodeids"],
+            leaf_ids=np.zeros_like(ids) if binary else ids, leaf_weights=weights,
+        )  # fmt: skip
+        return binary, bool((weights >= 0).all()), arrays
+
+    binary, positive_weights, arrays = t.derived(x.dtype, read)  # binary: one column of weights for two classes
+    scores = t.cast(_with_base(t, ensemble(t, x, arrays, 1 if binary else n, "sum"), attrs), F32)
     kind = attrs.get("post_transform", "NONE")
     if binary:
-        positive_weights = all(w >= 0 for w in weights)
         limit = 0.5 if positive_weights and kind == "NONE" else 0.0
         index = t.map(lambda v: e.cast(v > limit, I64), scores).squeeze(1)
         if kind == "LOGISTIC":

@@ -23,9 +23,9 @@ def _kernel(t: Tracer, x: Tensor, vectors: Any, kind: str, params: Any) -> Tenso
     if int(x.shape[1]) != vectors.shape[1]:
         t.fail(f"{int(x.shape[1])} features, but the support vectors have {vectors.shape[1]}")
     if kind == "RBF":
-        squares = t.map(lambda a, b: (a - b) * (a - b), x.unsqueeze(1), t.const(vectors[None]))
+        squares = t.map(lambda a, b: (a - b) * (a - b), x.unsqueeze(1), t.const(vectors).unsqueeze(0))
         return t.map(lambda v: e.exp(v * -gamma), reduce_axes(t, squares, "sum", (2,), False))
-    dot = matmul_like(t, x, t.const(vectors.T.copy()))
+    dot = matmul_like(t, x, t.const(vectors).permute((1, 0)))
     if kind == "LINEAR":
         return dot
     if kind == "SIGMOID":
@@ -42,12 +42,13 @@ def svm_regressor(
 ) -> Tensor:  # fmt: skip
     """[n, 1] float32: sum of coefficient * kernel, plus rho; its sign for a one-class machine."""
     x = t.cast(_rows(t, x), F32)
-    w = np.array(coefficients, np.float32)
+    w = t.derived("coefficients", lambda: np.array(coefficients, np.float32).reshape(-1, 1))
     if n_supports > 0:
-        values = _kernel(t, x, np.array(support_vectors, np.float32).reshape(n_supports, -1), kernel_type, kernel_params)
+        vectors = t.derived("vectors", lambda: np.array(support_vectors, np.float32).reshape(n_supports, -1))
+        values = _kernel(t, x, vectors, kernel_type, kernel_params)
     else:
         values = x
-    y = t.map(lambda v: v + float(rho[0]), matmul_like(t, values, t.const(w.reshape(-1, 1))))
+    y = t.map(lambda v: v + float(rho[0]), matmul_like(t, values, t.const(w)))
     if one_class:
         y = t.map(lambda v: e.where(v > 0, v * 0 + 1, -1), y)
     return transform(t, y, post_transform)
@@ -71,23 +72,29 @@ def svm_classifier(
     per_class = [int(v) for v in vectors_per_class or ()]
     total = sum(per_class)
     if total == 0:
-        w = np.array(coefficients, np.float32).reshape(n, -1)
-        scores = t.map(lambda v: v + float(rho[0]), matmul_like(t, x, t.const(w.T.copy())))
+        w = t.derived("coefficients", lambda: np.array(coefficients, np.float32).reshape(n, -1))
+        scores = t.map(lambda v: v + float(rho[0]), matmul_like(t, x, t.const(w).permute((1, 0))))
         return _labels(t, _argmax(t, scores), classlabels_strings, classlabels_ints), transform(t, scores, post_transform)
     pairs = _pairs(n)
     if len(per_class) != n or len(rho) != len(pairs) or len(coefficients) != (n - 1) * total:
         t.fail(
             f"{len(coefficients)} coefficients, {len(rho)} rho and {len(per_class)} vectors_per_class do not fit {n} classes with {total} vectors"
         )
-    values = _kernel(t, x, np.array(support_vectors, np.float32).reshape(total, -1), kernel_type, kernel_params)
-    c, start = np.array(coefficients, np.float32).reshape(n - 1, total), np.cumsum([0, *per_class])
-    weights, ballots = np.zeros((total, len(pairs)), np.float32), np.zeros((len(pairs), n), np.float32)
-    base = np.zeros(n, np.float32)
-    for k, (i, j) in enumerate(pairs):
-        weights[start[i] : start[i + 1], k] = c[j - 1, start[i] : start[i + 1]]
-        weights[start[j] : start[j + 1], k] = c[i, start[j] : start[j + 1]]
-        ballots[k, i], ballots[k, j] = 1, -1  # j has the vote of the pair unless its score is positive
-        base[j] += 1
+    vectors = t.derived("vectors", lambda: np.array(support_vectors, np.float32).reshape(total, -1))
+    values = _kernel(t, x, vectors, kernel_type, kernel_params)
+
+    def votes() -> tuple[Any, Any, Any]:
+        c, start = np.array(coefficients, np.float32).reshape(n - 1, total), np.cumsum([0, *per_class])
+        weights, ballots = np.zeros((total, len(pairs)), np.float32), np.zeros((len(pairs), n), np.float32)
+        base = np.zeros(n, np.float32)
+        for k, (i, j) in enumerate(pairs):
+            weights[start[i] : start[i + 1], k] = c[j - 1, start[i] : start[i + 1]]
+            weights[start[j] : start[j + 1], k] = c[i, start[j] : start[j + 1]]
+            ballots[k, i], ballots[k, j] = 1, -1  # j has the vote of the pair unless its score is positive
+            base[j] += 1
+        return weights, ballots, base
+
+    weights, ballots, base = t.derived("votes", votes)
     scores = t.map(lambda v, r: v + r, matmul_like(t, values, t.const(weights)), t.const(np.array(rho, np.float32)))
     won = matmul_like(t, t.map(lambda v: e.cast(v > 0, F32), scores), t.const(ballots))
     index = _argmax(t, t.map(lambda v, b: v + b, won, t.const(base)))

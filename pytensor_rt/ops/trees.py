@@ -9,7 +9,7 @@ import numpy as np
 from ..dtypes import F32, F64
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
-from .classical import ML, transform
+from .classical import ML, ensemble, transform
 from .registry import op
 
 _AGGREGATES = ("average", "sum", "min", "max")
@@ -34,35 +34,35 @@ def tree_ensemble(
 ) -> Tensor:  # fmt: skip
     """[n, n_targets] of x [n, features], in x's dtype. Interior nodes come first in the kernel's arrays, then the leaves."""
     dtype = F64 if x.dtype == F64 else F32
-    modes, splits = np.asarray(nodes_modes).reshape(-1), np.asarray(nodes_splits).reshape(-1).astype(dtype)
-    weights, targets = np.asarray(leaf_weights).reshape(-1).astype(dtype), np.array(leaf_targetids, np.int32)
-    features = np.array(nodes_featureids, np.int32)
-    n, leaves = len(modes), len(weights)
-    if len(splits) != n or len(features) != n or len(targets) != leaves:
-        t.fail("the node or leaf attributes have different lengths")
-    if x.ndim != 2 or (n and not 0 <= int(features.min()) <= int(features.max()) < x.shape[1]):
-        t.fail(f"expected x of shape [n, features] with more than {int(features.max(initial=-1))} features, got {list(map(int, x.shape))}")
-    if leaves and not 0 <= int(targets.min()) <= int(targets.max()) < n_targets:
-        t.fail(f"a leaf names target {int(targets.max())} of {n_targets}")
-    if (modes > 6).any() or not 0 <= aggregate_function < len(_AGGREGATES) or not 0 <= post_transform < len(_TRANSFORMS):
-        t.fail("unknown node mode, aggregate_function or post_transform")
-    roots = np.array(tree_roots, np.int32)
-    if ((roots < 0) | (roots >= n)).any():
-        t.fail("a tree's root does not exist")
-    ends = np.arange(n, n + leaves, dtype=np.int32)  # leaves lead nowhere
-    true = _children(t, nodes_truenodeids, nodes_trueleafs, n, leaves)
-    false = _children(t, nodes_falsenodeids, nodes_falseleafs, n, leaves)
-    roots = np.where(true[roots] == false[roots], true[roots], roots).astype(np.int32)  # how a tree of one leaf is written
-    missing = np.array(nodes_missing_value_tracks_true if nodes_missing_value_tracks_true else (0,) * n, np.bool_)
-    if len(missing) != n:
-        t.fail(f"nodes_missing_value_tracks_true has {len(missing)} entries for {n} nodes")
-    arrays = [
-        np.concatenate([features, np.zeros(leaves, np.int32)]), np.concatenate([splits, np.zeros(leaves, dtype)]),
-        np.concatenate([modes.astype(np.uint8) + np.uint8(1), np.zeros(leaves, np.uint8)]),  # NODE_MODES has the leaf first
-        np.concatenate([true, ends]), np.concatenate([false, ends]), roots, targets, weights,
-        np.concatenate([np.zeros(n, np.int32), np.arange(leaves + 1, dtype=np.int32)]), np.concatenate([missing, np.zeros(leaves, np.bool_)]),
-    ]  # fmt: skip
-    members = t.const(np.asarray(membership_values).reshape(-1).astype(dtype)) if membership_values is not None else None
-    params = {"aggregate": _AGGREGATES[aggregate_function], "n_targets": n_targets}
-    y = t.record("tree_ensemble", [t.cast(x, dtype), *map(t.const, arrays), members], [((x.shape[0], n_targets), dtype)], params)[0]
+    if not 0 <= aggregate_function < len(_AGGREGATES) or not 0 <= post_transform < len(_TRANSFORMS):
+        t.fail("unknown aggregate_function or post_transform")
+
+    def read() -> list[Any]:
+        modes, splits = np.asarray(nodes_modes).reshape(-1), np.asarray(nodes_splits).reshape(-1).astype(dtype)
+        weights, targets = np.asarray(leaf_weights).reshape(-1).astype(dtype), np.array(leaf_targetids, np.int32)
+        features = np.array(nodes_featureids, np.int32)
+        n, leaves = len(modes), len(weights)
+        if len(splits) != n or len(features) != n or len(targets) != leaves:
+            t.fail("the node or leaf attributes have different lengths")
+        if (modes > 6).any():
+            t.fail("unknown node mode")
+        roots = np.array(tree_roots, np.int32)
+        if ((roots < 0) | (roots >= n)).any():
+            t.fail("a tree's root does not exist")
+        ends = np.arange(n, n + leaves, dtype=np.int32)  # leaves lead nowhere
+        true = _children(t, nodes_truenodeids, nodes_trueleafs, n, leaves)
+        false = _children(t, nodes_falsenodeids, nodes_falseleafs, n, leaves)
+        roots = np.where(true[roots] == false[roots], true[roots], roots).astype(np.int32)  # how a tree of one leaf is written
+        missing = np.array(nodes_missing_value_tracks_true if nodes_missing_value_tracks_true else (0,) * n, np.bool_)
+        if len(missing) != n:
+            t.fail(f"nodes_missing_value_tracks_true has {len(missing)} entries for {n} nodes")
+        return [
+            np.concatenate([features, np.zeros(leaves, np.int32)]), np.concatenate([splits, np.zeros(leaves, dtype)]),
+            np.concatenate([modes.astype(np.uint8) + np.uint8(1), np.zeros(leaves, np.uint8)]),  # NODE_MODES has the leaf first
+            np.concatenate([true, ends]), np.concatenate([false, ends]), roots, targets, weights,
+            np.concatenate([np.zeros(n, np.int32), np.arange(leaves + 1, dtype=np.int32)]), np.concatenate([missing, np.zeros(leaves, np.bool_)]),
+        ]  # fmt: skip
+
+    members = np.asarray(membership_values).reshape(-1).astype(dtype) if membership_values is not None else None
+    y = ensemble(t, t.cast(x, dtype), t.derived(dtype, read), n_targets, _AGGREGATES[aggregate_function], members)
     return t.cast(transform(t, y, _TRANSFORMS[post_transform]), x.dtype)

@@ -15,6 +15,7 @@ import onnx
 import onnx.backend.test
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
 
 from pytensor_rt.errors import ModelError
 from pytensor_rt.graph import wire
@@ -178,14 +179,13 @@ def test_long_lists_of_numbers_and_texts(seed: int) -> None:
     content = b"".join(parts)
     same(read("AttributeProto", content), onnx.AttributeProto.FromString(content), "attribute")
     for cut in rng.sample(range(len(content)), 20):
-        with warnings.catch_warnings():
-            try:
-                theirs = onnx.AttributeProto.FromString(content[:cut])
-            except Exception:
-                with pytest.raises(ModelError):
-                    read("AttributeProto", content[:cut])
-            else:
-                same(read("AttributeProto", content[:cut]), theirs, "cut")
+        try:
+            theirs = onnx.AttributeProto.FromString(content[:cut])
+        except DecodeError:
+            with pytest.raises(ModelError):
+                read("AttributeProto", content[:cut])
+        else:
+            same(read("AttributeProto", content[:cut]), theirs, "cut")
 
 
 def test_numbers_behave_like_a_tuple() -> None:

@@ -236,6 +236,17 @@ def test_few_channels_go_plane_by_plane() -> None:
         assert says[0].startswith("planes"), says
 
 
+@pytest.mark.parametrize(
+    ("size", "dilations", "strides"), [((20, 40), [50_000, 1], [1, 1]), ((20, 40), [1, 50_000], [1, 1]), ((30_000, 40), [1, 1], [1500, 1])]
+)
+def test_few_channels_under_windows_too_far_apart_to_stage(size: Any, dilations: list[int], strides: list[int]) -> None:
+    reach = [2 * d for d in dilations]
+    pads = [r // 2 for r in reach] * 2
+    says: list[str] = []
+    check(np.random.default_rng(30), (1, 1, *size), (1, 1, 3, 3), strides, dilations, pads, describe=says)
+    assert not says[0].startswith("planes"), says
+
+
 def winograd_tolerance(f: int, c: int) -> float:
     """F(2)'s transforms only add and halve: the direct form's bound, twice."""
     return WINOGRAD_TOLERANCE if f == 4 else 2 * tolerance_of(np.float32, 9 * c)

@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 import pytensor_rt as rt
 
-from .nodes import node_model, run
+from .nodes import node_model, run, session
 
 MODES = ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ"]
 INNER = 7  # of the 15 nodes of a tree
@@ -56,7 +56,7 @@ def test_order(mixed: bool) -> None:
         ("nodes_nodeids", 14, 1, "defined twice"), ("nodes_modes", 0, "BRANCH_MAYBE", "unknown node mode 'BRANCH_MAYBE'"),
         ("target_nodeids", 0, 2, "a leaf weight names node 2, which does not exist"), ("target_treeids", 0, 5, "tree 5: a leaf weight names node"),
         ("nodes_values", None, None, "the node attributes have different lengths"), ("target_ids", None, None, "the leaf attributes have different lengths"),
-        ("nodes_featureids", 1, 4, "reads feature 4 of 4"), ("target_ids", 0, 2, "names target 2 of 2"),
+        ("nodes_featureids", 1, 4, "reads feature 4 of x"), ("target_ids", 0, 2, "names target 2 of 2"),
     ],
 )  # fmt: skip
 def test_damage_is_named(name: str, at: int | None, value: Any, message: str) -> None:
@@ -67,3 +67,13 @@ def test_damage_is_named(name: str, at: int | None, value: Any, message: str) ->
         attrs[name][at] = value
     with pytest.raises(rt.PytensorRtError, match=message):
         run("TreeEnsembleRegressor", feeds, domain="ai.onnx.ml", opset=3, **attrs)
+
+
+def test_a_new_batch_reads_and_packs_nothing_again() -> None:
+    feeds, attrs = regressor(False)
+    s = session("TreeEnsembleRegressor", feeds, domain="ai.onnx.ml", opset=3, **attrs)
+    want = s.run(None, feeds)[0]
+    packed = s._memory.packs.nbytes
+    for n in (1, 2, 7, 20, 33):
+        np.testing.assert_array_equal(s.run(None, {"x": feeds["x"][:n]})[0], want[:n])
+    assert s._memory.packs.nbytes == packed > 0

@@ -1,12 +1,11 @@
 """Tree ensembles against onnxruntime: one thread each, in turns, medians. Random forests of a given shape.
 
-python benchmarks/kernels/trees/bench.py [substring]
+PYTHONPATH=. python benchmarks/kernels/trees/bench.py [substring]
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 import pytensor_rt as rt
+from benchmarks.classical import paired
 
 FEATURES, BLOCKS = 30, 7
 # name: trees, leaves, targets, is a leaf's row of all targets (a classifier's forest) or is there one target per tree
@@ -78,17 +78,7 @@ def main() -> None:
         for n in (1, 8, 100, 5000):
             feed = {"x": np.random.default_rng(1).standard_normal((n, FEATURES)).astype(np.float32)}
             np.testing.assert_allclose(ours.run(None, feed)[0], theirs.run(None, feed)[0], 1e-4, 1e-4)
-            times: tuple[list[float], list[float]] = ([], [])
-            start = time.perf_counter()
-            theirs.run(None, feed)
-            repeat = max(1, min(500, int(0.03 / (time.perf_counter() - start))))
-            for _ in range(BLOCKS):
-                for session, found in zip((ours, theirs), times):
-                    start = time.perf_counter()
-                    for _ in range(repeat):
-                        session.run(None, feed)
-                    found.append((time.perf_counter() - start) / repeat * 1e6)
-            a, b = map(np.median, times)
+            a, b, _ = paired(ours, theirs, feed, BLOCKS)
             print(f"{name:38s} {n:5d} rows  ours {a:10.1f} us  onnxruntime {b:10.1f} us  {b / a:6.2f}", flush=True)
 
 
