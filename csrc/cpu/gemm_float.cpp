@@ -20,6 +20,7 @@ constexpr int64_t kBlockK = 768, kWholeK = 1024;  // K is cut into even blocks o
 constexpr int64_t kBlockCBytes = 384 << 10;       // of C per task
 constexpr int64_t kThinBytes = 16 << 10;          // of B: less than this stays in L1, and C is written row by row;
 constexpr int64_t kThinPasses = 192 << 10;        // less than this stays in L2, where C is written row by row
+constexpr int64_t kStreamedBytes = 3 << 19;       // a B of more than this is not in L2 when few rows meet it
 constexpr int64_t kLongBytes = 2 << 20;           // if A and C have more than this: passes of panels would find neither in L2
 constexpr int64_t kBlockAxpyBytes = 16 << 10;     // of C per task where C is read and written as B streams past
 constexpr int64_t kStretchBytes = 4 << 20;        // of B's source at a time while it is packed
@@ -327,6 +328,7 @@ class FloatGemm final : public Kernel {
           g.R = R ? R + m * g.ldr + p * nr_ : nullptr;
           g.next = next && i * g.next_step < nr_ * size ? next + i * g.K * g.next_step : nullptr;
           if (whole_a && i + 1 < tiles.blocks) g.next = A + tiles.start(i + 1) * g.lda;
+          if (form_ == Form::kFewTiles) g.next = s_.K * s_.N * size > kStreamedBytes ? g.B : nullptr;
           if (!B && p + 1 < pc) prefetch_source(source + (k0 * s_.bk + (p + 1) * nr_ * s_.bn) * b_item, b_item, g.K, i, tiles.blocks);
           run_tile(i < tiles.extra ? large : small, g, static_cast<int>(tiles.rows(i)));
         }

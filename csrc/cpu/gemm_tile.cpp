@@ -131,21 +131,26 @@ PTRT_NOINLINE void small_tile(const TileArgs<T>& g) {
   const T *a = g.A, *b = g.B;
   const int64_t lda = g.lda, ks = g.ks, ldb = g.ldb, ahead = stream_prefetch_bytes() / static_cast<int64_t>(sizeof(T));
   int64_t k = 0;
-  for (; k + SETS <= g.K; k += SETS) {
-    PTRT_UNROLL for (int u = 0; u < SETS; u++) {
-      V<T> bv[NV];
-      PTRT_UNROLL for (int j = 0; j < NV; j++) {
-        bv[j] = load(b + j * L);
-        __builtin_prefetch(b + j * L + ahead, 0, 3);
+  const auto steps = [&](auto prefetch) __attribute__((always_inline)) {
+    for (; k + SETS <= g.K; k += SETS) {
+      PTRT_UNROLL for (int u = 0; u < SETS; u++) {
+        V<T> bv[NV];
+        PTRT_UNROLL for (int j = 0; j < NV; j++) {
+          bv[j] = load(b + j * L);
+          if constexpr (decltype(prefetch)::value) __builtin_prefetch(b + j * L + ahead, 0, 3);
+        }
+        b += ldb;
+        PTRT_UNROLL for (int i = 0; i < MR; i++) {
+          const V<T> s = splat(a[i * lda]);
+          PTRT_UNROLL for (int j = 0; j < NV; j++) acc[u][i][j] += s * bv[j];
+        }
+        a += ks;
       }
-      b += ldb;
-      PTRT_UNROLL for (int i = 0; i < MR; i++) {
-        const V<T> s = splat(a[i * lda]);
-        PTRT_UNROLL for (int j = 0; j < NV; j++) acc[u][i][j] += s * bv[j];
-      }
-      a += ks;
     }
-  }
+  };
+  // Where `ahead` is 0, the prefetch of the line at hand alone takes up to a fifth of what L2 delivers, and gains a thirtieth from memory.
+  if (ahead || g.next) steps(std::true_type());
+  else steps(std::false_type());
   for (; k < g.K; k++, a += ks, b += ldb)
     PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++) acc[0][i][j] += splat(a[i * lda]) * load(b + j * L);
   add_sets(acc);

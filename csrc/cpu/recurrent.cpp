@@ -2,6 +2,8 @@
 // recurrent product against packed weights adds them and the gates are applied by rows of vectors. Gate columns are stored as blocks of one
 // vector per gate, so a block of hidden units is computed from neighbouring vectors.
 //
+// Few sequences of a plain cell without lengths take each step whole, product and gates by blocks of units (recurrent_step.h).
+//
 // Work is split by direction and by groups of batch rows, or, with more threads than those and a large recurrent matrix, step by step by
 // hidden units, each thread keeping its part of the matrix in its cache; neither changes how an element is computed. Step s of a sequence
 // of length n reads time s, or n-1-s in the reverse direction; times >= n only get zeros written.
@@ -9,6 +11,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/recurrent_layer.h"
+#include "cpu/recurrent_step.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
@@ -62,7 +65,13 @@ class Recurrent final : public Kernel, private RecurrentLayer {
  public:
   PTRT_COLD Recurrent(LaunchDesc d, BindContext& bind) : Kernel(std::move(d)) {
     parse(desc, L);
-    for (int64_t k = 0; k < dirs; k++) cfg_[k] = config<S>(desc, k);
+    bool plain = true;
+    for (int64_t k = 0; k < dirs; k++) {
+      cfg_[k] = config<S>(desc, k);
+      plain = plain && cfg_[k].plain;
+    }
+    whole_steps_ = sizeof(S) == 4 && plain && !quant && N >= 1 && N <= kStepRows && !in(desc, kLengths).present() &&
+                   (cell == kLstm || (cell == kGru && linear_before_reset));
     plan();
     for (const int k : {kW, kR}) {
       if (!in(desc, k).is_const() || (quant && !in(desc, k == kW ? kWZero : kRZero).is_const())) continue;
@@ -80,7 +89,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
             : cell == kGru ? "gru"
                            : "rnn") +
            ", " + std::to_string(stretch_) + " steps per input product, " + std::to_string(rows_.blocks) + " row groups" +
-           (divided_ ? ", or by units" : "");
+           (divided_ ? ", or by units" : "") + (whole_steps_ ? ", whole steps" : "");
   }
 
   void run(const RunContext& ctx) override {
@@ -114,8 +123,10 @@ class Recurrent final : public Kernel, private RecurrentLayer {
       }
       ctx.parallel(dirs * rows_.blocks, [&](int64_t task, int worker) {
         const int64_t part = task % rows_.blocks;
-        advance(task / rows_.blocks, s0, steps, rows_.start(part), rows_.rows(part), ctx.thread_scratch(worker));
+        if (whole_steps_) advance_whole(task, s0, steps);
+        else advance(task / rows_.blocks, s0, steps, rows_.start(part), rows_.rows(part), ctx.thread_scratch(worker));
       });
+      if (whole_steps_ && steps % 2) std::swap(h_, next_);
     }
     for (int64_t row = 0; row < dirs * N; row++) {
       final_state(kYh, row, h_ + row * padded);
@@ -153,7 +164,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
     off_c_ = place(cell == kLstm ? dirs * N * padded : 0, sizeof(S));
     off_gx_ = place(checked_mul(checked_mul(dirs * stretch_, N), cols), sizeof(S));
     divided_ = !quant && !in(desc, kP).present() && checked_mul(checked_mul(H, cols), sizeof(S)) >= kDividedBytes;
-    off_next_ = place(divided_ ? dirs * N * padded : 0, sizeof(S));
+    off_next_ = place(divided_ || whole_steps_ ? dirs * N * padded : 0, sizeof(S));
     off_reset_ = place(divided_ && cell == kGru ? dirs * N * padded : 0, sizeof(S));
     off_sums_ = place(divided_ ? checked_mul(dirs * N, cols) : 0, sizeof(S));
     shared_ = at;
@@ -291,6 +302,45 @@ class Recurrent final : public Kernel, private RecurrentLayer {
     int64_t first, count;
   };
 
+  // The same in whole steps, each from h_ to next_ or back.
+  void advance_whole(int64_t dir, int64_t s0, int64_t steps) const {
+    S *h = h_, *next = next_;
+    for (int64_t s = s0; s < s0 + steps; s++) {
+      whole_step(dir, s0, s, {0, blocks}, h, next);
+      std::swap(h, next);
+    }
+  }
+
+  void whole_step(int64_t dir, int64_t s0, int64_t s, Units u, const S* h, S* next) const {
+    if constexpr (sizeof(S) == 4) {
+      const int64_t row = dir * N;
+      RecurrentStep a;
+      a.h = h + row * padded;
+      a.next = next + row * padded;
+      a.c = c_ + row * padded;
+      a.gx = gx_row(dir, s0, s);
+      for (int g = 0; g < n_groups; g++) a.weights[g] = panel<S>(r_, dir, g, H);
+      a.late = late_bias(dir);
+      a.xh = a.gx + groups[1].col;
+      a.rows = N;
+      a.K = H;
+      a.pitch = padded;
+      a.cols = cols;
+      a.first = u.first;
+      a.count = u.count;
+      a.blocks = blocks;
+      a.down = s & 1;
+      constexpr std::make_integer_sequence<int, kStepRows> counts;
+      if (cell == kLstm) take_step<true>(a, counts);
+      else take_step<false>(a, counts);
+      const Operand& y = out(desc, kY);
+      const int64_t first = u.first * L, units = std::min(u.count * L, H - first);
+      for (int64_t i = 0; y.present() && i < N; i++)
+        store_row(a.next + i * padded + first, y.dtype, y.data,
+                  time(dir, s, i) * y.strides[0] + dir * y.strides[1] + i * y.strides[2] + first * y.strides[3], y.strides[3], units);
+    }
+  }
+
   // Step s of all rows. Every unit needs all of h of the step before, so the new one is made next to it and then takes its place.
   void step_divided(const RunContext& ctx, int64_t s0, int64_t s, char* base) {
     S *reset = reinterpret_cast<S*>(base + off_reset_), *sums = reinterpret_cast<S*>(base + off_sums_);
@@ -301,7 +351,9 @@ class Recurrent final : public Kernel, private RecurrentLayer {
         f(dir, Units{first, std::min(blocks, pairs * (part + 1) / parts * 2) - first}, sums + dir * N * cols);
       });
     };
-    if (s < longest_ && cell == kGru && !linear_before_reset) {
+    if (whole_steps_) {
+      each([&](int64_t dir, Units u, S*) { whole_step(dir, s0, s, u, h_, next_); });
+    } else if (s < longest_ && cell == kGru && !linear_before_reset) {
       each([&](int64_t dir, Units u, S* z) {
         const S* h = h_ + dir * N * padded;
         product(dir, 0, u, s, h, gx_row(dir, s0, s), cols, nullptr, z);
@@ -413,7 +465,7 @@ class Recurrent final : public Kernel, private RecurrentLayer {
   CellConfig<S> cfg_[2];
   RowSplit rows_{1, 1};
   int64_t block_rows_ = 0, stretch_ = 0, gather_pitch_ = 0, pitch_[2] = {};
-  bool in_place_[2] = {}, divided_ = false;
+  bool in_place_[2] = {}, divided_ = false, whole_steps_ = false;
   int64_t off_w_ = 0, off_r_ = 0, off_small_ = 0, off_lengths_ = 0, off_h_ = 0, off_c_ = 0, off_gx_ = 0, off_words_ = 0, off_state_ = 0;
   int64_t off_next_ = 0, off_reset_ = 0, off_sums_ = 0;
   int64_t shared_ = 0, per_thread_ = 0;

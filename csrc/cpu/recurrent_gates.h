@@ -89,14 +89,21 @@ PTRT_INLINE Ratio tanh_ratio(vf x) {
 }
 PTRT_INLINE vf odds(vf x) { return vexp2(vmin(splat(40.0f), vmax(splat(-40.0f), x * -1.44269504088896341f))); }
 
+// The new h from the sums of the gates; c becomes the new cell state.
+PTRT_INLINE vf lstm_cell(vf si, vf so, vf sf, vf sc, vf& c) {
+  const vf i = odds(si) + 1.0f, f = odds(sf) + 1.0f;
+  const Ratio g = tanh_ratio(sc);
+  const vf ig = i * g.q;
+  c = (c * ig + g.p * f) / (ig * f);
+  const Ratio t = tanh_ratio(c);
+  return t.p / ((odds(so) + 1.0f) * t.q);
+}
+
 PTRT_INLINE void lstm_plain(int64_t blocks, const float* s, float* h, float* c) {
   for (int64_t b = 0; b < blocks; b++, s += 4 * W, h += W, c += W) {
-    const vf i = odds(load(s)) + 1.0f, f = odds(load(s + 2 * W)) + 1.0f;
-    const Ratio g = tanh_ratio(load(s + 3 * W));
-    const vf ig = i * g.q, c1 = (load(c) * ig + g.p * f) / (ig * f);
-    const Ratio t = tanh_ratio(c1);
-    store(c, c1);
-    store(h, t.p / ((odds(load(s + W)) + 1.0f) * t.q));
+    vf state = load(c);
+    store(h, lstm_cell(load(s), load(s + W), load(s + 2 * W), load(s + 3 * W), state));
+    store(c, state);
   }
 }
 
@@ -109,13 +116,17 @@ PTRT_INLINE void gru_gates_plain(int64_t blocks, float* zr, const float* h, floa
   }
 }
 
+// z: odds of the update gate's sum; x: the candidate's sum.
+PTRT_INLINE vf gru_cell(vf z, vf x, vf h) {
+  const Ratio n = tanh_ratio(x);
+  return (z * n.p + h * n.q) / ((z + 1.0f) * n.q);
+}
+
 PTRT_INLINE void gru_update_plain(int64_t blocks, const float* zr, const float* sh, const float* xh, float* h) {
   for (int64_t b = 0; b < blocks; b++, zr += 2 * W) {
     vf x = load(sh + b * W);
     if (xh) x = x * load(zr + W) + load(xh + b * W);
-    const Ratio n = tanh_ratio(x);
-    const vf z = load(zr);
-    store(h + b * W, (z * n.p + load(h + b * W) * n.q) / ((z + 1.0f) * n.q));
+    store(h + b * W, gru_cell(load(zr), x, load(h + b * W)));
   }
 }
 

@@ -68,7 +68,7 @@ TileFn<float> tile_f32(int mr, int nv, bool half = false);
 TileFn<double> tile_f64(int mr, int nv);
 
 // For one to four rows (memory-bound): k is split over several accumulator sets and B is prefetched within the panel. Same contract, taps
-// == 1, S null, last true; mr 1 .. 4, nv 1 .. 2.
+// == 1, S null, last true; mr 1 .. 4, nv 1 .. 2. `next` only says that B comes from beyond the L2: null or not.
 TileFn<float> small_tile_f32(int mr, int nv);
 TileFn<double> small_tile_f64(int mr, int nv);
 

@@ -203,6 +203,26 @@ def test_hidden_units_divided_over_threads(cell: str, lbr: int, h: int, directio
                 assert a is None or a.tobytes() == c.tobytes(), threads
 
 
+@pytest.mark.parametrize("direction", ["reverse", "bidirectional"])
+@pytest.mark.parametrize("sequences", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "cell,h", [("lstm", 5), ("lstm", 48), ("lstm", 150), ("gru", 5), ("gru", 48), ("gru", 33), ("gru", 150), ("gru", 290)]
+)
+def test_products_and_gates_of_few_sequences_at_once(cell: str, h: int, sequences: int, direction: str) -> None:
+    """Odd and even numbers of blocks of units, of steps, and of steps per stretch of input products."""
+    for steps in (1, 4, 7, 700 if h == 150 and sequences < 3 else 5):
+        case = Case(cell, steps, sequences, 3, h, seed=h + steps, direction=direction, lbr=1, initial=True)
+        described: list[str] = []
+        one = run("recurrent", case.inputs(), case.out_shapes(), case.params(), describe=described, consts=(1, 2, 3))
+        if described:
+            assert sequences > 2 or "whole steps" in described[0]  # (AVX2 and SSE take three and more sequences apart)
+        for a, b in zip(one, case.reference()):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+        got = run("recurrent", case.inputs(), case.out_shapes(), case.params(), threads=3, consts=(1, 2, 3))
+        for a, c in zip(one, got):
+            assert a is None or a.tobytes() == c.tobytes()
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(cell: str, name: str) -> None:
