@@ -118,7 +118,9 @@ class InferenceSession:
                 self._memory.packs.leave_in_file()
         self._model = loaded
         self.precision = precision
-        self._engine = Engine(loaded, self._memory, PlanOptions(precision=PRECISIONS[precision]))
+        self._engine = Engine(
+            loaded, self._memory, PlanOptions(precision=PRECISIONS[precision], workers=self.threads if self.device == "cpu" else 0)
+        )
         self._inputs = {v.name: v for v in self._engine.input_infos}
         self._lanes = Lanes(self._engine, {"reference": 1, "cuda": MAX_LANES, "numba": MAX_LANES}.get(self.device) or cpu.available_cpus())
         self._lane = self._lanes.first

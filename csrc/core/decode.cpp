@@ -58,6 +58,20 @@ Decoder::Decoder(const int64_t* code, size_t words, const std::vector<Const>& co
     if (b.kind == kConstBuffer)
       check(b.value < static_cast<int64_t>(consts.size()) && consts[static_cast<size_t>(b.value)].nbytes >= b.nbytes, "bad constant");
   }
+  strands_.resize(static_cast<size_t>(count(n_launches_, 3)));
+  int64_t at = 0;
+  for (Strands& s : strands_) {
+    s.ends.resize(static_cast<size_t>(count(n_launches_, 1)));
+    const auto launch = [&] {
+      const int64_t n = word();
+      check(n >= at && n <= n_launches_, "bad strands");
+      at = n;
+      return static_cast<size_t>(n);
+    };
+    s.begin = launch();
+    for (size_t& end : s.ends) end = launch();
+    check(!s.ends.empty(), "bad strands");
+  }
 }
 
 int64_t Decoder::word() {

@@ -23,11 +23,18 @@ struct OperandRef {
   int64_t buffer = -1, byte_offset = 0;
 };
 
+// Launches [begin, ends[0]), [ends[0], ends[1]), ... which share no memory that one of them writes.
+struct Strands {
+  size_t begin = 0;
+  std::vector<size_t> ends;
+};
+
 class Decoder {
  public:
-  // Reads the buffer table. Throws KernelError.
+  // Reads the buffer table and the strands. Throws KernelError.
   Decoder(const int64_t* code, size_t words, const std::vector<Const>& consts);
   const std::vector<BufferInfo>& buffers() const { return buffers_; }
+  const std::vector<Strands>& strands() const { return strands_; }  // in order, apart, and within the launches
   int64_t num_launches() const { return n_launches_; }
   // Reads the next launch; `refs` receives one entry per operand, in the order ins, outs, pro_ins, epi_ins. Guarantees: operands as the
   // kernel's spec lists them (optional ones that are missing are appended as absent), known dtypes, every view inside its buffer with a
@@ -45,6 +52,7 @@ class Decoder {
   const int64_t *p_, *end_;
   const std::vector<Const>& consts_;
   std::vector<BufferInfo> buffers_;
+  std::vector<Strands> strands_;
   int64_t n_launches_ = 0;
 };
 

@@ -188,9 +188,14 @@ Program::Program(const int64_t* code, size_t words, const std::vector<Const>& co
     else if (b.kind == kOutputBuffer) needs(output_bytes_, b);
   }
   packs_->use_threads(threads_);
-  BindContext bind{*packs_, threads_};
+  strands_ = decoder.strands();
+  const BindContext all{*packs_, threads_}, one{*packs_, 1};
+  size_t group = 0;
   std::vector<OperandRef> refs;
   for (int64_t l = 0; l < decoder.num_launches(); l++) {
+    while (group < strands_.size() && static_cast<size_t>(l) >= strands_[group].ends.back()) group++;
+    const bool in_strand = group < strands_.size() && static_cast<size_t>(l) >= strands_[group].begin;
+    BindContext bind = in_strand ? one : all;
     std::unique_ptr<Kernel> kernel;
     try {
       LaunchDesc d = decoder.next(refs);
@@ -217,11 +222,14 @@ Program::Program(const int64_t* code, size_t words, const std::vector<Const>& co
     const size_t shared = kernel->shared_scratch_bytes(), per_thread = kernel->thread_scratch_bytes();
     if (shared > kMaxScratch || per_thread > kMaxScratch)
       throw LaunchError(static_cast<size_t>(l), "the scratch memory it needs is too large");
-    shared_scratch_ = std::max(shared_scratch_, round_up(shared, kAlign));
-    thread_scratch_ = std::max(thread_scratch_, round_up(per_thread, kAlign));
+    size_t &most_shared = in_strand ? strand_shared_ : shared_scratch_, &most_thread = in_strand ? strand_scratch_ : thread_scratch_;
+    most_shared = std::max(most_shared, round_up(shared, kAlign));
+    most_thread = std::max(most_thread, round_up(per_thread, kAlign));
     kernels_.push_back(std::move(kernel));
   }
-  scratch_bytes_ = shared_scratch_ + thread_scratch_ * static_cast<size_t>(threads_);
+  strand_scratch_ += strand_shared_;
+  scratch_bytes_ =
+      std::max(shared_scratch_ + thread_scratch_ * static_cast<size_t>(threads_), strand_scratch_ * static_cast<size_t>(threads_));
   arena_->reserve(arena_bytes_, scratch_bytes_);
 }
 
@@ -237,16 +245,42 @@ void Program::run(void* const* inputs, void* const* outputs, size_t begin, size_
   for (const Patch& p : output_patches_) p.operand->data = static_cast<char*>(outputs[p.index]) + p.byte_offset;
   RunContext ctx(threads_ > 1 ? &ThreadPool::instance() : nullptr, threads_, arena_->scratch(), arena_->scratch() + shared_scratch_,
                  thread_scratch_);
-  for (size_t k = begin; k < end; k++) {
-    auto start = nanoseconds ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
-    try {
-      kernels_[k]->run(ctx);
-    } catch (const std::exception& e) {
-      throw LaunchError(k, e.what());
+  size_t group = 0;
+  for (size_t k = begin; k < end;) {
+    while (group < strands_.size() && strands_[group].ends.back() <= k) group++;
+    const Strands* strands = group < strands_.size() && strands_[group].begin <= k ? &strands_[group] : nullptr;
+    if (!strands) {
+      run_launch(k++, ctx, nanoseconds);
+    } else if (strands->begin == k && strands->ends.back() <= end) {
+      run_strands(*strands, ctx, nanoseconds);
+      k = strands->ends.back();
+    } else {
+      run_launch(k++, one_worker(0), nanoseconds);
     }
-    if (nanoseconds)
-      nanoseconds[k] = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
   }
+}
+
+RunContext Program::one_worker(int worker) const {
+  char* scratch = arena_->scratch() + static_cast<size_t>(worker) * strand_scratch_;
+  return {nullptr, 1, scratch, scratch + strand_shared_, 0};
+}
+
+void Program::run_launch(size_t k, const RunContext& ctx, int64_t* nanoseconds) {
+  auto start = nanoseconds ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+  try {
+    kernels_[k]->run(ctx);
+  } catch (const std::exception& e) {
+    throw LaunchError(k, e.what());
+  }
+  if (nanoseconds) nanoseconds[k] = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
+}
+
+void Program::run_strands(const Strands& strands, const RunContext& ctx, int64_t* nanoseconds) {
+  ctx.parallel(static_cast<int64_t>(strands.ends.size()), [&](int64_t strand, int worker) {
+    const RunContext one = one_worker(worker);
+    const auto s = static_cast<size_t>(strand);
+    for (size_t k = s ? strands.ends[s - 1] : strands.begin; k < strands.ends[s]; k++) run_launch(k, one, nanoseconds);
+  });
 }
 
 }  // namespace ptrt

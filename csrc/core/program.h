@@ -104,8 +104,12 @@ class Program {
     int64_t byte_offset;
   };
   void resolve_arena();
+  void run_launch(size_t k, const RunContext& ctx, int64_t* nanoseconds);
+  RunContext one_worker(int worker) const;  // for launches of a strand
+  void run_strands(const Strands& strands, const RunContext& ctx, int64_t* nanoseconds);
 
   std::vector<std::unique_ptr<Kernel>> kernels_;
+  std::vector<Strands> strands_;
   std::vector<Slot> arena_slots_;
   struct Patch {
     Operand* operand;
@@ -117,6 +121,7 @@ class Program {
   std::shared_ptr<Packs> packs_;
   uint64_t generation_ = 0;
   size_t arena_bytes_ = 0, scratch_bytes_ = 0, shared_scratch_ = 0, thread_scratch_ = 0;
+  size_t strand_shared_ = 0, strand_scratch_ = 0;  // of a launch of a strand, and with what it has per thread
   int threads_;
 };
 

@@ -11,9 +11,9 @@
 namespace ptrt::PTRT_LEVEL {
 
 struct RecurrentStep {
-  const float *h = nullptr, *gx = nullptr;  // old states; input products, with the biases, by blocks of [gate][lane]
-  float *next = nullptr, *c = nullptr;      // new states; cell states (LSTM), changed in place
-  const float* weights[2] = {};             // packed panels of each group of gates, from the first unit of the layer on
+  const float *h = nullptr, *gx = nullptr;     // old states; input products, with the biases, by blocks of [gate][lane]
+  float *next = nullptr, *c = nullptr;         // new states; cell states (LSTM), changed in place
+  const float* weights[2] = {};                // packed panels of each group of gates, from the first unit of the layer on
   const float *late = nullptr, *xh = nullptr;  // GRU's candidate: bias of its recurrent product; its input product
   int64_t rows = 0, K = 0;                     // sequences, at most kStepRows; hidden units
   int64_t pitch = 0, cols = 0;                 // of rows of states; of rows of gx and xh
@@ -51,8 +51,7 @@ struct GateSums {
       }
     };
     const auto steps = [&](int64_t k, auto prefetch) __attribute__((always_inline)) {
-      for (; k >= kSetsOfSums; k -= kSetsOfSums)
-        PTRT_UNROLL for (int u = 0; u < kSetsOfSums; u++) step(part[u], prefetch);
+      for (; k >= kSetsOfSums; k -= kSetsOfSums) PTRT_UNROLL for (int u = 0; u < kSetsOfSums; u++) step(part[u], prefetch);
       for (; k > 0; k--) step(part[0], prefetch);
     };
     for (int64_t k = 0; k < s.K; k += length) {
@@ -73,8 +72,8 @@ PTRT_NOINLINE void lstm_block(const RecurrentStep& s, int64_t block) {
     sums.w[g] = s.weights[0] + block * 4 * W * s.K + (g / 2) * 2 * W * s.K + g % 2 * W;
     sums.ld[g] = 2 * W;
   }
-  PTRT_UNROLL for (int m = 0; m < M; m++) PTRT_UNROLL for (int g = 0; g < 4; g++)
-      sums.acc[m][g] = load(s.gx + m * s.cols + (block * 4 + g) * W);
+  PTRT_UNROLL for (int m = 0; m < M; m++) PTRT_UNROLL for (int g = 0; g < 4; g++) sums.acc[m][g] =
+      load(s.gx + m * s.cols + (block * 4 + g) * W);
   sums.add(s);
   PTRT_UNROLL for (int m = 0; m < M; m++) {
     const int64_t at = m * s.pitch + block * W;

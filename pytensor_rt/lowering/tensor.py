@@ -161,6 +161,14 @@ class Tensor:
         return f"{self.dtype}{list(self.shape)}@{self.buffer}+{self.offset}:{list(self.strides)}"
 
 
+def tensors_of(v: Any) -> list[Tensor]:
+    """The tensors of a value: a tensor, a sequence or dictionary of values, or something without tensors."""
+    if isinstance(v, Tensor):
+        return [v]
+    items = v.values() if isinstance(v, dict) else getattr(v, "items", None)
+    return [t for item in items for t in tensors_of(item)] if items else []
+
+
 class Launch:
     """One kernel call. `prologue`, when set, replaces operand 0: `ins[0]` is then a Tensor whose buffer must not be touched.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 from ..lowering.tensor import ARENA, Buffer, HostCall, Launch, Tensor
 from .fuse import Stats, count
 
@@ -23,8 +25,10 @@ def lifetimes(launches: list[Launch]) -> Lifetimes:
     return {b: (s, dies[b]) for b, s in born.items()}
 
 
-def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
-    """{buffer: the buffer whose memory it takes over}, transitively resolved."""
+def in_place(
+    launches: list[Launch], stats: Stats, apart: AbstractSet[Buffer] = frozenset(), only: AbstractSet[Buffer] | None = None
+) -> dict[Buffer, Buffer]:
+    """{buffer: the buffer whose memory it takes over}, transitively resolved. Those in `apart` take over none; `only` these have any to do with it."""
     life = lifetimes(launches)
     dies = {b: e for b, (_, e) in life.items()}
     root: dict[Buffer, Buffer] = {}
@@ -42,7 +46,13 @@ def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
         if isinstance(launch, HostCall) or len(launch.writes()) != 1:
             continue
         o = launch.outs[0]
-        if o is None or o.buffer.kind != ARENA or n_writers[o.buffer] != 1:
+        if (
+            o is None
+            or o.buffer.kind != ARENA
+            or n_writers[o.buffer] != 1
+            or o.buffer in apart
+            or (only is not None and o.buffer not in only)
+        ):
             continue
         y = o.buffer
         elementwise = launch.elementwise_reads()
@@ -50,6 +60,7 @@ def in_place(launches: list[Launch], stats: Stats) -> dict[Buffer, Buffer]:
             x = t.buffer
             if (
                 x.kind != ARENA
+                or (only is not None and x not in only)
                 or t.shape != o.shape
                 or t.strides != o.strides
                 or t.offset != o.offset

@@ -6,10 +6,11 @@ import os
 import time
 from typing import Any
 
-from ..lowering.symbolic import plain
-from ..lowering.tensor import Buffer, HostCall, Launch
+from ..lowering.symbolic import is_symbolic, plain
+from ..lowering.tensor import Buffer, HostCall, Launch, tensors_of
 from .alias import in_place, lifetimes
 from .arena import Item, aligned, lower_bound, place
+from .bands import Strands, cut_chains
 from .elide import elide_copies
 from .fuse import Stats, dead_code, fuse
 from .layout import channels_last
@@ -33,6 +34,7 @@ class Plan:
         into: dict[int, set[int]],
         items: list[Item],
         roots: list[tuple[Buffer, int]],
+        strands: list[Strands] | None = None,
         seconds: dict[str, float] | None = None,
     ) -> None:
         self.launches = launches
@@ -43,6 +45,7 @@ class Plan:
         self.stats, self.into = stats, into
         self.items = items
         self.roots = roots  # arena buffers with the item that holds each
+        self.strands = strands or []  # launches that may run at the same time
         self.seconds = seconds or {}
 
     def counts(self) -> dict[str, int]:
@@ -57,10 +60,13 @@ class Plan:
 class PlanOptions:
     """Switches for tests and measurements; every combination gives the same results. Only `precision` changes them (spec.GEMM_PRECISIONS)."""
 
-    __slots__ = ("alias", "elide", "fuse", "layout", "precision")
+    __slots__ = ("alias", "elide", "fuse", "layout", "precision", "workers")
 
-    def __init__(self, layout: bool = True, fuse: bool = True, elide: bool = True, alias: bool = True, precision: str = "full") -> None:
+    def __init__(
+        self, layout: bool = True, fuse: bool = True, elide: bool = True, alias: bool = True, precision: str = "full", workers: int = 0
+    ) -> None:
         self.layout, self.fuse, self.elide, self.alias, self.precision = layout, fuse, elide, alias, precision
+        self.workers = workers  # for which long chains are cut (bands.py); 0: not at all
 
 
 def make_plan(
@@ -96,9 +102,14 @@ def make_plan(
     if options.elide:
         launches = elide_copies(launches, stats, into)
     mark("elide")
-    roots = in_place(launches, stats) if options.alias else {}
+    pieces, strands, apart = launches, list[Strands](), set[Buffer]()
+    if options.workers and not any(is_symbolic(n) for launch in launches for t in launch.writes() for n in t.shape):
+        pieces, strands, apart = cut_chains(launches, {t.buffer for t in tensors_of(outputs)}, options.workers, stats)
+    mark("bands")
+    roots = in_place(launches, stats, apart) if options.alias else {}
+    launches = pieces
     mark("alias")
-    items, holders = _items(launches, roots)
+    items, holders = _items(launches, roots, strands)
     sizes = [(first, last, plain(n)) for first, last, n in items]  # placement follows the hints of symbolic sizes
     offsets, arena_bytes = place(sizes)
     mark("place")
@@ -113,6 +124,7 @@ def make_plan(
         into=into,
         items=items,
         roots=holders,
+        strands=strands,
         seconds={name: t - marks[i][1] for i, (name, t) in enumerate(marks[1:])},
     )
     if check and VERIFY:
@@ -146,9 +158,13 @@ def _host_calls_apart(launches: list[Launch]) -> list[Launch]:
     return first + middle[::-1] + last[::-1]
 
 
-def _items(launches: list[Launch], roots: dict[Buffer, Buffer]) -> tuple[list[Item], list[tuple[Buffer, int]]]:
-    """One placement item per piece of memory: the union of the lifetimes of the buffers that share it."""
+def _items(launches: list[Launch], roots: dict[Buffer, Buffer], strands: list[Strands]) -> tuple[list[Item], list[tuple[Buffer, int]]]:
+    """One placement item per piece of memory: the union of the lifetimes of the buffers that share it. Strands need theirs all along."""
     life = lifetimes(launches)
+    for begin, ends in strands:
+        for b in {t.buffer for launch in launches[begin : ends[-1]] for t in launch.tensors()} & life.keys():
+            first, last = life[b]
+            life[b] = min(first, begin), max(last, ends[-1] - 1)
     number: dict[Buffer, int] = {}
     items: list[Item] = []
     holders: list[tuple[Buffer, int]] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..lowering.tensor import ARENA, HOST, OUTPUT, Buffer, Tensor
+from ..lowering.tensor import ARENA, HOST, OUTPUT, Buffer, Tensor, tensors_of
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -28,7 +28,8 @@ def verify(plan: Plan) -> None:
     memory = np.full(plan.arena_bytes, -1, np.int32)
     outputs: dict[Buffer, Any] = {}
 
-    def region(t: Tensor) -> Any:
+    def region(t: Tensor, instead: Any = None) -> Any:
+        """The tags of a view's bytes, in `memory` and `outputs` or instead in an array like the one of them it lies in."""
         b, k = t.buffer, t.dtype.itemsize
         if b.kind == ARENA:
             if b not in plan.offsets:
@@ -44,6 +45,7 @@ def verify(plan: Plan) -> None:
             return None
         if t.size == 0:
             return None
+        space = space if instead is None else instead
         low = t.offset + sum(min(0, (n - 1) * s) for n, s in zip(t.shape, t.strides))
         high = t.offset + sum(max(0, (n - 1) * s) for n, s in zip(t.shape, t.strides))
         if low < 0 or (high + 1) * k > b.nbytes:
@@ -84,8 +86,23 @@ def verify(plan: Plan) -> None:
             r = region(t)
             if r is not None:
                 r[...] = t.vid
+    for begin, ends in plan.strands:
+        owner = {s: np.zeros(len(m), np.int32) for s, m in [(None, memory), *outputs.items()]}  # which strand writes a byte, from 1 on
+        parts = list(enumerate(zip((begin, *ends), ends), 1))
+        for writing in (True, False):
+            for k, (first, end) in parts:
+                for launch in plan.launches[first:end]:
+                    for t in launch.writes() if writing else launch.reads():
+                        space = owner.get(t.buffer if t.buffer.kind == OUTPUT else None) if t.buffer.kind in (ARENA, OUTPUT) else None
+                        r = None if space is None else region(t, space)
+                        if r is None:
+                            continue
+                        if not np.isin(r, (0, k)).all():
+                            raise VerificationError(f"strand {k} of launches {begin} to {ends[-1]} uses {t}, which another one writes")
+                        if writing:
+                            r[...] = k
     for name, v in plan.outputs.items():
-        for t in _tensors(v):
+        for t in tensors_of(v):
             if t.buffer.kind != HOST:
                 read(f"output {name!r}", t)
 
@@ -97,9 +114,3 @@ def _may_share(q: Tensor, out: Tensor, plan: Plan) -> bool:
     if q.buffer is not out.buffer and (q.buffer.kind != ARENA or plan.offsets[q.buffer] != plan.offsets[out.buffer]):
         return False
     return q.offset == out.offset and q.strides == out.strides
-
-
-def _tensors(v: Any) -> list[Tensor]:
-    if isinstance(v, Tensor):
-        return [v]
-    return [t for item in getattr(v, "items", ()) for t in _tensors(item)] if v is not None else []

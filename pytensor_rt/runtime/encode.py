@@ -1,6 +1,7 @@
 """Plan → the flat int64 words that `csrc/core/program.cpp` decodes. Floats travel as the bits of a double.
 
-Layout: [n_buffers, n_launches], then per buffer (kind, value, nbytes), then per launch a header of nine counts (kernel, ins, outs, prologue
+Layout: [n_buffers, n_launches], then per buffer (kind, value, nbytes), the number of groups of strands and per group (n_strands, first launch,
+the end of each strand), then per launch a header of nine counts (kernel, ins, outs, prologue
 operands, epilogue operands, parameter words, body, prologue and epilogue lengths) and the dtype of the kernel's own result, its operands,
 parameters and programs.
 """
@@ -90,6 +91,17 @@ def encode_launch(launch: Launch, buffers: dict[Any, int]) -> list[int]:
     for t in (*launch.outs, *launch.pro_ins, *launch.epi_ins):
         out += encode_operand(t, buffers)
     return out + params + programs
+
+
+def encode_plan(
+    table: list[int], launches: list[Launch], buffers: dict[Any, int], strands: Iterable[tuple[int, tuple[int, ...]]] = ()
+) -> list[int]:
+    """All words. `table`: three per buffer; `strands`: (first launch, the end of each)."""
+    groups = [(len(ends), begin, *ends) for begin, ends in strands]
+    code = [len(table) // 3, len(launches), *table, len(groups), *(w for group in groups for w in group)]
+    for launch in launches:
+        code += encode_launch(launch, buffers)
+    return code
 
 
 def words(values: list[int]) -> np.ndarray[Any, np.dtype[np.int64]]:

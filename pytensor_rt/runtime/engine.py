@@ -19,7 +19,7 @@ import numpy as np
 from ..dtypes import STRING, DType, from_code
 from ..errors import PlanError
 from ..graph import Graph, Initializer, Model
-from ..lowering.tensor import ARENA, HOST, INPUT, OUTPUT, Array, Buffer, Launch, Tensor, row_major
+from ..lowering.tensor import ARENA, HOST, INPUT, OUTPUT, Array, Buffer, Launch, Tensor, row_major, tensors_of
 from ..lowering.tracer import Sequence, Steer, Tracer
 from ..plan.plan import Plan, PlanOptions, make_plan
 from .program import BoundPlan
@@ -226,7 +226,7 @@ class Engine:
                 if x.buffer.kind == INPUT and x.buffer not in seen:
                     seen.add(x.buffer)
                     inputs.append(x.buffer)
-        for v in _tensors(results):
+        for v in tensors_of(results):
             if v.buffer.kind == INPUT and v.buffer not in seen:
                 seen.add(v.buffer)
                 inputs.append(v.buffer)
@@ -396,7 +396,7 @@ class _Run:
             t, env = engine.tracer(self.specs, self.known, cut, self.layouts)
             values = t.run(engine.graph, env)
             results, buffers = engine.finish(t, values)
-            keep = {v.buffer for v in _tensors(results) if v.buffer.kind == HOST}
+            keep = {v.buffer for v in tensors_of(results) if v.buffer.kind == HOST}
             segment = engine.segment(t.launches, results, buffers, keep, None, [], t.views)
         self.attach(segment)
         return self.collect(segment, self.execute(segment))
@@ -409,16 +409,6 @@ class _Run:
             self.path[-1].children[self.answers[-1].tobytes()] = segment
         else:
             self.entry.first = segment
-
-
-def _tensors(v: Any) -> list[Tensor]:
-    if isinstance(v, Tensor):
-        return [v]
-    if isinstance(v, Sequence):
-        return [t for i in v.items for t in _tensors(i)]
-    if isinstance(v, dict):
-        return [t for i in v.values() for t in _tensors(i)]
-    return []
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -117,9 +117,11 @@ class Encoded:
                     self.mapped.append(b.mapped)
                 else:
                     raise PlanError(f"{describe_nodes(launch)}: a host value cannot be an operand of kernel {launch.kernel!r}")
-        self.code: list[int] = [len(numbers), len(self.native), *table]
-        for launch in self.native:
-            self.code += encode.encode_launch(launch, numbers)
+        native_at = [0]  # native launches before every launch of the plan
+        for launch in plan.launches:
+            native_at.append(native_at[-1] + (not isinstance(launch, HostCall)))
+        strands = [(native_at[begin], tuple([native_at[e] for e in ends])) for begin, ends in plan.strands]
+        self.code: list[int] = encode.encode_plan(table, self.native, numbers, strands)
 
 
 class BoundPlan:

@@ -14,6 +14,7 @@ from ..errors import PytensorRtError
 from ..lowering.symbolic import Recorder, is_symbolic
 from ..lowering.tensor import Tensor
 from ..lowering.tracer import Steer, Tracer
+from ..plan.bands import may_cut
 from ..plan.plan import VERIFY, make_plan
 from .program import BoundPlan, Encoded
 from .segment import Segment
@@ -129,6 +130,8 @@ class Templates:
         found = made.template.instantiate(kind.dims)
         if found is None:
             return None
+        if self.engine.options.workers and may_cut(made.plan.launches, (found.concrete(n) for _, _, n in made.plan.items)):
+            return None  # chains are cut for the sizes at hand
         if VERIFY:
             from ..plan.verify import verify
 

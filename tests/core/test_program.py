@@ -15,8 +15,8 @@ from pytensor_rt.kernels.spec import SPECS
 
 from . import cases
 
-# positions in the code of the two-operand map case: 2 counts, 3 buffers of 3 words, a header of 10 words, operands of 4 + 2 * rank words
-BUFFERS, HEADER = 2, 11
+# positions in the code of the two-operand map case: 2 counts, 3 buffers of 3 words, no strands, a header of 10 words, operands of 4 + 2 * rank words
+BUFFERS, STRANDS, HEADER = 2, 11, 12
 OPERANDS = HEADER + 10
 
 
@@ -42,7 +42,7 @@ def test_every_truncation_raises(kernel: str) -> None:
 EDITS: list[tuple[int, int, str]] = [
     (0, -1, "count"), (0, 1 << 62, "count"), (1, 1 << 40, "count"), (BUFFERS, 4, "buffer kind"), (BUFFERS, -1, "buffer kind"),
     (BUFFERS + 1, -1, "bad buffer"), (BUFFERS + 1, 1 << 62, "bad buffer"), (BUFFERS + 2, -1, "bad buffer"), (BUFFERS + 2, 79, "outside its buffer"),
-    (BUFFERS + 6, 2, "must not be written"), (BUFFERS + 6, 1, "bad constant"), (HEADER, -1, "bad kernel"), (HEADER, len(SPECS), "bad kernel"),
+    (STRANDS, -1, "count"), (STRANDS, 2, "count"), (BUFFERS + 6, 2, "must not be written"), (BUFFERS + 6, 1, "bad constant"), (HEADER, -1, "bad kernel"), (HEADER, len(SPECS), "bad kernel"),
     (HEADER + 1, 5000, "count"), (HEADER + 2, -1, "count"), (HEADER + 3, 1, "no prologue"), (HEADER + 4, 1, "no epilogue"),
     (HEADER + 6, 0, "only map has a body"), (HEADER + 9, 0, "bad dtype"), (HEADER + 9, 8, "bad dtype"), (HEADER + 9, 99, "bad dtype"),
     (OPERANDS, 3, "bad buffer index"), (OPERANDS, -3, "bad buffer index"), (OPERANDS, -2, "has no memory"), (OPERANDS + 1, -1, "outside its buffer"),
@@ -60,6 +60,23 @@ def test_edited_words_raise(at: int, value: int, message: str) -> None:
     code[at] = value
     with pytest.raises(RuntimeError, match=message):
         case.bind(code)
+
+
+@pytest.mark.parametrize("words", [[0, 0], [1, 0], [1, -1, 1], [1, 0, 2], [1, 1, 0], [2, 0, 1], [1 << 40, 0, 1], [1, 0, 1 << 40], [-1, 0]])
+def test_bad_strands_raise(words: list[int]) -> None:
+    case = map_case()
+    with pytest.raises(RuntimeError, match="encoding"):
+        case.bind(np.array([*case.code[:STRANDS], 1, *words, *case.code[STRANDS + 1 :]]))
+
+
+def test_a_launch_may_be_a_strand() -> None:
+    case = map_case()
+    for words in ([1, 0, 1], [1, 0, 0], [1, 1, 1]):
+        for outputs in case.outputs:
+            outputs[...] = 0
+        case.bind(np.array([*case.code[:STRANDS], 1, *words, *case.code[STRANDS + 1 :]])).run(case.inputs, case.outputs, 0, 1)
+        x, y = (a.view(np.float32) for a in case.inputs)
+        np.testing.assert_allclose(case.outputs[0].view(np.float32), x * y + 2)
 
 
 def test_sizes_cannot_overflow() -> None:

@@ -114,7 +114,7 @@ def run(
         for _ in range(repeat):
             device(launch, bases, threads)
         return results  # type: ignore[return-value]
-    code = [len(buffers), 1, *(w for b in buffers for w in b), *encode.encode_launch(launch, index)]
+    code = encode.encode_plan([w for b in buffers for w in b], [launch], index)
     native = _native.Program(encode.words(code), const_arrays, [False] * len(const_arrays), isa, _native.Arena(), _native.Packs(), threads)
     for _ in range(repeat):
         if timer is None:

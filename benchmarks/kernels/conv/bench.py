@@ -108,7 +108,7 @@ class Ours:
         launch = Launch("conv", [tx, tw, tb], [ty], {"strides": [stride] * n, "dilations": [1] * n, "pads": pad * 2, "group": group})
         launch.acc_dtype = y.dtype
         launch.epilogue = program(lambda acc: relu(acc), [], acc=y.dtype)
-        words = encode.words([len(buffers), 1, *(v for q in buffers for v in q), *encode.encode_launch(launch, index)])
+        words = encode.words(encode.encode_plan([v for q in buffers for v in q], [launch], index))
         self.native = _native.Program(words, [aw, ab], [False] * 2, isa, _native.Arena(), _native.Packs(), 1)
         self.args = ((ax,), (ay,))
         self.describe = self.native.describe(0)

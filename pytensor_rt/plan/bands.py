@@ -1,0 +1,424 @@
+"""Bands: chains of launches whose tensors exceed a core's cache are run a few images, then a few rows of an image, at a time.
+
+A launch of a chain is cut along the batch or along the rows of its output into launches of the same kernel on views, and the pieces of the
+chain take turns, so that what one makes is read while it is in cache. What only the chain sees has memory for the images or rows at hand:
+a *window* of the whole buffer. With several workers a chain is divided into *strands*, sequences of pieces that run side by side, each on
+one worker with windows of its own; they share no memory that one of them writes.
+
+Every element is computed as in the whole launch, so results do not depend on how a chain is cut. Rows are computed once, but for those that
+two strands need (the halo between their parts of an image).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ..dtypes import U8
+from ..lowering.symbolic import is_symbolic
+from ..lowering.tensor import ARENA, Buffer, Launch, Shape, Tensor
+from .alias import in_place, lifetimes
+from .arena import place
+from .cost import flops
+from .fuse import Stats, count
+
+_IMAGES, _ROWS = 0, 2  # axes of [N, C, rows, ...]
+LARGE = {_IMAGES: 1 << 20, _ROWS: 1 << 21}  # bytes; smaller tensors are still in cache when they are read (rows have to gain their copies)
+BAND = 1 << 19  # bytes that the launches of a chain make in turn
+MOST_PARTS = 64  # of a chain
+INTENSITY = 24  # operations per byte kept in cache, from which on a chain waits for its arithmetic, not for memory
+FEW = 17  # channels
+BALANCE = 0.8  # share of the workers' time that images of a batch must keep busy
+
+Regions = dict[Buffer, tuple[int, int]]  # buffers made in a chain: where row (image) 0 begins, and the step from one to the next
+
+
+class Strands(NamedTuple):
+    """Launches [begin, ends[0]), [ends[0], ends[1]), ... of a plan may run at the same time."""
+
+    begin: int
+    ends: tuple[int, ...]
+
+
+class _Roles(NamedTuple):
+    """How a launch may be cut along an axis of its output: operands cut with it, and those that every piece reads whole."""
+
+    cut: list[Tensor]
+    whole: list[Tensor]
+
+
+class _Window:
+    """Memory for rows (images) [first, end) of a buffer, in a buffer of their own."""
+
+    def __init__(self, whole: Buffer, step: int, first: int, end: int, name: int) -> None:
+        self.step, self.first = step, first
+        self.buffer = Buffer(name, ARENA, step * (end - first), whole.dtype)
+
+    def move(self, t: Tensor) -> None:
+        """Have a view of the whole buffer be one of the window."""
+        t.buffer, t.offset = self.buffer, t.offset - self.step * self.first
+
+
+def may_cut(launches: list[Launch], sizes: Iterable[int]) -> bool:
+    """Could launches of these kernels on buffers of these sizes (bytes) have chains? For plans whose shapes are not known yet."""
+    return any(launch.kernel == "conv" for launch in launches) and any(n >= min(LARGE.values()) for n in sizes)
+
+
+def cut_chains(launches: list[Launch], results: set[Buffer], workers: int, stats: Stats) -> tuple[list[Launch], list[Strands], set[Buffer]]:
+    """Cut what is worth it, for fixed shapes only.
+
+    `results`: buffers that are read after the plan. Returns the launches, the strands among them, and the buffers that must not take over
+    an operand's memory for that.
+    """
+    return _Cutter(launches, results, workers, stats).run()
+
+
+class _Cutter:
+    def __init__(self, launches: list[Launch], results: set[Buffer], workers: int, stats: Stats) -> None:
+        self.launches, self.results, self.workers, self.stats = launches, results, workers, stats
+        self.known = {t.buffer for launch in launches for t in launch.tensors()}
+        self.names = itertools.count(max((b.id for b in self.known), default=0) + 1)
+        self.out: list[Launch] = []
+        self.strands: list[Strands] = []
+        self.own_memory: set[Buffer] = set()
+
+    def run(self) -> tuple[list[Launch], list[Strands], set[Buffer]]:
+        uses = _uses(self.launches)
+        at = 0
+        while at < len(self.launches):
+            chain, regions = _chain(self.launches, at, _IMAGES)
+            private = _private(chain, regions, uses, self.results, _IMAGES)
+            n = _rows(self.launches[at], _IMAGES)
+            if chain and _waits_for_memory(chain, private, _IMAGES) and n >= BALANCE * self.workers * -(-n // self.workers):
+                self.images(chain, regions, private)
+            else:
+                chain = self.rows(self.launches, at, uses, None, self.workers)
+                if not chain:
+                    self.out.append(self.launches[at])
+            at += max(1, len(chain))
+        return self.out, self.strands, self.own_memory
+
+    def images(self, chain: list[Launch], regions: Regions, private: set[Buffer]) -> None:
+        """Emit a chain of launches on several images."""
+        count(self.stats, "chains of images")
+        self.own_memory |= _overtaken(chain)
+        n, strands = _rows(chain[0], _IMAGES), self.workers
+        most = max((regions[b][1] * b.dtype.itemsize for b in private), default=0)  # bytes of an image
+        together = max(1, BAND // most, -(-n // MOST_PARTS)) if most else n
+        lists = []
+        for strand in range(strands):
+            pieces: list[Launch] = []
+            lists.append(pieces)
+            start, stop = n * strand // strands, n * (strand + 1) // strands
+            for first in range(start, stop, together):
+                end = min(first + together, stop)
+                windows = {b: _Window(b, regions[b][1], first, end, next(self.names)) for b in private}
+                some = [_piece(launch, _IMAGES, first, end) for launch in chain]
+                for t in (t for piece in some for t in piece.tensors()):
+                    if t.buffer in windows:
+                        windows[t.buffer].move(t)
+                pieces += self.rows_within(some, {w.buffer for w in windows.values()})
+        self.emit(lists)
+
+    def rows_within(self, launches: list[Launch], private: set[Buffer]) -> list[Launch]:
+        """The launches of some images with their chains of rows cut, for one worker."""
+        uses = _uses(launches)
+        outer, self.out = self.out, []
+        at = 0
+        while at < len(launches):
+            chain = self.rows(launches, at, uses, private, 0)
+            if not chain:
+                self.out.append(launches[at])
+            at += max(1, len(chain))
+        found, self.out = self.out, outer
+        return found
+
+    def rows(self, launches: list[Launch], at: int, uses: dict[Buffer, int], private: set[Buffer] | None, workers: int) -> list[Launch]:
+        """Emit the chain of launches on one image that begins at `at`, and return it. `workers` 0: as pieces of a strand."""
+        chain, regions = _chain(launches, at, _ROWS)
+        own = _private(chain, regions, uses, self.results, _ROWS)
+        own = own if private is None else own & private
+        if not _waits_for_memory(chain, own, _ROWS):
+            return []
+        count(self.stats, "chains of rows")
+        self.own_memory |= _overtaken(chain)
+        inner = {k for reads in _feeds(chain) for _, k in reads}
+        strands = max(1, workers) if all(_result(chain[k]).buffer in own for k in inner) else 1
+        lists = [_bands(chain, regions, own, self.names, strand, strands) for strand in range(strands)]
+        if workers:
+            self.emit(lists)
+        else:
+            self.out += lists[0]
+        return chain
+
+    def emit(self, lists: list[list[Launch]]) -> None:
+        begin = len(self.out)
+        ends = []
+        for pieces in lists:
+            self.place_windows(pieces)
+            self.out += pieces
+            ends.append(len(self.out))
+        if len(lists) > 1:
+            self.strands.append(Strands(begin, tuple(ends)))
+
+    def place_windows(self, pieces: list[Launch]) -> None:
+        """Give the windows of a strand one buffer, in which they share memory as the buffers of a plan do."""
+        life = {b: span for b, span in lifetimes(pieces).items() if b not in self.known}
+        if not life:
+            return
+        roots = in_place(pieces, {}, only=set(life))
+        spans: dict[Buffer, tuple[int, int, int]] = {}
+        for b, (first, last) in life.items():
+            r = roots.get(b, b)
+            f, e, n = spans.get(r, (first, last, 0))
+            spans[r] = min(f, first), max(e, last), max(n, b.nbytes)
+        offsets, total = place(list(spans.values()))
+        at = dict(zip(spans, offsets))
+        whole = Buffer(next(self.names), ARENA, total, U8)
+        for t in {id(t): t for launch in pieces for t in launch.tensors() if t.buffer in life}.values():
+            t.offset += at[roots.get(t.buffer, t.buffer)] // t.dtype.itemsize
+            t.buffer = whole
+
+
+def _feeds(chain: list[Launch]) -> list[list[tuple[Tensor, int]]]:
+    """For every launch its operands that earlier launches of the chain make (parts of), and which."""
+    feeds: list[list[tuple[Tensor, int]]] = []
+    for i, launch in enumerate(chain):
+        roles = _roles(launch, _ROWS)
+        assert roles is not None
+        feeds.append([(t, k) for t in roles.cut for k in range(i) for w in chain[k].writes() if w.buffer is t.buffer])
+    return feeds
+
+
+def _bands(chain: list[Launch], regions: Regions, own: set[Buffer], names: Iterator[int], strand: int, strands: int) -> list[Launch]:
+    """The pieces of a strand of a chain, in the order in which they run: each as far as the pieces that read it need.
+
+    Rows of a window that later pieces read again are copied to the next window.
+    """
+    rows = [_rows(launch, _ROWS) for launch in chain]
+    feeds = _feeds(chain)
+    readers = [[(launch, t, j) for j, launch in enumerate(chain) for t, k in feeds[j] if k == i] for i in range(len(chain))]
+    sinks = {k for k in range(len(chain)) if not readers[k]}
+    begin = [n * strand // strands if k in sinks else n if _result(chain[k]).buffer in own else 0 for k, n in enumerate(rows)]
+    stop = [n * (strand + 1) // strands if k in sinks else 0 if _result(chain[k]).buffer in own else n for k, n in enumerate(rows)]
+    for i in range(len(chain) - 1, -1, -1):
+        for launch, t, j in readers[i]:
+            begin[i] = min(begin[i], _window(launch, t, begin[j], begin[j] + 1)[0])
+    made = sum(t.size * t.dtype.itemsize for launch in chain for t in launch.writes()) // strands
+    parts = max(1, min(-(-made // BAND), MOST_PARTS, min(stop[k] - begin[k] for k in sinks)))
+    out: list[Launch] = []
+    done = list(begin)
+    windows: dict[Buffer, _Window] = {}
+    for part in range(1, parts + 1):
+        need = [b + (e - b) * part // parts if k in sinks else e if part == parts else 0 for k, (b, e) in enumerate(zip(begin, stop))]
+        for i in range(len(chain) - 1, -1, -1):
+            for launch, t, j in readers[i]:
+                need[i] = max(need[i], _window(launch, t, 0, need[j])[1])
+        for i, launch in enumerate(chain):
+            if need[i] <= done[i]:
+                continue
+            y = _result(launch)
+            if y.buffer in own:
+                keep = min([done[i], *(_window(r, t, done[j], done[j] + 1)[0] for r, t, j in readers[i])])
+                before = windows.get(y.buffer)
+                now = windows[y.buffer] = _Window(y.buffer, regions[y.buffer][1], keep, need[i], next(names))
+                if before is not None and keep < done[i]:
+                    halo, kept = y.slice(_ROWS, keep, done[i] - keep), y.slice(_ROWS, keep, done[i] - keep)
+                    before.move(halo)
+                    now.move(kept)
+                    out.append(Launch("map", [halo], [kept], None, (("load", (0,), y.dtype),), launch.nodes))
+            piece = _piece(launch, _ROWS, done[i], need[i])
+            for t in piece.tensors():
+                if t.buffer in windows:
+                    windows[t.buffer].move(t)
+            out.append(piece)
+            done[i] = need[i]
+    return out
+
+
+def _private(chain: list[Launch], regions: Regions, uses: dict[Buffer, int], results: set[Buffer], axis: int) -> set[Buffer]:
+    """Buffers that nothing outside the chain sees, and that its rows (images) fill: one launch's, if rows are made at different times."""
+    used = _uses(chain)
+    writers: dict[Buffer, list[Tensor]] = {}
+    for launch in chain:
+        for t in launch.writes():
+            writers.setdefault(t.buffer, []).append(t)
+    return {
+        b
+        for b, (base, step) in regions.items()
+        if b in writers
+        and b.kind == ARENA
+        and b not in results
+        and used[b] == uses[b]
+        and base == 0
+        and b.size == step * writers[b][0].shape[axis]
+        and (axis == _IMAGES or len(writers[b]) == 1)
+    }
+
+
+def _waits_for_memory(chain: list[Launch], private: set[Buffer], axis: int) -> bool:
+    """Does a chain do little with the large tensors that it makes and reads? Private ones are not written to memory either."""
+    made = {t.buffer for launch in chain for t in launch.writes()}
+    large = {t.buffer: t.size * t.dtype.itemsize for launch in chain for t in launch.reads() if t.buffer in made}
+    saved = sum(n * (2 if b in private else 1) for b, n in large.items() if n >= LARGE[axis])
+    return saved > 0 and sum(flops(launch) for launch in chain) <= INTENSITY * saved
+
+
+def _overtaken(chain: list[Launch]) -> set[Buffer]:
+    """Results that may not take over an elementwise operand's memory, because pieces of other launches may still read it then."""
+    return {
+        launch.outs[0].buffer
+        for launch in chain
+        for t in launch.elementwise_reads()
+        if launch.outs[0] is not None and any(u.buffer is t.buffer for other in chain if other is not launch for u in other.reads())
+    }
+
+
+def _chain(launches: list[Launch], start: int, axis: int) -> tuple[list[Launch], Regions]:
+    """The longest run of launches from `start` that can be cut along `axis` together, up to the last that reads a large tensor made in it.
+
+    A chain of rows ends before the first launch that reads nothing large of it: its tensors all need memory at the same time.
+    """
+    rows = _rows(launches[start], axis) if _roles(launches[start], axis) else 0
+    if rows < 2:
+        return [], {}
+    chain: list[Launch] = []
+    regions: Regions = {}
+    useful = 0
+    for launch in launches[start:]:
+        roles = _roles(launch, axis)
+        if roles is None or (axis == _IMAGES and _rows(launch, axis) != rows) or any(t.buffer in regions for t in roles.whole):
+            break
+        if not all(_fits(t, axis, regions) for t in roles.cut):
+            break
+        reads_large = any(t.buffer in regions and t.size * t.dtype.itemsize >= LARGE[axis] for t in roles.cut)
+        if chain and axis == _ROWS and not reads_large:
+            break
+        begun = dict(regions)
+        for t in launch.writes():
+            begun.setdefault(t.buffer, (t.offset, t.strides[axis]))
+        if not all(_fits(t, axis, begun) for t in launch.writes()):
+            break
+        regions = begun
+        chain.append(launch)
+        if reads_large:
+            useful = len(chain)
+    return chain[:useful], regions
+
+
+def _fits(t: Tensor, axis: int, regions: Regions) -> bool:
+    """Does row r of this view lie in row r of the buffer as the chain makes it?"""
+    found = regions.get(t.buffer)
+    if found is None:
+        return True
+    base, step = found
+    inside = sum((n - 1) * s for k, (n, s) in enumerate(zip(t.shape, t.strides)) if k != axis)
+    return t.shape[axis] > 1 and t.strides[axis] == step and min(t.strides) >= 0 and base <= t.offset and t.offset - base + inside < step
+
+
+def _roles(launch: Launch, axis: int) -> _Roles | None:
+    """None: this launch cannot be cut along the axis, or should not be."""
+    y = launch.outs[0] if launch.outs else None
+    if y is None or len(launch.writes()) != 1 or y.size == 0 or (y.ndim != 4 if axis == _ROWS else y.ndim < 3):
+        return None
+    if any(op == "iota" for program in (launch.body, launch.prologue, launch.epilogue) for op, _, _ in program):
+        return None
+    if launch.kernel == "map":
+        return _Roles(*_by_axis([t for t in launch.ins if t is not None], axis, y))
+    x = launch.ins[0]
+    if x is None:
+        return None
+    elementwise, whole = _by_axis(launch.epi_ins, axis, y)
+    whole += [t for t in launch.ins[1:] if t is not None]
+    if launch.kernel == "conv":
+        if not _streams(launch, axis):
+            return None
+    elif axis != _IMAGES or not (launch.kernel == "pool" or (launch.kernel == "reduce" and _IMAGES not in launch.params["axes"])):
+        return None
+    return _Roles((launch.pro_ins if launch.prologue else [x]) + elementwise, whole)
+
+
+def _streams(launch: Launch, axis: int) -> bool:
+    """Is a convolution bound by its activations, and are its sums added up in one order whatever its rows are?
+
+    Dense windows at stride 1 or with gaps and windows of few channels are computed in several ways (Winograd, tap by tap, by planes), chosen
+    by the image's size. Pieces of a convolution with large weights would read those again and again.
+    """
+    x, w, y, p = launch.ins[0], launch.ins[1], launch.outs[0], launch.params
+    assert x is not None and w is not None and y is not None
+    reach = [(n - 1) * d + 1 for n, d in zip(w.shape[2:], p["dilations"])]
+    if any(pad >= r for pad, r in zip(p["pads"], reach * 2)):  # rows of the output may see no row of x at all
+        return False
+    depthwise = w.shape[1] == 1 and w.shape[0] == p["group"]
+    windowed = [k for k, n in enumerate(w.shape[2:]) if n > 1]
+    if windowed and (p["group"] < FEW if depthwise else w.shape[0] // p["group"] < FEW):
+        return False
+    if not depthwise and any(p["strides"][k] == 1 or p["dilations"][k] > 1 for k in windowed):
+        return False
+    pixels = (x.size * x.dtype.itemsize + y.size * y.dtype.itemsize) // x.shape[0]
+    return w.size * w.dtype.itemsize * 2 <= pixels or (axis == _IMAGES and y.size == y.shape[0] * y.shape[1])
+
+
+def _by_axis(operands: list[Tensor], axis: int, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Operands of y's shape: those that have the axis, and those that are broadcast along it."""
+    cut = [t for t in operands if t.strides[axis] != 0 or y.shape[axis] == 1]
+    return cut, [t for t in operands if not any(t is c for c in cut)]
+
+
+def _window(launch: Launch, t: Tensor, first: int, end: int) -> Shape:
+    """The rows of operand t that rows [first, end) of the launch's output read."""
+    if launch.kernel != "conv" or not (t is launch.ins[0] or any(t is p for p in launch.pro_ins)) or end <= first:
+        return first, end
+    w, p = launch.ins[1], launch.params
+    assert w is not None
+    step, pad, reach = p["strides"][0], p["pads"][0], (w.shape[_ROWS] - 1) * p["dilations"][0] + 1
+    return max(0, first * step - pad), min(t.shape[_ROWS], (end - 1) * step - pad + reach)
+
+
+def _piece(launch: Launch, axis: int, first: int, end: int) -> Launch:
+    """The launch for rows [first, end) of its output along the axis."""
+    roles, y, x = _roles(launch, axis), launch.outs[0], launch.ins[0] if launch.ins else None
+    assert roles is not None and y is not None
+    new = launch.clone()
+    source: Shape = (first, end)
+    if axis == _ROWS and launch.kernel == "conv":
+        w, pads, step = launch.ins[1], list(launch.params["pads"]), launch.params["strides"][0]
+        assert x is not None and w is not None
+        source = _window(launch, x, first, end)
+        top = first * step - pads[0]  # of the window, and below its bottom
+        bottom = (end - 1) * step - pads[0] + (w.shape[_ROWS] - 1) * launch.params["dilations"][0] + 1
+        pads[0], pads[len(pads) // 2] = source[0] - top, bottom - source[1]
+        new.params = {**launch.params, "pads": tuple(pads)}
+
+    def cut(t: Tensor, rows: Shape) -> Tensor:
+        if any(t is c for c in roles.cut) or t is y or (t is x and launch.kernel != "map"):
+            return t.slice(axis, rows[0], rows[1] - rows[0])
+        return t.slice(axis, 0, end - first) if t.shape == y.shape else t.clone()  # broadcast along the axis; whole
+
+    elementwise = launch.kernel == "map"
+    new.ins = [t and (cut(t, source if k == 0 else (first, end)) if elementwise or k == 0 else t.clone()) for k, t in enumerate(launch.ins)]
+    new.pro_ins = [cut(t, source) for t in launch.pro_ins]
+    new.epi_ins = [cut(t, (first, end)) for t in launch.epi_ins]
+    new.outs = [t and cut(t, (first, end)) for t in launch.outs]
+    return new
+
+
+def _result(launch: Launch) -> Tensor:
+    y = launch.outs[0]
+    assert y is not None
+    return y
+
+
+def _rows(launch: Launch, axis: int) -> int:
+    y = launch.outs[0]
+    return 0 if y is None or y.ndim <= axis or is_symbolic(y.shape[axis]) else y.shape[axis]
+
+
+def _uses(launches: list[Launch]) -> dict[Buffer, int]:
+    """How many operands and results lie in each buffer."""
+    found: dict[Buffer, int] = {}
+    for launch in launches:
+        for t in launch.tensors():
+            found[t.buffer] = found.get(t.buffer, 0) + 1
+    return found
