@@ -5,7 +5,32 @@
 
 namespace ptrt::PTRT_LEVEL {
 
+namespace {
+
+// A batch of images of one pixel is one image of as many pixels: then weights are read once for all of them, not once for each.
+void batch_as_pixels(LaunchDesc& desc) {
+  std::vector<Operand*> images{&desc.ins[0], &desc.outs[0]};
+  for (Operand& o : desc.epi_ins) images.push_back(&o);
+  const Operand& w = desc.ins[1];
+  for (const Operand* o : images) {
+    if (o->ndim < 3 || o->shape[0] < 2) return;
+    for (int k = 2; k < o->ndim; k++)
+      if (o->shape[k] != 1 || w.ndim != o->ndim || w.shape[k] != 1) return;
+  }
+  for (const int64_t stride : desc.params().ints())
+    if (stride != 1) return;
+  for (const Instr& i : desc.epilogue)
+    if (static_cast<Op>(i.op) == Op::iota_) return;
+  for (Operand* o : images) {
+    std::swap(o->shape[0], o->shape[o->ndim - 1]);
+    std::swap(o->strides[0], o->strides[o->ndim - 1]);
+  }
+}
+
+}  // namespace
+
 std::unique_ptr<Kernel> make_conv(LaunchDesc desc, BindContext& bind) {
+  batch_as_pixels(desc);
   const ConvGeometry g = conv_geometry(desc, false);
   const Operand &x = desc.ins[0], &w = desc.ins[1];
   const ConvMath math = conv_math(x.dtype);

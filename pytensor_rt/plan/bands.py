@@ -27,8 +27,8 @@ _IMAGES, _ROWS = 0, 2  # axes of [N, C, rows, ...]
 LARGE = {_IMAGES: 1 << 20, _ROWS: 1 << 21}  # bytes; smaller tensors are still in cache when they are read (rows have to gain their copies)
 BAND = 1 << 19  # bytes that the launches of a chain make in turn
 MOST_PARTS = 64  # of a chain
-INTENSITY = 24  # operations per byte kept in cache, from which on a chain waits for its arithmetic, not for memory
-FEW = 17  # channels
+INTENSITY = {_IMAGES: 64, _ROWS: 24}  # operations per byte kept in cache, from which on a chain waits for its arithmetic, not for memory
+FEW_OUTPUTS, FEW_CHANNELS = 4, 15  # of a group, and of a depthwise convolution: planes may be faster for these
 BALANCE = 0.8  # share of the workers' time that images of a batch must keep busy
 
 Regions = dict[Buffer, tuple[int, int]]  # buffers made in a chain: where row (image) 0 begins, and the step from one to the next
@@ -88,10 +88,10 @@ class _Cutter:
         at = 0
         while at < len(self.launches):
             chain, regions = _chain(self.launches, at, _IMAGES)
-            private = _private(chain, regions, uses, self.results, _IMAGES)
+            chain = _waiting_for_memory(chain, _private(chain, regions, uses, self.results, _IMAGES), _IMAGES)
             n = _rows(self.launches[at], _IMAGES)
-            if chain and _waits_for_memory(chain, private, _IMAGES) and n >= BALANCE * self.workers * -(-n // self.workers):
-                self.images(chain, regions, private)
+            if chain and n >= BALANCE * self.workers * -(-n // self.workers):
+                self.images(chain, regions, _private(chain, regions, uses, self.results, _IMAGES))
             else:
                 chain = self.rows(self.launches, at, uses, None, self.workers)
                 if not chain:
@@ -137,10 +137,11 @@ class _Cutter:
     def rows(self, launches: list[Launch], at: int, uses: dict[Buffer, int], private: set[Buffer] | None, workers: int) -> list[Launch]:
         """Emit the chain of launches on one image that begins at `at`, and return it. `workers` 0: as pieces of a strand."""
         chain, regions = _chain(launches, at, _ROWS)
-        own = _private(chain, regions, uses, self.results, _ROWS)
-        own = own if private is None else own & private
-        if not _waits_for_memory(chain, own, _ROWS):
-            return []
+        outside = self.results if private is None else self.results | (uses.keys() - private)
+        chain = _waiting_for_memory(chain, _private(chain, regions, uses, outside, _ROWS), _ROWS)
+        if not chain:
+            return chain
+        own = _private(chain, regions, uses, outside, _ROWS)
         count(self.stats, "chains of rows")
         self.own_memory |= _overtaken(chain)
         inner = {k for reads in _feeds(chain) for _, k in reads}
@@ -257,12 +258,23 @@ def _private(chain: list[Launch], regions: Regions, uses: dict[Buffer, int], res
     }
 
 
-def _waits_for_memory(chain: list[Launch], private: set[Buffer], axis: int) -> bool:
-    """Does a chain do little with the large tensors that it makes and reads? Private ones are not written to memory either."""
-    made = {t.buffer for launch in chain for t in launch.writes()}
-    large = {t.buffer: t.size * t.dtype.itemsize for launch in chain for t in launch.reads() if t.buffer in made}
-    saved = sum(n * (2 if b in private else 1) for b, n in large.items() if n >= LARGE[axis])
-    return saved > 0 and sum(flops(launch) for launch in chain) <= INTENSITY * saved
+def _waiting_for_memory(chain: list[Launch], private: set[Buffer], axis: int) -> list[Launch]:
+    """The part of a chain, from its beginning, that gains most: the fewest operations beyond what the large tensors that it reads back are
+    worth. Private ones are not written to memory either. Empty if there is nothing to gain."""
+    made: set[Buffer] = set()
+    read: set[Buffer] = set()
+    best = gain = end = 0
+    for k, launch in enumerate(chain, 1):
+        gain -= flops(launch)
+        for t in launch.reads():
+            n = t.size * t.dtype.itemsize
+            if t.buffer in made and t.buffer not in read and n >= LARGE[axis]:
+                read.add(t.buffer)
+                gain += INTENSITY[axis] * n * (2 if t.buffer in private else 1)
+        made.update(t.buffer for t in launch.writes())
+        if gain > best:
+            best, end = gain, k
+    return chain[:end]
 
 
 def _overtaken(chain: list[Launch]) -> set[Buffer]:
@@ -352,7 +364,7 @@ def _streams(launch: Launch, axis: int) -> bool:
         return False
     depthwise = w.shape[1] == 1 and w.shape[0] == p["group"]
     windowed = [k for k, n in enumerate(w.shape[2:]) if n > 1]
-    if windowed and (p["group"] < FEW if depthwise else w.shape[0] // p["group"] < FEW):
+    if windowed and (p["group"] <= FEW_CHANNELS if depthwise else w.shape[0] // p["group"] <= FEW_OUTPUTS):
         return False
     if not depthwise and any(p["strides"][k] == 1 or p["dilations"][k] > 1 for k in windowed):
         return False

@@ -236,6 +236,19 @@ def test_few_channels_go_plane_by_plane() -> None:
         assert says[0].startswith("planes"), says
 
 
+def test_images_of_one_pixel_are_pixels_of_one_image() -> None:
+    rng = np.random.default_rng(28)
+    for turn in range(60):
+        n, rank, group = int(rng.integers(2, 20)), int(rng.integers(1, 4)), int(rng.choice([1, 1, 1, 2, 16]))
+        c, m = (group * int(rng.integers(1, 70)) for _ in range(2))
+        lx, ly = (str(v) for v in rng.choice(["first", "last", "any"], 2))
+        strides = [1] * rank if turn % 3 else [2] * rank
+        check(
+            rng, (n, c, *[1] * rank), (m, c // group, *[1] * rank), strides, [1] * rank, [0] * 2 * rank, group, lx=lx, ly=ly,
+            bias=bool(turn % 2), const=bool(turn % 5),
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("size", "dilations", "strides"), [((20, 40), [50_000, 1], [1, 1]), ((20, 40), [1, 50_000], [1, 1]), ((30_000, 40), [1, 1], [1500, 1])]
 )

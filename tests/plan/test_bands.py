@@ -108,7 +108,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> None:
 def small(monkeypatch: pytest.MonkeyPatch, large: int, band: int) -> None:
     monkeypatch.setattr(bands, "LARGE", {0: large, 2: large})
     monkeypatch.setattr(bands, "BAND", band)
-    monkeypatch.setattr(bands, "INTENSITY", 1 << 30)
+    monkeypatch.setattr(bands, "INTENSITY", {0: 1 << 30, 2: 1 << 30})
 
 
 def inverted_residuals(batch: int | str, size: int) -> ModelProto:
