@@ -186,9 +186,7 @@ def _feeds(chain: list[Launch]) -> list[list[tuple[Tensor, int]]]:
     """For every launch its operands that earlier launches of the chain make (parts of), and which."""
     feeds: list[list[tuple[Tensor, int]]] = []
     for i, launch in enumerate(chain):
-        roles = _roles(launch, _ROWS)
-        assert roles is not None
-        feeds.append([(t, k) for t in roles.cut for k in range(i) for w in chain[k].writes() if w.buffer is t.buffer])
+        feeds.append([(t, k) for t in _roles(launch, _ROWS).cut for k in range(i) for w in chain[k].writes() if w.buffer is t.buffer])
     return feeds
 
 
@@ -292,15 +290,17 @@ def _chain(launches: list[Launch], start: int, axis: int) -> tuple[list[Launch],
 
     A chain of rows ends before the first launch that reads nothing large of it: its tensors all need memory at the same time.
     """
-    rows = _rows(launches[start], axis) if _roles(launches[start], axis) else 0
+    rows = _rows(launches[start], axis)
     if rows < 2:
         return [], {}
     chain: list[Launch] = []
     regions: Regions = {}
     useful = 0
     for launch in launches[start:]:
+        if not _cuttable(launch, axis) or (axis == _IMAGES and _rows(launch, axis) != rows):
+            break
         roles = _roles(launch, axis)
-        if roles is None or (axis == _IMAGES and _rows(launch, axis) != rows) or any(t.buffer in regions for t in roles.whole):
+        if any(t.buffer in regions for t in roles.whole):
             break
         if not all(_fits(t, axis, regions) for t in roles.cut):
             break
@@ -329,26 +329,30 @@ def _fits(t: Tensor, axis: int, regions: Regions) -> bool:
     return t.shape[axis] > 1 and t.strides[axis] == step and min(t.strides) >= 0 and base <= t.offset and t.offset - base + inside < step
 
 
-def _roles(launch: Launch, axis: int) -> _Roles | None:
-    """None: this launch cannot be cut along the axis, or should not be."""
+def _cuttable(launch: Launch, axis: int) -> bool:
+    """Can this launch be cut along the axis, and should it be?"""
     y = launch.outs[0] if launch.outs else None
     if y is None or len(launch.writes()) != 1 or y.size == 0 or (y.ndim != 4 if axis == _ROWS else y.ndim < 3):
-        return None
+        return False
     if any(op == "iota" for program in (launch.body, launch.prologue, launch.epilogue) for op, _, _ in program):
-        return None
+        return False
+    if launch.kernel == "map":
+        return True
+    if launch.ins[0] is None:
+        return False
+    if launch.kernel == "conv":
+        return _streams(launch, axis)
+    return axis == _IMAGES and (launch.kernel == "pool" or (launch.kernel == "reduce" and _IMAGES not in launch.params["axes"]))
+
+
+def _roles(launch: Launch, axis: int) -> _Roles:
+    """The operands of a launch that can be cut along the axis."""
+    y = _result(launch)
     if launch.kernel == "map":
         return _Roles(*_by_axis([t for t in launch.ins if t is not None], axis, y))
-    x = launch.ins[0]
-    if x is None:
-        return None
     elementwise, whole = _by_axis(launch.epi_ins, axis, y)
-    whole += [t for t in launch.ins[1:] if t is not None]
-    if launch.kernel == "conv":
-        if not _streams(launch, axis):
-            return None
-    elif axis != _IMAGES or not (launch.kernel == "pool" or (launch.kernel == "reduce" and _IMAGES not in launch.params["axes"])):
-        return None
-    return _Roles((launch.pro_ins if launch.prologue else [x]) + elementwise, whole)
+    sources = launch.pro_ins if launch.prologue else [t for t in launch.ins[:1] if t is not None]
+    return _Roles(sources + elementwise, whole + [t for t in launch.ins[1:] if t is not None])
 
 
 def _streams(launch: Launch, axis: int) -> bool:
@@ -369,7 +373,8 @@ def _streams(launch: Launch, axis: int) -> bool:
     if not depthwise and any(p["strides"][k] == 1 or p["dilations"][k] > 1 for k in windowed):
         return False
     pixels = (x.size * x.dtype.itemsize + y.size * y.dtype.itemsize) // x.shape[0]
-    return w.size * w.dtype.itemsize * 2 <= pixels or (axis == _IMAGES and y.size == y.shape[0] * y.shape[1])
+    weights, squeezed = w.size * w.dtype.itemsize, axis == _IMAGES and y.size == y.shape[0] * y.shape[1]
+    return weights * 2 <= pixels or (squeezed and weights <= BAND)
 
 
 def _by_axis(operands: list[Tensor], axis: int, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -390,9 +395,8 @@ def _window(launch: Launch, t: Tensor, first: int, end: int) -> Shape:
 
 def _piece(launch: Launch, axis: int, first: int, end: int) -> Launch:
     """The launch for rows [first, end) of its output along the axis."""
-    roles, y, x = _roles(launch, axis), launch.outs[0], launch.ins[0] if launch.ins else None
-    assert roles is not None and y is not None
-    new = launch.clone()
+    roles, y, x = _roles(launch, axis), _result(launch), launch.ins[0] if launch.ins else None
+    params = launch.params
     source: Shape = (first, end)
     if axis == _ROWS and launch.kernel == "conv":
         w, pads, step = launch.ins[1], list(launch.params["pads"]), launch.params["strides"][0]
@@ -401,7 +405,7 @@ def _piece(launch: Launch, axis: int, first: int, end: int) -> Launch:
         top = first * step - pads[0]  # of the window, and below its bottom
         bottom = (end - 1) * step - pads[0] + (w.shape[_ROWS] - 1) * launch.params["dilations"][0] + 1
         pads[0], pads[len(pads) // 2] = source[0] - top, bottom - source[1]
-        new.params = {**launch.params, "pads": tuple(pads)}
+        params = {**params, "pads": tuple(pads)}
 
     def cut(t: Tensor, rows: Shape) -> Tensor:
         if any(t is c for c in roles.cut) or t is y or (t is x and launch.kernel != "map"):
@@ -409,10 +413,11 @@ def _piece(launch: Launch, axis: int, first: int, end: int) -> Launch:
         return t.slice(axis, 0, end - first) if t.shape == y.shape else t.clone()  # broadcast along the axis; whole
 
     elementwise = launch.kernel == "map"
-    new.ins = [t and (cut(t, source if k == 0 else (first, end)) if elementwise or k == 0 else t.clone()) for k, t in enumerate(launch.ins)]
+    ins = [t and (cut(t, (first, end)) if elementwise else cut(t, source) if k == 0 else t.clone()) for k, t in enumerate(launch.ins)]
+    new = Launch(launch.kernel, ins, [t and cut(t, (first, end)) for t in launch.outs], params, launch.body, launch.nodes)
+    new.prologue, new.epilogue, new.acc_dtype = launch.prologue, launch.epilogue, launch.acc_dtype
     new.pro_ins = [cut(t, source) for t in launch.pro_ins]
     new.epi_ins = [cut(t, (first, end)) for t in launch.epi_ins]
-    new.outs = [t and cut(t, (first, end)) for t in launch.outs]
     return new
 
 

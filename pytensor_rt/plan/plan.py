@@ -102,9 +102,11 @@ def make_plan(
     if options.elide:
         launches = elide_copies(launches, stats, into)
     mark("elide")
+    whole = lifetimes(launches)
     pieces, strands, apart = launches, list[Strands](), set[Buffer]()
     if options.workers and not any(is_symbolic(n) for launch in launches for t in launch.writes() for n in t.shape):
         pieces, strands, apart = cut_chains(launches, {t.buffer for t in tensors_of(outputs)}, options.workers, stats)
+        stats["whole"] = len(launches)
     mark("bands")
     roots = in_place(launches, stats, apart) if options.alias else {}
     launches = pieces
@@ -119,7 +121,7 @@ def make_plan(
         offsets={b: offsets[k] for b, k in holders},
         arena_bytes=arena_bytes,
         lower_bound=lower_bound(sizes, len(launches)),
-        naive_bytes=sum(aligned(plain(b.nbytes)) for b, _ in holders),
+        naive_bytes=sum(aligned(plain(b.nbytes)) for b in whole),
         stats=stats,
         into=into,
         items=items,

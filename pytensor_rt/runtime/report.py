@@ -39,6 +39,8 @@ class PlanReport:
     weight_bytes: int
     packed_bytes: int
     segments: int
+    chains: int  # of launches that were cut (plan/bands.py)
+    whole: int  # launches before that
     stats: dict[str, int]
 
     def __str__(self) -> str:
@@ -50,6 +52,8 @@ class PlanReport:
             f"scratch         {_bytes(self.scratch_bytes)}",
             f"weights         {_bytes(self.weight_bytes)} in the model, {_bytes(self.packed_bytes)} packed",
         ]
+        if self.chains:
+            lines.insert(1, f"chains          {self.chains}, cut into pieces for caches and workers: {self.whole} launches before")
         if self.segments > 1:
             lines.append(f"segments        {self.segments}")
         return "\n".join(lines)
@@ -104,5 +108,7 @@ def report_of(memory: Any, bounds: list[BoundPlan]) -> PlanReport:
         weight_bytes=sum(weights.values()),
         packed_bytes=memory.packs.nbytes,
         segments=len(bounds),
+        chains=stats.get("chains of images", 0) + stats.get("chains of rows", 0),
+        whole=stats.get("whole", len(launches)),
         stats=stats,
     )
