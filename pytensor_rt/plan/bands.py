@@ -19,7 +19,7 @@ from ..dtypes import U8
 from ..lowering.symbolic import is_symbolic
 from ..lowering.tensor import ARENA, Buffer, Launch, Shape, Tensor
 from .alias import in_place, lifetimes
-from .arena import place
+from .arena import lower_bound, place
 from .cost import flops
 from .fuse import Stats, count
 
@@ -39,6 +39,15 @@ class Strands(NamedTuple):
 
     begin: int
     ends: tuple[int, ...]
+
+
+class Cut(NamedTuple):
+    """What cut_chains() made of a plan's launches."""
+
+    launches: list[Launch]
+    strands: list[Strands]
+    own_memory: set[Buffer]  # must not take over an operand's memory
+    bounds: dict[Buffer, int]  # buffers of windows, with the largest sum of bytes that are needed of them at one time
 
 
 class _Roles(NamedTuple):
@@ -65,12 +74,8 @@ def may_cut(launches: list[Launch], sizes: Iterable[int]) -> bool:
     return any(launch.kernel == "conv" for launch in launches) and any(n >= min(LARGE.values()) for n in sizes)
 
 
-def cut_chains(launches: list[Launch], results: set[Buffer], workers: int, stats: Stats) -> tuple[list[Launch], list[Strands], set[Buffer]]:
-    """Cut what is worth it, for fixed shapes only.
-
-    `results`: buffers that are read after the plan. Returns the launches, the strands among them, and the buffers that must not take over
-    an operand's memory for that.
-    """
+def cut_chains(launches: list[Launch], results: set[Buffer], workers: int, stats: Stats) -> Cut:
+    """Cut what is worth it, for fixed shapes only. `results`: buffers that are read after the plan."""
     return _Cutter(launches, results, workers, stats).run()
 
 
@@ -82,8 +87,9 @@ class _Cutter:
         self.out: list[Launch] = []
         self.strands: list[Strands] = []
         self.own_memory: set[Buffer] = set()
+        self.bounds: dict[Buffer, int] = {}
 
-    def run(self) -> tuple[list[Launch], list[Strands], set[Buffer]]:
+    def run(self) -> Cut:
         uses = _uses(self.launches)
         at = 0
         while at < len(self.launches):
@@ -97,7 +103,7 @@ class _Cutter:
                 if not chain:
                     self.out.append(self.launches[at])
             at += max(1, len(chain))
-        return self.out, self.strands, self.own_memory
+        return Cut(self.out, self.strands, self.own_memory, self.bounds)
 
     def images(self, chain: list[Launch], regions: Regions, private: set[Buffer]) -> None:
         """Emit a chain of launches on several images."""
@@ -177,6 +183,7 @@ class _Cutter:
         offsets, total = place(list(spans.values()))
         at = dict(zip(spans, offsets))
         whole = Buffer(next(self.names), ARENA, total, U8)
+        self.bounds[whole] = lower_bound(list(spans.values()), len(pieces))
         for t in {id(t): t for launch in pieces for t in launch.tensors() if t.buffer in life}.values():
             t.offset += at[roots.get(t.buffer, t.buffer)] // t.dtype.itemsize
             t.buffer = whole
@@ -209,6 +216,7 @@ def _bands(chain: list[Launch], regions: Regions, own: set[Buffer], names: Itera
     out: list[Launch] = []
     done = list(begin)
     windows: dict[Buffer, _Window] = {}
+    made_for: dict[Buffer, list[Buffer]] = {b: [] for b in own}
     for part in range(1, parts + 1):
         need = [b + (e - b) * part // parts if k in sinks else e if part == parts else 0 for k, (b, e) in enumerate(zip(begin, stop))]
         for i in range(len(chain) - 1, -1, -1):
@@ -222,6 +230,7 @@ def _bands(chain: list[Launch], regions: Regions, own: set[Buffer], names: Itera
                 keep = min([done[i], *(_window(r, t, done[j], done[j] + 1)[0] for r, t, j in readers[i])])
                 before = windows.get(y.buffer)
                 now = windows[y.buffer] = _Window(y.buffer, regions[y.buffer][1], keep, need[i], next(names))
+                made_for[y.buffer].append(now.buffer)
                 if before is not None and keep < done[i]:
                     halo, kept = y.slice(_ROWS, keep, done[i] - keep), y.slice(_ROWS, keep, done[i] - keep)
                     before.move(halo)
@@ -233,6 +242,9 @@ def _bands(chain: list[Launch], regions: Regions, own: set[Buffer], names: Itera
                     windows[t.buffer].move(t)
             out.append(piece)
             done[i] = need[i]
+    for group in made_for.values():  # of one size, so that they find room in turns
+        for b in group:
+            b.size = max(b.size for b in group)
     return out
 
 

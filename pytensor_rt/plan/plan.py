@@ -10,7 +10,7 @@ from ..lowering.symbolic import is_symbolic, plain
 from ..lowering.tensor import Buffer, HostCall, Launch, tensors_of
 from .alias import in_place, lifetimes
 from .arena import Item, aligned, lower_bound, place
-from .bands import Strands, cut_chains
+from .bands import Cut, Strands, cut_chains
 from .elide import elide_copies
 from .fuse import Stats, dead_code, fuse
 from .layout import channels_last
@@ -103,30 +103,34 @@ def make_plan(
         launches = elide_copies(launches, stats, into)
     mark("elide")
     whole = lifetimes(launches)
-    pieces, strands, apart = launches, list[Strands](), set[Buffer]()
+    cut = Cut(launches, [], set(), {})
     if options.workers and not any(is_symbolic(n) for launch in launches for t in launch.writes() for n in t.shape):
-        pieces, strands, apart = cut_chains(launches, {t.buffer for t in tensors_of(outputs)}, options.workers, stats)
+        cut = cut_chains(launches, {t.buffer for t in tensors_of(outputs)}, options.workers, stats)
         stats["whole"] = len(launches)
     mark("bands")
-    roots = in_place(launches, stats, apart) if options.alias else {}
-    launches = pieces
+    roots = in_place(launches, stats, cut.own_memory) if options.alias else {}
+    launches = cut.launches
     mark("alias")
-    items, holders = _items(launches, roots, strands)
+    items, holders = _items(launches, roots, cut.strands)
     sizes = [(first, last, plain(n)) for first, last, n in items]  # placement follows the hints of symbolic sizes
     offsets, arena_bytes = place(sizes)
+    needed = list(sizes)
+    for b, k in holders:
+        if b in cut.bounds:
+            needed[k] = (*sizes[k][:2], cut.bounds[b])
     mark("place")
     plan = Plan(
         launches=launches,
         outputs=outputs,
         offsets={b: offsets[k] for b, k in holders},
         arena_bytes=arena_bytes,
-        lower_bound=lower_bound(sizes, len(launches)),
+        lower_bound=lower_bound(needed, len(launches)),
         naive_bytes=sum(aligned(plain(b.nbytes)) for b in whole),
         stats=stats,
         into=into,
         items=items,
         roots=holders,
-        strands=strands,
+        strands=cut.strands,
         seconds={name: t - marks[i][1] for i, (name, t) in enumerate(marks[1:])},
     )
     if check and VERIFY:
