@@ -350,8 +350,6 @@ def _cuttable(launch: Launch, axis: int) -> bool:
         return False
     if launch.kernel == "map":
         return True
-    if launch.ins[0] is None:
-        return False
     if launch.kernel == "conv":
         return _streams(launch, axis)
     return axis == _IMAGES and (launch.kernel == "pool" or (launch.kernel == "reduce" and _IMAGES not in launch.params["axes"]))
@@ -378,9 +376,10 @@ def _streams(launch: Launch, axis: int) -> bool:
     reach = [(n - 1) * d + 1 for n, d in zip(w.shape[2:], p["dilations"])]
     if any(pad >= r for pad, r in zip(p["pads"], reach * 2)):  # rows of the output may see no row of x at all
         return False
-    depthwise = w.shape[1] == 1 and w.shape[0] == p["group"]
+    group = p.get("group", 1)
+    depthwise = w.shape[1] == 1 and w.shape[0] == group
     windowed = [k for k, n in enumerate(w.shape[2:]) if n > 1]
-    if windowed and (p["group"] <= FEW_CHANNELS if depthwise else w.shape[0] // p["group"] <= FEW_OUTPUTS):
+    if windowed and (group <= FEW_CHANNELS if depthwise else w.shape[0] // group <= FEW_OUTPUTS):
         return False
     if not depthwise and any(p["strides"][k] == 1 or p["dilations"][k] > 1 for k in windowed):
         return False
