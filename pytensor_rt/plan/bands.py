@@ -51,10 +51,15 @@ class Cut(NamedTuple):
 
 
 class _Roles(NamedTuple):
-    """How a launch may be cut along an axis of its output: operands cut with it, and those that every piece reads whole."""
+    """How a launch may be cut along an axis of its output."""
 
-    cut: list[Tensor]
-    whole: list[Tensor]
+    sources: list[Tensor]  # what its windows move over
+    elementwise: list[Tensor]  # cut like the output
+    whole: list[Tensor]  # what every piece reads all of
+
+    @property
+    def cut(self) -> list[Tensor]:
+        return self.sources + self.elementwise
 
 
 class _Window:
@@ -189,11 +194,13 @@ class _Cutter:
             t.buffer = whole
 
 
-def _feeds(chain: list[Launch]) -> list[list[tuple[Tensor, int]]]:
-    """For every launch its operands that earlier launches of the chain make (parts of), and which."""
-    feeds: list[list[tuple[Tensor, int]]] = []
+def _feeds(chain: list[Launch]) -> list[list[tuple[bool, int]]]:
+    """For every launch which earlier ones make (parts of) its operands, and whether its windows move over what they make."""
+    feeds: list[list[tuple[bool, int]]] = []
     for i, launch in enumerate(chain):
-        feeds.append([(t, k) for t in _roles(launch, _ROWS).cut for k in range(i) for w in chain[k].writes() if w.buffer is t.buffer])
+        roles = _roles(launch, _ROWS)
+        operands = [(t, True) for t in roles.sources] + [(t, False) for t in roles.elementwise]
+        feeds.append([(windows, k) for t, windows in operands for k in range(i) if _result(chain[k]).buffer is t.buffer])
     return feeds
 
 
@@ -204,32 +211,37 @@ def _bands(chain: list[Launch], regions: Regions, own: set[Buffer], names: Itera
     """
     rows = [_rows(launch, _ROWS) for launch in chain]
     feeds = _feeds(chain)
-    readers = [[(launch, t, j) for j, launch in enumerate(chain) for t, k in feeds[j] if k == i] for i in range(len(chain))]
+    readers = [[(windows, j) for j in range(len(chain)) for windows, k in feeds[j] if k == i] for i in range(len(chain))]
+
+    def reads(windows: bool, j: int, first: int, end: int) -> Shape:
+        """The rows of an operand of launch j that rows [first, end) of its output read."""
+        return _window(chain[j], first, end) if windows and end > first else (first, end)
+
     sinks = {k for k in range(len(chain)) if not readers[k]}
     begin = [n * strand // strands if k in sinks else n if _result(chain[k]).buffer in own else 0 for k, n in enumerate(rows)]
     stop = [n * (strand + 1) // strands if k in sinks else 0 if _result(chain[k]).buffer in own else n for k, n in enumerate(rows)]
     for i in range(len(chain) - 1, -1, -1):
-        for launch, t, j in readers[i]:
-            begin[i] = min(begin[i], _window(launch, t, begin[j], begin[j] + 1)[0])
+        for windows, j in readers[i]:
+            begin[i] = min(begin[i], reads(windows, j, begin[j], begin[j] + 1)[0])
     made = sum(t.size * t.dtype.itemsize for launch in chain for t in launch.writes()) // strands
     parts = max(1, min(-(-made // BAND), MOST_PARTS, min(stop[k] - begin[k] for k in sinks)))
     out: list[Launch] = []
     done = list(begin)
-    windows: dict[Buffer, _Window] = {}
+    held: dict[Buffer, _Window] = {}
     made_for: dict[Buffer, list[Buffer]] = {b: [] for b in own}
     for part in range(1, parts + 1):
         need = [b + (e - b) * part // parts if k in sinks else e if part == parts else 0 for k, (b, e) in enumerate(zip(begin, stop))]
         for i in range(len(chain) - 1, -1, -1):
-            for launch, t, j in readers[i]:
-                need[i] = max(need[i], _window(launch, t, 0, need[j])[1])
+            for windows, j in readers[i]:
+                need[i] = max(need[i], reads(windows, j, 0, need[j])[1])
         for i, launch in enumerate(chain):
             if need[i] <= done[i]:
                 continue
             y = _result(launch)
             if y.buffer in own:
-                keep = min([done[i], *(_window(r, t, done[j], done[j] + 1)[0] for r, t, j in readers[i])])
-                before = windows.get(y.buffer)
-                now = windows[y.buffer] = _Window(y.buffer, regions[y.buffer][1], keep, need[i], next(names))
+                keep = min([done[i], *(reads(windows, j, done[j], done[j] + 1)[0] for windows, j in readers[i])])
+                before = held.get(y.buffer)
+                now = held[y.buffer] = _Window(y.buffer, regions[y.buffer][1], keep, need[i], next(names))
                 made_for[y.buffer].append(now.buffer)
                 if before is not None and keep < done[i]:
                     halo, kept = y.slice(_ROWS, keep, done[i] - keep), y.slice(_ROWS, keep, done[i] - keep)
@@ -238,8 +250,8 @@ def _bands(chain: list[Launch], regions: Regions, own: set[Buffer], names: Itera
                     out.append(Launch("map", [halo], [kept], None, (("load", (0,), y.dtype),), launch.nodes))
             piece = _piece(launch, _ROWS, done[i], need[i])
             for t in piece.tensors():
-                if t.buffer in windows:
-                    windows[t.buffer].move(t)
+                if t.buffer in held:
+                    held[t.buffer].move(t)
             out.append(piece)
             done[i] = need[i]
     for group in made_for.values():  # of one size, so that they find room in turns
@@ -359,10 +371,10 @@ def _roles(launch: Launch, axis: int) -> _Roles:
     """The operands of a launch that can be cut along the axis."""
     y = _result(launch)
     if launch.kernel == "map":
-        return _Roles(*_by_axis([t for t in launch.ins if t is not None], axis, y))
+        return _Roles([], *_by_axis([t for t in launch.ins if t is not None], axis, y))
     elementwise, whole = _by_axis(launch.epi_ins, axis, y)
     sources = launch.pro_ins if launch.prologue else [t for t in launch.ins[:1] if t is not None]
-    return _Roles(sources + elementwise, whole + [t for t in launch.ins[1:] if t is not None])
+    return _Roles(sources, elementwise, whole + [t for t in launch.ins[1:] if t is not None])
 
 
 def _streams(launch: Launch, axis: int) -> bool:
@@ -394,14 +406,12 @@ def _by_axis(operands: list[Tensor], axis: int, y: Tensor) -> tuple[list[Tensor]
     return cut, [t for t in operands if not any(t is c for c in cut)]
 
 
-def _window(launch: Launch, t: Tensor, first: int, end: int) -> Shape:
-    """The rows of operand t that rows [first, end) of the launch's output read."""
-    if launch.kernel != "conv" or not (t is launch.ins[0] or any(t is p for p in launch.pro_ins)) or end <= first:
-        return first, end
-    w, p = launch.ins[1], launch.params
-    assert w is not None
+def _window(launch: Launch, first: int, end: int) -> Shape:
+    """The rows of a convolution's input under the windows of rows [first, end) of its output."""
+    x, w, p = launch.ins[0], launch.ins[1], launch.params
+    assert x is not None and w is not None
     step, pad, reach = p["strides"][0], p["pads"][0], (w.shape[_ROWS] - 1) * p["dilations"][0] + 1
-    return max(0, first * step - pad), min(t.shape[_ROWS], (end - 1) * step - pad + reach)
+    return max(0, first * step - pad), min(x.shape[_ROWS], (end - 1) * step - pad + reach)
 
 
 def _piece(launch: Launch, axis: int, first: int, end: int) -> Launch:
@@ -411,8 +421,8 @@ def _piece(launch: Launch, axis: int, first: int, end: int) -> Launch:
     source: Shape = (first, end)
     if axis == _ROWS and launch.kernel == "conv":
         w, pads, step = launch.ins[1], list(launch.params["pads"]), launch.params["strides"][0]
-        assert x is not None and w is not None
-        source = _window(launch, x, first, end)
+        assert w is not None
+        source = _window(launch, first, end)
         top = first * step - pads[0]  # of the window, and below its bottom
         bottom = (end - 1) * step - pads[0] + (w.shape[_ROWS] - 1) * launch.params["dilations"][0] + 1
         pads[0], pads[len(pads) // 2] = source[0] - top, bottom - source[1]
