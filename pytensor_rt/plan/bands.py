@@ -24,9 +24,11 @@ from .cost import flops
 from .fuse import Stats, count
 
 _IMAGES, _ROWS = 0, 2  # axes of [N, C, rows, ...]
-LARGE = {_IMAGES: 1 << 20, _ROWS: 1 << 21}  # bytes; smaller tensors are still in cache when they are read (rows have to gain their copies)
+# Bytes. Smaller tensors are still in cache when they are read, more of them with more than two workers; rows have to gain their copies.
+LARGE = {_IMAGES: 1 << 20, _ROWS: 1 << 21}
 BAND = 1 << 19  # bytes that the launches of a chain make in turn
 MOST_PARTS = 64  # of a chain
+STRAND_ROWS = 8  # of a chain's output that a strand must have, for the sake of the rows that two of them compute
 INTENSITY = {_IMAGES: 64, _ROWS: 24}  # operations per byte kept in cache, from which on a chain waits for its arithmetic, not for memory
 FEW_OUTPUTS, FEW_CHANNELS = 4, 15  # of a group, and of a depthwise convolution: planes may be faster for these
 BALANCE = 0.8  # share of the workers' time that images of a batch must keep busy
@@ -93,13 +95,14 @@ class _Cutter:
         self.strands: list[Strands] = []
         self.own_memory: set[Buffer] = set()
         self.bounds: dict[Buffer, int] = {}
+        self.large = {axis: n * max(1, workers // 2) for axis, n in LARGE.items()}
 
     def run(self) -> Cut:
         uses = _uses(self.launches)
         at = 0
         while at < len(self.launches):
-            chain, regions = _chain(self.launches, at, _IMAGES)
-            chain = _waiting_for_memory(chain, _private(chain, regions, uses, self.results, _IMAGES), _IMAGES)
+            chain, regions = self.chain(self.launches, at, _IMAGES)
+            chain = self.waiting_for_memory(chain, _private(chain, regions, uses, self.results, _IMAGES), _IMAGES)
             n = _rows(self.launches[at], _IMAGES)
             if chain and n >= BALANCE * self.workers * -(-n // self.workers):
                 self.images(chain, regions, _private(chain, regions, uses, self.results, _IMAGES))
@@ -147,22 +150,75 @@ class _Cutter:
 
     def rows(self, launches: list[Launch], at: int, uses: dict[Buffer, int], private: set[Buffer] | None, workers: int) -> list[Launch]:
         """Emit the chain of launches on one image that begins at `at`, and return it. `workers` 0: as pieces of a strand."""
-        chain, regions = _chain(launches, at, _ROWS)
+        chain, regions = self.chain(launches, at, _ROWS)
         outside = self.results if private is None else self.results | (uses.keys() - private)
-        chain = _waiting_for_memory(chain, _private(chain, regions, uses, outside, _ROWS), _ROWS)
+        chain = self.waiting_for_memory(chain, _private(chain, regions, uses, outside, _ROWS), _ROWS)
         if not chain:
             return chain
         own = _private(chain, regions, uses, outside, _ROWS)
-        count(self.stats, "chains of rows")
-        self.own_memory |= _overtaken(chain)
         inner = {k for reads in _feeds(chain) for _, k in reads}
         strands = max(1, workers) if all(_result(chain[k]).buffer in own for k in inner) else 1
+        if min(_rows(launch, _ROWS) for k, launch in enumerate(chain) if k not in inner) < STRAND_ROWS * strands:
+            return []
+        count(self.stats, "chains of rows")
+        self.own_memory |= _overtaken(chain)
         lists = [_bands(chain, regions, own, self.names, strand, strands) for strand in range(strands)]
         if workers:
             self.emit(lists)
         else:
             self.out += lists[0]
         return chain
+
+    def chain(self, launches: list[Launch], start: int, axis: int) -> tuple[list[Launch], Regions]:
+        """The longest run of launches from `start` that can be cut along `axis` together, up to the last that reads a large tensor made in it.
+
+        A chain of rows ends before the first launch that reads nothing large of it: its tensors all need memory at the same time.
+        """
+        rows = _rows(launches[start], axis)
+        if rows < 2:
+            return [], {}
+        chain: list[Launch] = []
+        regions: Regions = {}
+        useful = 0
+        for launch in launches[start:]:
+            if not _cuttable(launch, axis) or (axis == _IMAGES and _rows(launch, axis) != rows):
+                break
+            roles = _roles(launch, axis)
+            if any(t.buffer in regions for t in roles.whole):
+                break
+            if not all(_fits(t, axis, regions) for t in roles.cut):
+                break
+            reads_large = any(t.buffer in regions and t.size * t.dtype.itemsize >= self.large[axis] for t in roles.cut)
+            if chain and axis == _ROWS and not reads_large:
+                break
+            begun = dict(regions)
+            for t in launch.writes():
+                begun.setdefault(t.buffer, (t.offset, t.strides[axis]))
+            if not all(_fits(t, axis, begun) for t in launch.writes()):
+                break
+            regions = begun
+            chain.append(launch)
+            if reads_large:
+                useful = len(chain)
+        return chain[:useful], regions
+
+    def waiting_for_memory(self, chain: list[Launch], private: set[Buffer], axis: int) -> list[Launch]:
+        """The part of a chain, from its beginning, that gains most: the fewest operations beyond what the large tensors that it reads back are
+        worth. Private ones are not written to memory either. Empty if there is nothing to gain."""
+        made: set[Buffer] = set()
+        read: set[Buffer] = set()
+        best = gain = end = 0
+        for k, launch in enumerate(chain, 1):
+            gain -= flops(launch)
+            for t in launch.reads():
+                n = t.size * t.dtype.itemsize
+                if t.buffer in made and t.buffer not in read and n >= self.large[axis]:
+                    read.add(t.buffer)
+                    gain += INTENSITY[axis] * n * (2 if t.buffer in private else 1)
+            made.update(t.buffer for t in launch.writes())
+            if gain > best:
+                best, end = gain, k
+        return chain[:end]
 
     def emit(self, lists: list[list[Launch]]) -> None:
         begin = len(self.out)
@@ -280,25 +336,6 @@ def _private(chain: list[Launch], regions: Regions, uses: dict[Buffer, int], res
     }
 
 
-def _waiting_for_memory(chain: list[Launch], private: set[Buffer], axis: int) -> list[Launch]:
-    """The part of a chain, from its beginning, that gains most: the fewest operations beyond what the large tensors that it reads back are
-    worth. Private ones are not written to memory either. Empty if there is nothing to gain."""
-    made: set[Buffer] = set()
-    read: set[Buffer] = set()
-    best = gain = end = 0
-    for k, launch in enumerate(chain, 1):
-        gain -= flops(launch)
-        for t in launch.reads():
-            n = t.size * t.dtype.itemsize
-            if t.buffer in made and t.buffer not in read and n >= LARGE[axis]:
-                read.add(t.buffer)
-                gain += INTENSITY[axis] * n * (2 if t.buffer in private else 1)
-        made.update(t.buffer for t in launch.writes())
-        if gain > best:
-            best, end = gain, k
-    return chain[:end]
-
-
 def _overtaken(chain: list[Launch]) -> set[Buffer]:
     """Results that may not take over an elementwise operand's memory, because pieces of other launches may still read it then."""
     return {
@@ -307,40 +344,6 @@ def _overtaken(chain: list[Launch]) -> set[Buffer]:
         for t in launch.elementwise_reads()
         if launch.outs[0] is not None and any(u.buffer is t.buffer for other in chain if other is not launch for u in other.reads())
     }
-
-
-def _chain(launches: list[Launch], start: int, axis: int) -> tuple[list[Launch], Regions]:
-    """The longest run of launches from `start` that can be cut along `axis` together, up to the last that reads a large tensor made in it.
-
-    A chain of rows ends before the first launch that reads nothing large of it: its tensors all need memory at the same time.
-    """
-    rows = _rows(launches[start], axis)
-    if rows < 2:
-        return [], {}
-    chain: list[Launch] = []
-    regions: Regions = {}
-    useful = 0
-    for launch in launches[start:]:
-        if not _cuttable(launch, axis) or (axis == _IMAGES and _rows(launch, axis) != rows):
-            break
-        roles = _roles(launch, axis)
-        if any(t.buffer in regions for t in roles.whole):
-            break
-        if not all(_fits(t, axis, regions) for t in roles.cut):
-            break
-        reads_large = any(t.buffer in regions and t.size * t.dtype.itemsize >= LARGE[axis] for t in roles.cut)
-        if chain and axis == _ROWS and not reads_large:
-            break
-        begun = dict(regions)
-        for t in launch.writes():
-            begun.setdefault(t.buffer, (t.offset, t.strides[axis]))
-        if not all(_fits(t, axis, begun) for t in launch.writes()):
-            break
-        regions = begun
-        chain.append(launch)
-        if reads_large:
-            useful = len(chain)
-    return chain[:useful], regions
 
 
 def _fits(t: Tensor, axis: int, regions: Regions) -> bool:

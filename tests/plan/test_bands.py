@@ -108,6 +108,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> None:
 def small(monkeypatch: pytest.MonkeyPatch, large: int, band: int) -> None:
     monkeypatch.setattr(bands, "LARGE", {0: large, 2: large})
     monkeypatch.setattr(bands, "BAND", band)
+    monkeypatch.setattr(bands, "STRAND_ROWS", 0)
     monkeypatch.setattr(bands, "INTENSITY", {0: 1 << 30, 2: 1 << 30})
 
 
@@ -182,6 +183,15 @@ def test_uneven_batches_are_left_to_all_workers() -> None:
     assert "chains of images" not in uneven.stats
     _, even = run(inverted_residuals(3, 64), np.zeros((3, 16, 64, 64), np.float32), 3)
     assert "chains of images" in even.stats
+
+
+def test_strands_have_rows_enough() -> None:
+    """Or workers would mostly compute rows that their neighbours compute as well."""
+    model, x = inverted_residuals(1, 160), np.zeros((1, 16, 160, 160), np.float32)
+    for workers in (1, 2, 3, 16):
+        _, plan = run(model, x, 1, workers)
+        assert {len(s.ends) for s in plan.strands} <= {workers}
+        assert bool(plan.strands) == (1 < workers < 16)
 
 
 def test_the_verifier_sees_strands_that_share_memory() -> None:
