@@ -26,7 +26,7 @@ from .fuse import Stats, count
 _IMAGES, _ROWS = 0, 2  # axes of [N, C, rows, ...]
 # Bytes. Smaller tensors are still in cache when they are read, more of them with more than two workers; rows have to gain their copies.
 LARGE = {_IMAGES: 1 << 20, _ROWS: 1 << 21}
-BAND = 1 << 19  # bytes that the launches of a chain make in turn
+BAND = 3 << 18  # bytes that a piece reads and writes of a chain's tensors, about
 MOST_PARTS = 64  # of a chain
 STRAND_ROWS = 8  # of a chain's output that a strand must have, for the sake of the rows that two of them compute
 INTENSITY = {_IMAGES: 64, _ROWS: 24}  # operations per byte kept in cache, from which on a chain waits for its arithmetic, not for memory
@@ -279,8 +279,9 @@ def _bands(chain: list[Launch], regions: Regions, own: set[Buffer], names: Itera
     for i in range(len(chain) - 1, -1, -1):
         for windows, j in readers[i]:
             begin[i] = min(begin[i], reads(windows, j, begin[j], begin[j] + 1)[0])
-    made = sum(t.size * t.dtype.itemsize for launch in chain for t in launch.writes()) // strands
-    parts = max(1, min(-(-made // BAND), MOST_PARTS, min(stop[k] - begin[k] for k in sinks)))
+    sizes = [y.size * y.dtype.itemsize for y in map(_result, chain)]
+    most = max(n + sum(sizes[k] for k in {k for _, k in feeds[i]}) for i, n in enumerate(sizes)) // strands
+    parts = max(1, min(-(-most // BAND), MOST_PARTS, min(stop[k] - begin[k] for k in sinks)))
     out: list[Launch] = []
     done = list(begin)
     held: dict[Buffer, _Window] = {}
