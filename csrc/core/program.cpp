@@ -190,11 +190,10 @@ Program::Program(const int64_t* code, size_t words, const std::vector<Const>& co
   packs_->use_threads(threads_);
   strands_ = decoder.strands();
   const BindContext all{*packs_, threads_}, one{*packs_, 1};
-  size_t group = 0;
+  size_t group = 0, strand_thread = 0;
   std::vector<OperandRef> refs;
   for (int64_t l = 0; l < decoder.num_launches(); l++) {
-    while (group < strands_.size() && static_cast<size_t>(l) >= strands_[group].ends.back()) group++;
-    const bool in_strand = group < strands_.size() && static_cast<size_t>(l) >= strands_[group].begin;
+    const bool in_strand = strands_of(static_cast<size_t>(l), group);
     BindContext bind = in_strand ? one : all;
     std::unique_ptr<Kernel> kernel;
     try {
@@ -222,12 +221,12 @@ Program::Program(const int64_t* code, size_t words, const std::vector<Const>& co
     const size_t shared = kernel->shared_scratch_bytes(), per_thread = kernel->thread_scratch_bytes();
     if (shared > kMaxScratch || per_thread > kMaxScratch)
       throw LaunchError(static_cast<size_t>(l), "the scratch memory it needs is too large");
-    size_t &most_shared = in_strand ? strand_shared_ : shared_scratch_, &most_thread = in_strand ? strand_scratch_ : thread_scratch_;
+    size_t &most_shared = in_strand ? strand_shared_ : shared_scratch_, &most_thread = in_strand ? strand_thread : thread_scratch_;
     most_shared = std::max(most_shared, round_up(shared, kAlign));
     most_thread = std::max(most_thread, round_up(per_thread, kAlign));
     kernels_.push_back(std::move(kernel));
   }
-  strand_scratch_ += strand_shared_;
+  strand_scratch_ = strand_shared_ + strand_thread;
   scratch_bytes_ =
       std::max(shared_scratch_ + thread_scratch_ * static_cast<size_t>(threads_), strand_scratch_ * static_cast<size_t>(threads_));
   arena_->reserve(arena_bytes_, scratch_bytes_);
@@ -247,8 +246,7 @@ void Program::run(void* const* inputs, void* const* outputs, size_t begin, size_
                  thread_scratch_);
   size_t group = 0;
   for (size_t k = begin; k < end;) {
-    while (group < strands_.size() && strands_[group].ends.back() <= k) group++;
-    const Strands* strands = group < strands_.size() && strands_[group].begin <= k ? &strands_[group] : nullptr;
+    const Strands* strands = strands_of(k, group);
     if (!strands) {
       run_launch(k++, ctx, nanoseconds);
     } else if (strands->begin == k && strands->ends.back() <= end) {
@@ -258,6 +256,11 @@ void Program::run(void* const* inputs, void* const* outputs, size_t begin, size_
       run_launch(k++, one_worker(0), nanoseconds);
     }
   }
+}
+
+const Strands* Program::strands_of(size_t launch, size_t& group) const {
+  while (group < strands_.size() && strands_[group].ends.back() <= launch) group++;
+  return group < strands_.size() && strands_[group].begin <= launch ? &strands_[group] : nullptr;
 }
 
 RunContext Program::one_worker(int worker) const {

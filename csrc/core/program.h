@@ -104,6 +104,7 @@ class Program {
     int64_t byte_offset;
   };
   void resolve_arena();
+  const Strands* strands_of(size_t launch, size_t& group) const;  // or null; `group` only grows from launch to launch
   void run_launch(size_t k, const RunContext& ctx, int64_t* nanoseconds);
   RunContext one_worker(int worker) const;  // for launches of a strand
   void run_strands(const Strands& strands, const RunContext& ctx, int64_t* nanoseconds);
@@ -121,7 +122,7 @@ class Program {
   std::shared_ptr<Packs> packs_;
   uint64_t generation_ = 0;
   size_t arena_bytes_ = 0, scratch_bytes_ = 0, shared_scratch_ = 0, thread_scratch_ = 0;
-  size_t strand_shared_ = 0, strand_scratch_ = 0;  // of a launch of a strand, and with what it has per thread
+  size_t strand_shared_ = 0, strand_scratch_ = 0;  // for a worker's strand: shared by its tasks, and with what is a task's own
   int threads_;
 };
 

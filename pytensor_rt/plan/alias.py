@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 
 from ..lowering.tensor import ARENA, Buffer, HostCall, Launch, Tensor
+from .arena import Item
 from .fuse import Stats, count
 
 Lifetimes = dict[Buffer, tuple[int, int]]
@@ -23,6 +24,24 @@ def lifetimes(launches: list[Launch]) -> Lifetimes:
             if t.buffer.kind == ARENA:
                 dies[t.buffer] = i
     return {b: (s, dies[b]) for b, s in born.items()}
+
+
+def share(life: Lifetimes, roots: dict[Buffer, Buffer]) -> tuple[list[Item], list[tuple[Buffer, int]]]:
+    """One placement item per piece of memory, the union of the lifetimes of the buffers that share it; and which item holds each buffer."""
+    number: dict[Buffer, int] = {}
+    items: list[Item] = []
+    holders: list[tuple[Buffer, int]] = []
+    for b, (first, last) in life.items():
+        r = roots.get(b, b)
+        k = number.get(r)
+        if k is None:
+            k = number[r] = len(items)
+            items.append((first, last, b.nbytes))
+        else:
+            s, e, n = items[k]
+            items[k] = (min(s, first), max(e, last), max(n, b.nbytes))
+        holders.append((b, k))
+    return items, holders
 
 
 def in_place(

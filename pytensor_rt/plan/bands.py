@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from ..dtypes import U8
 from ..lowering.symbolic import is_symbolic
 from ..lowering.tensor import ARENA, Buffer, Launch, Shape, Tensor
-from .alias import in_place, lifetimes
+from .alias import in_place, lifetimes, share
 from .arena import lower_bound, place
 from .cost import flops
 from .fuse import Stats, count
@@ -30,7 +31,7 @@ BAND = 3 << 18  # bytes that a piece reads and writes of a chain's tensors, abou
 MOST_PARTS = 64  # of a chain
 STRAND_ROWS = 8  # of a chain's output that a strand must have, for the sake of the rows that two of them compute
 INTENSITY = {_IMAGES: 64, _ROWS: 24}  # operations per byte kept in cache, from which on a chain waits for its arithmetic, not for memory
-FEW_OUTPUTS, FEW_CHANNELS = 4, 15  # of a group, and of a depthwise convolution: planes may be faster for these
+FEW_OUTPUTS, FEW_CHANNELS = 4, 15  # of a group, and in all: then images are computed in other ways
 BALANCE = 0.8  # share of the workers' time that images of a batch must keep busy
 
 Regions = dict[Buffer, tuple[int, int]]  # buffers made in a chain: where row (image) 0 begins, and the step from one to the next
@@ -101,20 +102,18 @@ class _Cutter:
         uses = _uses(self.launches)
         at = 0
         while at < len(self.launches):
-            chain, regions = self.chain(self.launches, at, _IMAGES)
-            chain = self.waiting_for_memory(chain, _private(chain, regions, uses, self.results, _IMAGES), _IMAGES)
             n = _rows(self.launches[at], _IMAGES)
+            chain, regions, private = self.chain(self.launches, at, _IMAGES, uses, self.results)
             if chain and n >= BALANCE * self.workers * -(-n // self.workers):
-                self.images(chain, regions, _private(chain, regions, uses, self.results, _IMAGES))
+                self.emit(self.images(chain, regions, private))
             else:
-                chain = self.rows(self.launches, at, uses, None, self.workers)
-                if not chain:
-                    self.out.append(self.launches[at])
-            at += max(1, len(chain))
+                chain, strands = self.rows(self.launches, at, uses, self.results, self.workers)
+                self.emit(strands)
+            at += len(chain)
         return Cut(self.out, self.strands, self.own_memory, self.bounds)
 
-    def images(self, chain: list[Launch], regions: Regions, private: set[Buffer]) -> None:
-        """Emit a chain of launches on several images."""
+    def images(self, chain: list[Launch], regions: Regions, private: set[Buffer]) -> list[list[Launch]]:
+        """The strands of a chain of launches on several images."""
         count(self.stats, "chains of images")
         self.own_memory |= _overtaken(chain)
         n, strands = _rows(chain[0], _IMAGES), self.workers
@@ -132,75 +131,57 @@ class _Cutter:
                 for t in (t for piece in some for t in piece.tensors()):
                     if t.buffer in windows:
                         windows[t.buffer].move(t)
-                pieces += self.rows_within(some, {w.buffer for w in windows.values()})
-        self.emit(lists)
+                uses = _uses(some)
+                shared = uses.keys() - {w.buffer for w in windows.values()}
+                at = 0
+                while at < len(some):
+                    rows, (cut,) = self.rows(some, at, uses, shared, 1)
+                    pieces += cut
+                    at += len(rows)
+        return lists
 
-    def rows_within(self, launches: list[Launch], private: set[Buffer]) -> list[Launch]:
-        """The launches of some images with their chains of rows cut, for one worker."""
-        uses = _uses(launches)
-        outer, self.out = self.out, []
-        at = 0
-        while at < len(launches):
-            chain = self.rows(launches, at, uses, private, 0)
-            if not chain:
-                self.out.append(launches[at])
-            at += max(1, len(chain))
-        found, self.out = self.out, outer
-        return found
-
-    def rows(self, launches: list[Launch], at: int, uses: dict[Buffer, int], private: set[Buffer] | None, workers: int) -> list[Launch]:
-        """Emit the chain of launches on one image that begins at `at`, and return it. `workers` 0: as pieces of a strand."""
-        chain, regions = self.chain(launches, at, _ROWS)
-        outside = self.results if private is None else self.results | (uses.keys() - private)
-        chain = self.waiting_for_memory(chain, _private(chain, regions, uses, outside, _ROWS), _ROWS)
-        if not chain:
-            return chain
-        own = _private(chain, regions, uses, outside, _ROWS)
+    def rows(
+        self, launches: list[Launch], at: int, uses: dict[Buffer, int], shared: AbstractSet[Buffer], workers: int
+    ) -> tuple[list[Launch], list[list[Launch]]]:
+        """The chain of launches on one image that begins at `at`, or the one launch there, and its strands. `shared`: buffers that others see."""
+        chain, regions, private = self.chain(launches, at, _ROWS, uses, shared)
         inner = {k for reads in _feeds(chain) for _, k in reads}
-        strands = max(1, workers) if all(_result(chain[k]).buffer in own for k in inner) else 1
-        if min(_rows(launch, _ROWS) for k, launch in enumerate(chain) if k not in inner) < STRAND_ROWS * strands:
-            return []
+        strands = workers if all(_result(chain[k]).buffer in private for k in inner) else 1
+        if min((_rows(launch, _ROWS) for k, launch in enumerate(chain) if k not in inner), default=0) < max(1, STRAND_ROWS * strands):
+            return launches[at : at + 1], [launches[at : at + 1]]
         count(self.stats, "chains of rows")
         self.own_memory |= _overtaken(chain)
-        lists = [_bands(chain, regions, own, self.names, strand, strands) for strand in range(strands)]
-        if workers:
-            self.emit(lists)
-        else:
-            self.out += lists[0]
-        return chain
+        return chain, [_bands(chain, regions, private, self.names, strand, strands) for strand in range(strands)]
 
-    def chain(self, launches: list[Launch], start: int, axis: int) -> tuple[list[Launch], Regions]:
-        """The longest run of launches from `start` that can be cut along `axis` together, up to the last that reads a large tensor made in it.
+    def chain(
+        self, launches: list[Launch], start: int, axis: int, uses: dict[Buffer, int], shared: AbstractSet[Buffer]
+    ) -> tuple[list[Launch], Regions, set[Buffer]]:
+        """What is worth cutting together along `axis`, from `start` on: a chain of which large tensors are read back, with a convolution (other
+        launches alone are left to plans for any shape), and its private buffers. Empty if there is nothing to gain.
 
         A chain of rows ends before the first launch that reads nothing large of it: its tensors all need memory at the same time.
         """
         rows = _rows(launches[start], axis)
-        if rows < 2:
-            return [], {}
         chain: list[Launch] = []
         regions: Regions = {}
-        useful = 0
-        for launch in launches[start:]:
+        for launch in launches[start:] if rows > 1 else ():
             if not _cuttable(launch, axis) or (axis == _IMAGES and _rows(launch, axis) != rows):
                 break
             roles = _roles(launch, axis)
-            if any(t.buffer in regions for t in roles.whole):
+            if any(t.buffer in regions for t in roles.whole) or not all(_fits(t, axis, regions) for t in roles.cut):
                 break
-            if not all(_fits(t, axis, regions) for t in roles.cut):
+            if chain and axis == _ROWS and not any(t.buffer in regions and _bytes(t) >= self.large[axis] for t in roles.cut):
                 break
-            reads_large = any(t.buffer in regions and t.size * t.dtype.itemsize >= self.large[axis] for t in roles.cut)
-            if chain and axis == _ROWS and not reads_large:
-                break
-            begun = dict(regions)
-            for t in launch.writes():
-                begun.setdefault(t.buffer, (t.offset, t.strides[axis]))
-            if not all(_fits(t, axis, begun) for t in launch.writes()):
+            y = _result(launch)
+            begun = {y.buffer: (y.offset, y.strides[axis]), **regions}
+            if not _fits(y, axis, begun):
                 break
             regions = begun
             chain.append(launch)
-            if reads_large:
-                useful = len(chain)
-        return chain[:useful], regions
+        chain = self.waiting_for_memory(chain, _private(chain, regions, uses, shared, axis), axis)
+        if not any(launch.kernel == "conv" for launch in chain):
+            return [], {}, set()
+        return chain, regions, _private(chain, regions, uses, shared, axis)
 
     def waiting_for_memory(self, chain: list[Launch], private: set[Buffer], axis: int) -> list[Launch]:
         """The part of a chain, from its beginning, that gains most: the fewest operations beyond what the large tensors that it reads back are
@@ -211,11 +192,10 @@ class _Cutter:
         for k, launch in enumerate(chain, 1):
             gain -= flops(launch)
             for t in launch.reads():
-                n = t.size * t.dtype.itemsize
-                if t.buffer in made and t.buffer not in read and n >= self.large[axis]:
+                if t.buffer in made and t.buffer not in read and _bytes(t) >= self.large[axis]:
                     read.add(t.buffer)
-                    gain += INTENSITY[axis] * n * (2 if t.buffer in private else 1)
-            made.update(t.buffer for t in launch.writes())
+                    gain += INTENSITY[axis] * _bytes(t) * (2 if t.buffer in private else 1)
+            made.add(_result(launch).buffer)
             if gain > best:
                 best, end = gain, k
         return chain[:end]
@@ -235,18 +215,13 @@ class _Cutter:
         life = {b: span for b, span in lifetimes(pieces).items() if b not in self.known}
         if not life:
             return
-        roots = in_place(pieces, {}, only=set(life))
-        spans: dict[Buffer, tuple[int, int, int]] = {}
-        for b, (first, last) in life.items():
-            r = roots.get(b, b)
-            f, e, n = spans.get(r, (first, last, 0))
-            spans[r] = min(f, first), max(e, last), max(n, b.nbytes)
-        offsets, total = place(list(spans.values()))
-        at = dict(zip(spans, offsets))
+        items, holders = share(life, in_place(pieces, {}, only=set(life)))
+        offsets, total = place(items)
+        at = {b: offsets[k] for b, k in holders}
         whole = Buffer(next(self.names), ARENA, total, U8)
-        self.bounds[whole] = lower_bound(list(spans.values()), len(pieces))
+        self.bounds[whole] = lower_bound(items, len(pieces))
         for t in {id(t): t for launch in pieces for t in launch.tensors() if t.buffer in life}.values():
-            t.offset += at[roots.get(t.buffer, t.buffer)] // t.dtype.itemsize
+            t.offset += at[t.buffer] // t.dtype.itemsize
             t.buffer = whole
 
 
@@ -279,7 +254,7 @@ def _bands(chain: list[Launch], regions: Regions, own: set[Buffer], names: Itera
     for i in range(len(chain) - 1, -1, -1):
         for windows, j in readers[i]:
             begin[i] = min(begin[i], reads(windows, j, begin[j], begin[j] + 1)[0])
-    sizes = [y.size * y.dtype.itemsize for y in map(_result, chain)]
+    sizes = [_bytes(_result(launch)) for launch in chain]
     most = max(n + sum(sizes[k] for k in {k for _, k in feeds[i]}) for i, n in enumerate(sizes)) // strands
     parts = max(1, min(-(-most // BAND), MOST_PARTS, min(stop[k] - begin[k] for k in sinks)))
     out: list[Launch] = []
@@ -317,7 +292,7 @@ def _bands(chain: list[Launch], regions: Regions, own: set[Buffer], names: Itera
     return out
 
 
-def _private(chain: list[Launch], regions: Regions, uses: dict[Buffer, int], results: set[Buffer], axis: int) -> set[Buffer]:
+def _private(chain: list[Launch], regions: Regions, uses: dict[Buffer, int], shared: AbstractSet[Buffer], axis: int) -> set[Buffer]:
     """Buffers that nothing outside the chain sees, and that its rows (images) fill: one launch's, if rows are made at different times."""
     used = _uses(chain)
     writers: dict[Buffer, list[Tensor]] = {}
@@ -329,7 +304,7 @@ def _private(chain: list[Launch], regions: Regions, uses: dict[Buffer, int], res
         for b, (base, step) in regions.items()
         if b in writers
         and b.kind == ARENA
-        and b not in results
+        and b not in shared
         and used[b] == uses[b]
         and base == 0
         and b.size == step * writers[b][0].shape[axis]
@@ -368,7 +343,12 @@ def _cuttable(launch: Launch, axis: int) -> bool:
         return True
     if launch.kernel == "conv":
         return _streams(launch, axis)
-    return axis == _IMAGES and (launch.kernel == "pool" or (launch.kernel == "reduce" and _IMAGES not in launch.params["axes"]))
+    x = launch.ins[0] if launch.ins else None
+    if axis != _IMAGES or x is None:
+        return False
+    # (Channels as lanes: other sums are added up in an order that depends on how many there are.)
+    lanes = launch.kernel == "reduce" and not launch.prologue and x.strides[1] == 1 and x.shape[1] > FEW_CHANNELS
+    return launch.kernel == "pool" or (lanes and min(launch.params["axes"], default=0) > 1)
 
 
 def _roles(launch: Launch, axis: int) -> _Roles:
@@ -399,8 +379,8 @@ def _streams(launch: Launch, axis: int) -> bool:
         return False
     if not depthwise and any(p["strides"][k] == 1 or p["dilations"][k] > 1 for k in windowed):
         return False
-    pixels = (x.size * x.dtype.itemsize + y.size * y.dtype.itemsize) // x.shape[0]
-    weights, squeezed = w.size * w.dtype.itemsize, axis == _IMAGES and y.size == y.shape[0] * y.shape[1]
+    pixels = (_bytes(x) + _bytes(y)) // x.shape[0]
+    weights, squeezed = _bytes(w), axis == _IMAGES and y.size == y.shape[0] * y.shape[1]
     return weights * 2 <= pixels or (squeezed and weights <= BAND)
 
 
@@ -450,6 +430,10 @@ def _result(launch: Launch) -> Tensor:
     y = launch.outs[0]
     assert y is not None
     return y
+
+
+def _bytes(t: Tensor) -> int:
+    return t.size * t.dtype.itemsize
 
 
 def _rows(launch: Launch, axis: int) -> int:

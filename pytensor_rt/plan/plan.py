@@ -8,7 +8,7 @@ from typing import Any
 
 from ..lowering.symbolic import is_symbolic, plain
 from ..lowering.tensor import Buffer, HostCall, Launch, tensors_of
-from .alias import in_place, lifetimes
+from .alias import in_place, lifetimes, share
 from .arena import Item, aligned, lower_bound, place
 from .bands import Cut, Strands, cut_chains
 from .elide import elide_copies
@@ -103,10 +103,10 @@ def make_plan(
         launches = elide_copies(launches, stats, into)
     mark("elide")
     whole = lifetimes(launches)
+    stats["whole"] = len(launches)
     cut = Cut(launches, [], set(), {})
     if options.workers and not any(is_symbolic(n) for launch in launches for t in launch.writes() for n in t.shape):
         cut = cut_chains(launches, {t.buffer for t in tensors_of(outputs)}, options.workers, stats)
-        stats["whole"] = len(launches)
     mark("bands")
     roots = in_place(launches, stats, cut.own_memory) if options.alias else {}
     launches = cut.launches
@@ -171,17 +171,4 @@ def _items(launches: list[Launch], roots: dict[Buffer, Buffer], strands: list[St
         for b in {t.buffer for launch in launches[begin : ends[-1]] for t in launch.tensors()} & life.keys():
             first, last = life[b]
             life[b] = min(first, begin), max(last, ends[-1] - 1)
-    number: dict[Buffer, int] = {}
-    items: list[Item] = []
-    holders: list[tuple[Buffer, int]] = []
-    for b, (first, last) in life.items():
-        r = roots.get(b, b)
-        k = number.get(r)
-        if k is None:
-            k = number[r] = len(items)
-            items.append((first, last, b.nbytes))
-        else:
-            s, e, n = items[k]
-            items[k] = (min(s, first), max(e, last), max(n, b.nbytes))
-        holders.append((b, k))
-    return items, holders
+    return share(life, roots)

@@ -109,6 +109,6 @@ def report_of(memory: Any, bounds: list[BoundPlan]) -> PlanReport:
         packed_bytes=memory.packs.nbytes,
         segments=len(bounds),
         chains=stats.get("chains of images", 0) + stats.get("chains of rows", 0),
-        whole=stats.get("whole", len(launches)),
+        whole=stats["whole"],
         stats=stats,
     )

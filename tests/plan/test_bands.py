@@ -194,6 +194,17 @@ def test_strands_have_rows_enough() -> None:
         assert bool(plan.strands) == (1 < workers < 16)
 
 
+@pytest.mark.parametrize("channels", [1, 5, 16, 24])
+def test_sums_over_images_have_the_bits_of_a_batch(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = _Net(0, 6, 24, 5, 5)
+    a = net.add("Sigmoid", [net.conv("x", channels)], (channels, 5, 5))
+    model = net.model(net.add("Mul", [a, net.add("GlobalAveragePool", [a], (channels, 1, 1))], (channels, 5, 5)))
+    x = np.random.default_rng(channels).standard_normal((6, 24, 5, 5)).astype(np.float32)
+    small(monkeypatch, 256, 256)
+    bits = [run(model, x, 1, workers)[0] for workers in (0, 1, 2, 4)]  # (four are not used: six images do not divide evenly)
+    assert all(b == bits[0] for b in bits)
+
+
 def test_the_verifier_sees_strands_that_share_memory() -> None:
     def tensor(b: Buffer, offset: int = 0) -> Tensor:
         return Tensor(b, offset, (16,), row_major((16,)), np.dtype(np.float32))
