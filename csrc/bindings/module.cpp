@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "bindings/host.h"
+#include "bindings/outputs.h"
 #include "core/program.h"
 #include "core/thread_pool.h"
 #include "core/vocabulary.h"
@@ -84,9 +85,14 @@ struct PyProgram {
 // changes.
 class Direct {
  public:
-  Direct(py::object program, const py::sequence& inputs, const std::vector<size_t>& used, const py::sequence& outputs,
-         const std::vector<size_t>& order, size_t launches)
-      : keep_(std::move(program)), program_(keep_.cast<PyProgram&>()), used_(used), order_(order), launches_(launches) {
+  Direct(py::object program, std::shared_ptr<OutputMemory> memory, const py::sequence& inputs, const std::vector<size_t>& used,
+         const py::sequence& outputs, const std::vector<size_t>& order, size_t launches)
+      : keep_(std::move(program)),
+        program_(keep_.cast<PyProgram&>()),
+        memory_(std::move(memory)),
+        used_(used),
+        order_(order),
+        launches_(launches) {
     for (const py::handle i : inputs) {
       const auto t = py::reinterpret_borrow<py::sequence>(i);
       names_.push_back(t[0]);
@@ -124,13 +130,8 @@ class Direct {
     std::vector<void*> addresses;
     addresses.reserve(used_.size() + outputs_.size());
     for (const size_t k : used_) addresses.push_back(data_of(arrays[k]));
-    for (const Spec& o : outputs_) {
-      PyObject* a = api.PyArray_NewFromDescr_(api.PyArray_Type_, o.dtype.inc_ref().ptr(), static_cast<int>(o.shape.size()), o.shape.data(),
-                                              nullptr, nullptr, 0, nullptr);
-      if (!a) throw py::error_already_set();
-      arrays.push_back(py::reinterpret_steal<py::object>(a));
-      addresses.push_back(data_of(arrays.back()));
-    }
+    memory_->add(outputs_, arrays);
+    for (size_t k = names_.size(); k < arrays.size(); k++) addresses.push_back(data_of(arrays[k]));
     py::list results(order_.size());
     for (size_t k = 0; k < order_.size(); k++)
       PyList_SET_ITEM(results.ptr(), static_cast<Py_ssize_t>(k), arrays[names_.size() + order_[k]].inc_ref().ptr());
@@ -143,32 +144,13 @@ class Direct {
   }
 
  private:
-  struct Spec {
-    Spec(const py::object& dims, py::object type) : dtype(std::move(type)) {
-      bytes = py::reinterpret_borrow<py::dtype>(dtype).itemsize();
-      for (const py::handle n : dims) {
-        shape.push_back(n.cast<Py_intptr_t>());
-        bytes *= shape.back();
-      }
-    }
-    bool describes(PyObject* a) const {
-      const auto* p = py::detail::array_proxy(a);
-      constexpr int kPlain = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-      const bool same =
-          p->descr == dtype.ptr() || py::detail::npy_api::get().PyArray_EquivTypes_(p->descr, dtype.ptr());  // unpickled: a copy
-      return same && p->nd == static_cast<int>(shape.size()) && (p->flags & kPlain) == kPlain &&
-             std::equal(shape.begin(), shape.end(), p->dimensions);
-    }
-    py::object dtype;
-    std::vector<Py_intptr_t> shape;
-    int64_t bytes;
-  };
   static void* data_of(const py::object& array) { return py::detail::array_proxy(array.ptr())->data; }
 
   py::object keep_;
   PyProgram& program_;
+  std::shared_ptr<OutputMemory> memory_;
   std::vector<py::object> names_;
-  std::vector<Spec> inputs_, outputs_;
+  std::vector<ArraySpec> inputs_, outputs_;
   std::vector<size_t> used_, order_;  // the program's inputs among all inputs; what is handed out among the program's outputs
   size_t launches_;
 };
@@ -214,6 +196,7 @@ PYBIND11_MODULE(_native, m) {
   });
   m.def("available_cpus", &ThreadPool::available_cpus);
   add_host_functions(m);
+  add_outputs(m);
   py::class_<Arena, std::shared_ptr<Arena>>(m, "Arena")
       .def(py::init<>())
       .def_property_readonly("address", [](Arena& a) { return reinterpret_cast<uintptr_t>(a.data()); })
@@ -227,8 +210,10 @@ PYBIND11_MODULE(_native, m) {
       .def_property_readonly("count", &Packs::count)
       .def_property_readonly("nbytes", &Packs::bytes);
   py::class_<Direct>(m, "Direct")
-      .def(py::init<py::object, const py::sequence&, const std::vector<size_t>&, const py::sequence&, const std::vector<size_t>&, size_t>(),
-           py::arg("program"), py::arg("inputs"), py::arg("used"), py::arg("outputs"), py::arg("order"), py::arg("launches"))
+      .def(py::init<py::object, std::shared_ptr<OutputMemory>, const py::sequence&, const std::vector<size_t>&, const py::sequence&,
+                    const std::vector<size_t>&, size_t>(),
+           py::arg("program"), py::arg("memory"), py::arg("inputs"), py::arg("used"), py::arg("outputs"), py::arg("order"),
+           py::arg("launches"))
       .def("__call__", &Direct::call);
   py::class_<PyProgram>(m, "Program")
       .def(py::init([](py::array_t<int64_t, py::array::c_style> code, const py::list& consts, const std::vector<bool>& mapped,

@@ -20,6 +20,7 @@ constexpr size_t kLazyBytes = size_t{1} << 20;                                  
 constexpr int kMaxThreads = 1024;
 
 size_t round_up(size_t n, size_t a) { return (n + a - 1) / a * a; }
+}  // namespace
 
 char* allocate(size_t bytes) {
   if (bytes == 0) bytes = kAlign;
@@ -30,6 +31,7 @@ char* allocate(size_t bytes) {
   return static_cast<char*>(p);
 }
 
+namespace {
 // Have the system map the pages of `memory` in advance, on several threads: zeroing fresh pages is most of the cost of packing a model's
 // weights. Where the advice is unknown, pages are faulted in one by one as before.
 void populate(char* memory, size_t bytes, int threads) {

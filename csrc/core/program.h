@@ -11,6 +11,9 @@
 
 namespace ptrt {
 
+// Memory for std::free: whole cache lines, in huge pages where it is large. Throws std::bad_alloc.
+char* allocate(size_t bytes);
+
 // Zeroed-on-demand memory that only grows; shared by all programs of a session (they run one at a time).
 class Arena {
  public:

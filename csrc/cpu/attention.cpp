@@ -44,7 +44,7 @@ class Attention final : public Kernel {
     most_ = chunks_.small + (chunks_.extra > 0);
     wide_ = round_up(E_, L);
     const Rows k = rows(kK, 0, 0), v = rows(kV, 0, 0);
-    stream_ = group_ * Sq_ <= kStreamRows && k.template plain<S>() && v.template plain<S>();
+    stream_ = group_ * Sq_ <= kStreamRows && (k.template plain<S>() || k.halves()) && (v.template plain<S>() || v.halves());
     const Rows q = rows(kQ, 0, 0);
     queries_in_place_ = q.template plain<S>() && q.row * static_cast<int64_t>(sizeof(S)) % 4096 != 0;  // such a pitch thrashes L1
     values_in_place_ = v.template plain<S>() && E_ % L == 0 && (v.row == E_ || v.row == -E_);  // wider pitches share too few sets of L1
@@ -135,9 +135,9 @@ class Attention final : public Kernel {
     };
     const auto s = static_cast<int64_t>(sizeof(S));
     const int64_t deep = round_up(D_, L);
-    const int64_t rows = stream_ ? 1 : kTile;
+    const int64_t rows = stream_ ? kStreamRows : kTile;
     place(checked_mul(rows, deep + L), s);                                        // q
-    place(checked_mul(stream_ ? kStreamRows : kTile, block_keys_ + L), s);        // scores
+    place(checked_mul(rows, block_keys_ + L), s);                                 // scores
     place(stream_ ? 0 : checked_mul(block_keys_, D_), s);                         // kt
     place(stream_ || values_in_place_ ? 0 : checked_mul(block_keys_, wide_), s);  // vp
     place((deep > wide_ ? deep : wide_) * L, s);                                  // temp
@@ -246,20 +246,32 @@ class Attention final : public Kernel {
     if (!w.single) finish(w, 0, w.count, w.out);
   }
 
+  // fn(rows, pitch, first, count) for keys or values [k0, k0 + count): all of them in place, or a vector's worth at a time from `temp`.
+  template <class Fn>
+  static void each_rows(const Rows& r, int64_t k0, int64_t count, int64_t width, S* temp, Fn fn) {
+    if (const S* direct = r.direct<S>()) return fn(direct + k0 * r.row, r.row, int64_t{0}, count);
+    const int64_t pitch = round_up(width, L);
+    for (int64_t t = 0; t < count; t += L) {
+      const int64_t n = count - t < L ? count - t : L;
+      for (int64_t i = 0; i < n; i++) load_row(temp + i * pitch, r.type, r.data, r.offset + (k0 + t + i) * r.row, r.col, width);
+      fn(static_cast<const S*>(temp), pitch, t, n);
+    }
+  }
+
   void stream_block(Work& w, int64_t k0, int64_t count) const {
-    const Rows k = rows(kK, w.b, w.g), v = rows(kV, w.b, w.g);
-    const int64_t pitch = block_keys_ + L, end = round_up(count, L);
+    const int64_t pitch = block_keys_ + L, q_pitch = round_up(D_, L) + L, end = round_up(count, L);
     S factor[kStreamRows];
-    for (int64_t i = 0; i < w.count; i++) {
-      load_query(w, i, w.q);
-      stream_scores(w.q, k.direct<S>() + k0 * k.row, k.row, count, D_, w.scores + i * pitch);
-    }
+    for (int64_t i = 0; i < w.count; i++) load_query(w, i, w.q + i * q_pitch);
+    each_rows(rows(kK, w.b, w.g), k0, count, D_, w.temp, [&](const S* k, int64_t row, int64_t t, int64_t n) {
+      for (int64_t i = 0; i < w.count; i++) stream_scores(w.q + i * q_pitch, k, row, n, D_, w.scores + i * pitch + t);
+    });
     softmax(w, 0, w.count, k0, count, end, factor);
-    for (int64_t i = 0; i < w.count; i++) {
-      const int64_t n = limit(w, i) - k0;
-      if (n <= 0) continue;
-      stream_values(w.scores + i * pitch, v.direct<S>() + k0 * v.row, v.row, n < count ? n : count, E_, factor[i], w.out + i * wide_);
-    }
+    each_rows(rows(kV, w.b, w.g), k0, count, E_, w.temp, [&](const S* v, int64_t row, int64_t t, int64_t n) {
+      for (int64_t i = 0; i < w.count; i++) {
+        const int64_t seen = limit(w, i) - k0 - t;
+        if (seen > 0) stream_values(w.scores + i * pitch + t, v, row, seen < n ? seen : n, E_, t ? S(1) : factor[i], w.out + i * wide_);
+      }
+    });
   }
 
   void tile_block(Work& w, int64_t k0, int64_t count) const {

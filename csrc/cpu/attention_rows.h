@@ -58,6 +58,7 @@ struct Rows {
   bool plain() const {  // rows of unit stride in S's own type? (`data` may not be known yet)
     return type == (sizeof(S) == 4 ? DType::f32 : DType::f64) && col == 1;
   }
+  bool halves() const { return (type == DType::f16 || type == DType::bf16) && col == 1; }
   template <class S>
   const S* direct() const {  // such rows, or null
     return plain<S>() ? static_cast<const S*>(data) + offset : nullptr;

@@ -33,6 +33,8 @@ void load_row(T* dst, DType type, const void* src, int64_t offset, int64_t strid
     }
     case DType::f16: {
       const uint16_t* p = static_cast<const uint16_t*>(src) + offset;
+      if constexpr (sizeof(T) == 4)
+        if (stride == 1) return halves_to_floats(type, dst, p, n);
       for (int64_t i = 0; i < n; i++) dst[i] = static_cast<T>(f16_to_f32(p[i * stride]));
       break;
     }
@@ -60,6 +62,8 @@ void store_row(const T* src, DType type, void* dst, int64_t offset, int64_t stri
     }
     case DType::f16: {
       uint16_t* p = static_cast<uint16_t*>(dst) + offset;
+      if constexpr (sizeof(T) == 4)
+        if (stride == 1) return floats_to_halves(type, p, src, n);
       for (int64_t i = 0; i < n; i++) p[i * stride] = f32_to_f16(for_half(src[i]));
       break;
     }

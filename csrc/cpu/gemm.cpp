@@ -123,6 +123,11 @@ GemmGrid gemm_grid(const GemmShape& s, const GridLimits& limits) {
   const int64_t panels = ceil_div(s.N, limits.panel);
   const int64_t most_rows = ceil_div(s.M, limits.rows);
   g.row_groups = std::min(std::max<int64_t>(1, ceil_div(s.M * limits.row_bytes, kBlockABytes)), most_rows);
+  if (limits.width) {
+    const int64_t wide = std::min(panels, ceil_div(limits.width, limits.panel)) * limits.panel,
+                  fit = limits.c_bytes / (limits.c_item * wide);
+    g.row_groups = std::min(std::max(g.row_groups, ceil_div(s.M, std::max<int64_t>(1, fit / limits.rows) * limits.rows)), most_rows);
+  }
   if (limits.by_rows) g.row_groups = std::min(std::max(g.row_groups, ceil_div(s.M * s.N * limits.c_item, limits.c_bytes)), most_rows);
   else g.panel_groups = ceil_div(panels, std::max<int64_t>(1, limits.c_bytes / (limits.c_item * g.rows(s) * limits.panel)));
   if (limits.threads > 1) {

@@ -48,6 +48,7 @@ struct Recogniser {
     std::vector<char> pure;  // of every instruction: is it a function of that byte alone?
   };
   Byte first, second;
+  std::vector<char> fixed = {};  // of every instruction: is it the same for all elements?
 
   const Operand& operand(int k) const { return desc.epi_ins[static_cast<size_t>(k)]; }
   const Value& arg(const Instr& in, int k) const { return regs[static_cast<size_t>(in.args[k])]; }
@@ -240,14 +241,20 @@ struct Recogniser {
     }
   }
 
-  bool function_of(const Byte& byte, const Instr& in) const {
+  static bool reads(const Instr& in) {
     const auto op = static_cast<Op>(in.op);
-    bool any = false, all = byte.at >= 0 && op != Op::load_ && op != Op::acc_ && op != Op::iota_;
+    return op == Op::load_ || op == Op::acc_ || op == Op::iota_;
+  }
+  bool is_fixed(const Instr& in) const {
+    bool all = !reads(in);
+    for (int k = 0; k < kOpArity[in.op]; k++) all &= fixed[static_cast<size_t>(in.args[k])] != 0;
+    return all;
+  }
+  bool function_of(const Byte& byte, const Instr& in) const {
+    bool any = false, all = byte.at >= 0 && !reads(in);
     for (int k = 0; k < kOpArity[in.op]; k++) {
-      const bool constant = static_cast<Op>(desc.epilogue[static_cast<size_t>(in.args[k])].op) == Op::const_ ||
-                            regs[static_cast<size_t>(in.args[k])].kind == Value::kConst;
       any |= byte.pure[static_cast<size_t>(in.args[k])] != 0;
-      all &= constant || byte.pure[static_cast<size_t>(in.args[k])];
+      all &= fixed[static_cast<size_t>(in.args[k])] || byte.pure[static_cast<size_t>(in.args[k])];
     }
     return any && all;
   }
@@ -313,6 +320,7 @@ struct Recogniser {
   QuantEpilogue result() {
     for (size_t k = 0; k < desc.epilogue.size(); k++) {
       const Instr& in = desc.epilogue[k];
+      fixed.push_back(is_fixed(in));
       first.pure.push_back(function_of(first, in));
       second.pure.push_back(function_of(second, in));
       Value v = evaluate_with_functions(in);

@@ -188,7 +188,9 @@ class BoundPlan:
         """A function of a feed that runs the first `launches` launches: it returns the outputs numbered in `order`, new arrays, or None if the feed is
         not a dict of exactly the contiguous arrays of `specs` (name, shape, dtype), of which the program's inputs are those numbered in `used`.
         """
-        function: Callable[[Any], list[Any] | None] = self.memory.native.Direct(self.program, specs, used, outputs, order, launches)
+        function: Callable[[Any], list[Any] | None] = self.memory.native.Direct(
+            self.program, self.memory.outputs, specs, used, outputs, order, launches
+        )
         return function
 
     def compiled(self) -> list[Step]:
@@ -304,7 +306,8 @@ class BoundPlan:
 
     def new_outputs(self, specs: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> list[Any]:
         """What `run` is to write its outputs to: an array per OUTPUT buffer, given their shapes and dtypes."""
-        return [np.empty(shape, dtype) for shape, dtype in specs]
+        arrays: list[Any] = self.memory.new_outputs(specs)
+        return arrays
 
     def fetch_all(self, arrays: list[Any]) -> list[Any]:
         """Arrays of `new_outputs` as NumPy arrays that belong to the caller."""

@@ -30,6 +30,9 @@ class ReferenceMemory:
     def bind(self, plan: Plan, inputs: list[Buffer], outputs: list[Buffer]) -> ReferenceBound:
         return ReferenceBound(plan, inputs, outputs, self)
 
+    def new_outputs(self, specs: list[Any]) -> list[Any]:
+        return [np.empty(shape, dtype) for shape, dtype in specs]
+
     def wait(self) -> None:
         """Everything is done when `run` returns."""
 

@@ -111,6 +111,10 @@ def test_dtypes(dtype: Any, tolerance: float) -> None:
         q, k, v = make(rng, 2, 4, 2, s, t, 24, 40, dtype)
         check(q, k, v, tolerance=tolerance)
         check(q, k, v, rng.standard_normal((2, 4, s, t)).astype(dtype), causal=1, causal_offset=t - s, softcap=3.0, tolerance=tolerance)
+        check(q, k, v, None, np.array([t - 9, 3]), tolerance=tolerance)
+    for t, d, e in [(5, 64, 64), (300, 64, 20), (40, 7, 128)]:  # few queries of few and many keys, whole vectors and not
+        q, k, v = make(rng, 2, 4, 2, 2, t, d, e, dtype)
+        check(q, k, v, rng.random((2, 4, 2, t)) < 0.7, np.array([t, t // 2]), causal=1, causal_offset=t - 3, tolerance=tolerance)
 
 
 def test_rows_without_visible_keys_are_zero() -> None:

@@ -198,7 +198,7 @@ def test_int8_ranges_at_the_ends() -> None:
 @pytest.mark.parametrize("dtype", [np.dtype(np.float16), BF16], ids=str)
 def test_16_bit_models_keep_constant_matrices_in_16_bits(dtype: Any) -> None:
     rng = np.random.default_rng(8)
-    for m, n, k in [(1, 70, 65), (4, 33, 64), (30, 96, 1700)]:
+    for m, n, k in [(1, 70, 65), (4, 33, 64), (30, 96, 1700), (250, 600, 40)]:
         a, b = normal(rng, (2, m, k), dtype), normal(rng, (k, n), dtype)
         c, r = np.broadcast_to(normal(rng, (n,), dtype), (2, m, n)), normal(rng, (2, m, n), dtype)
         wide = np.broadcast_to(b, (2, k, n))

@@ -53,8 +53,14 @@ class Memory:
         self.native = native()
         self.threads, self.isa = threads, isa
         self.arena = self.native.Arena()
+        self.outputs = self.native.OutputMemory()  # of large outputs that are gone, for the next run
         self.packs = packs if packs is not None else self.native.Packs()
         self.packed = packed if packed is not None else []  # packs are found by address: their sources must not be freed and reused
+
+    def new_outputs(self, specs: list[Any]) -> list[Any]:
+        """Arrays of these shapes and dtypes, in memory of arrays that are gone where that fits."""
+        arrays: list[Any] = self.outputs.arrays(specs)
+        return arrays
 
     def wait(self) -> None:
         """Everything is done when `run` returns."""
