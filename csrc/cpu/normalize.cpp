@@ -60,7 +60,7 @@ class Normalize final : public Kernel {
     blocks_ = (k + sets_ - 1) / sets_;
     const int64_t units = outer_.total * blocks_, work = set_ * sets_;
     grain_ = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work));
-    if (!rows_ && units < 8 && units > 0)
+    if (!rows_ && !cached_ && units < 8 && units > 0)  // (segments run in any worker's scratch)
       segments_ = std::clamp<int64_t>(work / kSegment, 1, std::max<int64_t>(1, std::min(steps_, 64 / units)));
     elements_ = rows_ && source_.direct(desc, col_axis_) && sink_.direct(desc, col_axis_) ? 1 : std::max<int64_t>(1, tall_ * wide_);
   }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..dtypes import F32
 from ..lowering import expr as e
 from ..lowering.tensor import Tensor, size_of
@@ -71,8 +73,14 @@ def group_normalization(
 ) -> Tensor:
     n, c = x.shape[:2]
     shape = (n, num_groups, c // num_groups, *x.shape[2:])
+    spread: Any
     if scale.shape[0] == num_groups and t.node.opset < 21:  # opset 18: one scale per group
-        spread: Any = lambda p: t.reshape(p, (num_groups, *(1,) * (x.ndim - 1)))
+        if scale.known and bias.known:  # by channel, as kernels that have channels as lanes read them
+            each = c // num_groups
+            scale, bias = (t.const(np.repeat(np.asarray(p.value), each), p.dtype) for p in (scale, bias))
+            spread = lambda p: t.reshape(p, (num_groups, each, *(1,) * (x.ndim - 2)))
+        else:
+            spread = lambda p: t.reshape(p, (num_groups, *(1,) * (x.ndim - 1)))
     else:
         spread = lambda p: t.reshape(p, (num_groups, c // num_groups, *(1,) * (x.ndim - 2)))
     y = normalize(t, t.reshape(x, shape), spread(scale), spread(bias), "layer", tuple(range(2, x.ndim + 1)), epsilon)[0]

@@ -176,6 +176,21 @@ def test_columns_a_page_apart() -> None:
     check("rms", x[:, :, :100], (1,), channel[:, :, :100])
 
 
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), np.dtype(np.float32)], ids=str)
+@pytest.mark.parametrize("size", [1 << 14, 1 << 15, 1 << 16, 1 << 17])
+def test_converted_sets_on_both_sides_of_what_is_kept(size: int, dtype: np.dtype[Any]) -> None:
+    """What has to be converted or gathered is kept from one pass to the next, or the set is cut for the threads: never both."""
+    rng = np.random.default_rng(size)
+    for count in (1, 3):
+        for n in (size - 64, size, size + 64):
+            x = (rng.standard_normal((count, n)) + 1).astype(dtype)
+            check("layer", x, (1,))
+            check("rms", strided(rng, x), (1,))
+            image = (rng.standard_normal((count, n // 64, 64)) + 1).astype(dtype)  # channels last, alone and in groups
+            check("layer", image.swapaxes(1, 2), (2,))
+            check("layer", image.reshape(count, n // 64, 16, 4).transpose(0, 2, 3, 1), (2, 3))
+
+
 def test_what_many_elements_share_costs_no_precision() -> None:
     rng = np.random.default_rng(9)
     slack = 1 if harness.device is None else 10  # other devices do not correct the means of blocks
