@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,8 @@ def test_random_programs(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.choice([1, 2, 3, 5, 16, 37, 130], data.draw(st.integers(0, 4))))
+    while math.prod(shape) > 1 << 18:  # the reference holds up to 45 such arrays
+        shape = shape[1:]
     ins: list[Array] = []
     for _ in range(data.draw(st.integers(1, 5))):
         small = tuple(n if rng.random() < 0.7 else 1 for n in shape)
