@@ -41,8 +41,15 @@ bool ArraySpec::describes(PyObject* a) const {
 }
 
 struct OutputMemory::Lent {
-  Block block;
-  std::weak_ptr<OutputMemory> home;
+  Lent(Block b, std::weak_ptr<OutputMemory> from) : block(b), home(std::move(from)) {}
+  ~Lent() {
+    if (const auto memory = home.lock()) memory->give_back(block);
+    else std::free(block.data);
+  }
+  Lent(const Lent&) = delete;
+  Lent& operator=(const Lent&) = delete;
+  const Block block;
+  const std::weak_ptr<OutputMemory> home;
 };
 
 OutputMemory::~OutputMemory() {
@@ -69,12 +76,8 @@ py::object OutputMemory::array(const ArraySpec& spec) {
     return py::reinterpret_steal<py::object>(a);
   };
   if (!spec.large()) return make(nullptr, 0);
-  auto lent = std::make_unique<Lent>(Lent{take(static_cast<size_t>(spec.bytes)), weak_from_this()});
-  const py::capsule owner(lent.get(), [](void* p) {
-    const std::unique_ptr<Lent> l(static_cast<Lent*>(p));
-    if (const auto home = l->home.lock()) home->give_back(l->block);
-    else std::free(l->block.data);
-  });
+  auto lent = std::make_unique<Lent>(take(static_cast<size_t>(spec.bytes)), weak_from_this());
+  const py::capsule owner(lent.get(), [](void* p) { delete static_cast<Lent*>(p); });
   void* data = lent.release()->block.data;
   using Api = py::detail::npy_api;
   py::object a = make(data, Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_WRITEABLE_);

@@ -31,16 +31,11 @@ void load_row(T* dst, DType type, const void* src, int64_t offset, int64_t strid
       for (int64_t i = 0; i < n; i++) dst[i] = static_cast<T>(p[i * stride]);
       break;
     }
-    case DType::f16: {
+    default: {
       const uint16_t* p = static_cast<const uint16_t*>(src) + offset;
       if constexpr (sizeof(T) == 4)
         if (stride == 1) return halves_to_floats(type, dst, p, n);
-      for (int64_t i = 0; i < n; i++) dst[i] = static_cast<T>(f16_to_f32(p[i * stride]));
-      break;
-    }
-    default: {
-      const uint16_t* p = static_cast<const uint16_t*>(src) + offset;
-      for (int64_t i = 0; i < n; i++) dst[i] = static_cast<T>(bf16_to_f32(p[i * stride]));
+      for (int64_t i = 0; i < n; i++) dst[i] = static_cast<T>(half_to_float(type, p[i * stride]));
     }
   }
 }
@@ -60,16 +55,11 @@ void store_row(const T* src, DType type, void* dst, int64_t offset, int64_t stri
       for (int64_t i = 0; i < n; i++) p[i * stride] = static_cast<double>(src[i]);
       break;
     }
-    case DType::f16: {
+    default: {
       uint16_t* p = static_cast<uint16_t*>(dst) + offset;
       if constexpr (sizeof(T) == 4)
         if (stride == 1) return floats_to_halves(type, p, src, n);
-      for (int64_t i = 0; i < n; i++) p[i * stride] = f32_to_f16(for_half(src[i]));
-      break;
-    }
-    default: {
-      uint16_t* p = static_cast<uint16_t*>(dst) + offset;
-      for (int64_t i = 0; i < n; i++) p[i * stride] = f32_to_bf16(for_half(src[i]));
+      for (int64_t i = 0; i < n; i++) p[i * stride] = float_to_half(type, for_half(src[i]));
     }
   }
 }

@@ -117,14 +117,14 @@ size_t checked_bytes(int64_t a, int64_t b, int64_t c, int64_t item) {
 }
 
 GemmGrid gemm_grid(const GemmShape& s, const GridLimits& limits) {
-  constexpr int64_t kBlockABytes = 640 << 10, kTaskMacs = 1 << 19, kTaskBytes = 384 << 10, kBriefTasks = 4;
+  constexpr int64_t kBlockABytes = 640 << 10, kTaskMacs = 1 << 19, kTaskBytes = 384 << 10, kBriefTasks = 4, kProgramColumns = 256;
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   GemmGrid g;
   const int64_t panels = ceil_div(s.N, limits.panel);
   const int64_t most_rows = ceil_div(s.M, limits.rows);
   g.row_groups = std::min(std::max<int64_t>(1, ceil_div(s.M * limits.row_bytes, kBlockABytes)), most_rows);
-  if (limits.width) {
-    const int64_t wide = std::min(panels, ceil_div(limits.width, limits.panel)) * limits.panel,
+  if (limits.program) {
+    const int64_t wide = std::min(panels, ceil_div(kProgramColumns, limits.panel)) * limits.panel,
                   fit = limits.c_bytes / (limits.c_item * wide);
     g.row_groups = std::min(std::max(g.row_groups, ceil_div(s.M, std::max<int64_t>(1, fit / limits.rows) * limits.rows)), most_rows);
   }

@@ -86,8 +86,8 @@ struct GridLimits {
   int64_t speed;    // multiply-adds that take the time of one in f32
   int64_t b_bytes;  // of B that all tasks of a batch stream past: what few rows wait for
   int threads;
-  bool by_rows;       // cut C into rows only
-  int64_t width = 0;  // columns that a task's part of C should have at least: what follows runs along its rows
+  bool by_rows;  // cut C into rows only
+  bool program;  // one follows, and runs along the rows of a task's part of C: few columns would cost it most of its time in calls
 };
 
 // Tasks whose part of A stays in L2 while panels stream past, and enough of them for the threads if they are worth it. The grid may follow

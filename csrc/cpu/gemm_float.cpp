@@ -24,8 +24,7 @@ constexpr int64_t kStreamedBytes = 3 << 19;       // a B of more than this is no
 constexpr int64_t kLongBytes = 2 << 20;           // if A and C have more than this: passes of panels would find neither in L2
 constexpr int64_t kBlockAxpyBytes = 16 << 10;     // of C per task where C is read and written as B streams past
 constexpr int64_t kStretchBytes = 4 << 20;        // of B's source at a time while it is packed
-constexpr int64_t kBlockVmBytes = 96 << 10;       // of C per task if a program follows,
-constexpr int64_t kProgramColumns = 256;          // and its columns, at least
+constexpr int64_t kBlockVmBytes = 96 << 10;       // of C per task if a program follows
 
 enum class Form {
   kTiles,
@@ -63,7 +62,7 @@ class FloatGemm final : public Kernel {
                                      form_ == Form::kAxpy ? kBlockAxpyBytes
                                      : program_.empty()   ? kBlockCBytes
                                                           : kBlockVmBytes,
-                                     size, 1, b_bytes, bind.threads, thin_, program_.empty() || in_place() ? 0 : kProgramColumns});
+                                     size, 1, b_bytes, bind.threads, thin_, !program_.empty() && !in_place()});
     choose_packing(a, b, bind);
     layout_scratch();
   }

@@ -14,8 +14,6 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
-constexpr int64_t kBufferedColumns = 256;  // of a task's part of C, at least, where something follows that runs along its rows
-
 using TileInt = void (*)(const IntTile&);
 
 template <int... I>
@@ -90,7 +88,7 @@ class Int8Gemm final : public Kernel {
     shift_zb_ = b.dtype == DType::u8 ? kShiftB : 0;
     buffered_ = !program_.empty() || quant_.ok || (s_.yn != 1 && s_.N != 1);
     grid_ = gemm_grid(s_, GridLimits{kIntColumns, kIntRows, pitch_ * 4, buffered_ ? 96 << 10 : 384 << 10, 4, kUnit, panels_ * panel_bytes_,
-                                     bind.threads, false, !program_.empty() ? kBufferedColumns : 0});
+                                     bind.threads, false, !program_.empty()});
     const size_t b_bytes = checked_bytes(b_batches_.count, panels_, panel_bytes_ + kIntColumns * 4, 1);
     if (b.is_const()) {
       std::string layout = "gemm_int8:" + std::to_string(static_cast<int>(b.dtype)) + ":" + b_layout(s_);

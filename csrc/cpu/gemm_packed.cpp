@@ -8,7 +8,6 @@ namespace ptrt::PTRT_LEVEL {
 namespace {
 
 constexpr int64_t kBlockCBytes = 384 << 10, kBlockVmBytes = 96 << 10;  // of C per task; the latter if a program follows
-constexpr int64_t kProgramColumns = 256;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -44,7 +43,7 @@ void PackedGemm::setup(const Format& format, BindContext& bind) {
   const int64_t blocks = f_.block_units && units_ > longest ? ceil_div(units_, f_.block_units) : 1;
   block_ = std::max<int64_t>(1, ceil_div(units_, blocks));
   grid_ = gemm_grid(s_, GridLimits{kColumns, kMaxRows[kVectors], block_ * 4, program_.empty() ? kBlockCBytes : kBlockVmBytes, 4, f_.speed,
-                                   panels_ * f_.panel_bytes, bind.threads, false, program_.empty() ? 0 : kProgramColumns});
+                                   panels_ * f_.panel_bytes, bind.threads, false, !program_.empty()});
   a_batches_ = BatchPack(s_, s_.as);
   b_batches_ = BatchPack(s_, s_.bs);
   const bool thrashes = s_.am * 4 % 4096 == 0 && s_.M > 8 && s_.K >= 64 && s_.am != 0;

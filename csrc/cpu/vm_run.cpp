@@ -6,8 +6,6 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
-constexpr int64_t kRow = 128;  // elements of a row from which on a tile is one row; half as many per step: a step's call costs so much more
-
 struct View {  // an operand as this run sees it
   const char* data;
   int64_t row, col;  // strides in bytes
@@ -125,16 +123,15 @@ class Run {
   }
 
   void choose_tiles() {
-    bool transposed = false, gathers = p_.steps.size() != 1 || out_col_ != out_size_, per_row = false;
+    bool transposed = false, gathers = p_.steps.size() != 1 || out_col_ != out_size_;
     each_view([&](View& v, int64_t size) {
-      per_row |= v.col == 0 && v.row != 0;
       transposed |= rows_ > 1 && cols_ > 1 && v.row != 0 && std::abs(v.row) < std::abs(v.col);
       gathers |= v.col != size && v.col != 0;
     });
     each_iota([&](Iota&) { gathers = true; });
     if (transposed) {
       tile_cols_ = std::min<int64_t>(cols_, kTile / 16), tile_rows_ = std::min(rows_, kTile / tile_cols_);
-    } else if (rows_ == 1 || cols_ >= (per_row ? kRow : std::clamp(kRow / 2 * static_cast<int64_t>(p_.steps.size()), kRow, kTile / 2))) {
+    } else if (cols_ >= 128 || rows_ == 1) {
       tile_rows_ = 1;
       tile_cols_ = gathers || splats() ? std::min(cols_, kTile) : cols_;
     } else {
