@@ -29,6 +29,9 @@ class Map final : public Kernel {
     in_offset_.assign(desc.ins.size(), 0);
     empty_ = out.size() == 0;
     if (!empty_) plan();
+    int64_t bytes = out.size() * static_cast<int64_t>(itemsize(out.dtype));
+    for (size_t k = 0; k < desc.ins.size(); k++) bytes += distinct(desc.ins[k]) * in_size_[k];
+    if (bytes > kCached) vm_.streams();
     blocks_bytes_ = (desc.ins.size() * sizeof(Block) + 63) & ~size_t{63};
   }
 
@@ -48,6 +51,12 @@ class Map final : public Kernel {
     std::vector<DType> t;
     for (const Operand& o : ops) t.push_back(o.dtype);
     return t;
+  }
+
+  static int64_t distinct(const Operand& x) {  // elements that are read from memory
+    int64_t n = 1;
+    for (int i = 0; i < x.ndim; i++) n *= x.strides[i] ? x.shape[i] : 1;
+    return n;
   }
 
   // Elements that make a task worth handing to another thread.
@@ -161,6 +170,7 @@ class Map final : public Kernel {
     }
   }
 
+  static constexpr int64_t kCached = 8 << 20;  // bytes that may still be in an L3 that is shared
   Vm vm_;
   bool empty_ = false;
   std::vector<int64_t> in_size_, in_offset_;

@@ -412,7 +412,9 @@ class Compiler {
         for (int j = 0; j < s.n_args; j++)
           if (!(s.scalars >> j & 1)) s.splat[j] = p_.slots++;
     }
-    p_.slot_bytes = static_cast<size_t>(kTile * item);
+    constexpr size_t kRegisters = 24 << 10;  // of an L1 of 32 KB
+    if (static_cast<size_t>(p_.slots * item) * 2 * kTile <= kRegisters) p_.tile = 2 * kTile;
+    p_.slot_bytes = static_cast<size_t>(p_.tile * item);
   }
 
   struct Twin {
@@ -468,6 +470,7 @@ Vm& Vm::operator=(Vm&& o) noexcept {
   return *this;
 }
 DType Vm::result() const { return impl_->result; }
+void Vm::streams() { impl_->tile = kTile; }
 
 Epilogue::Epilogue(const LaunchDesc& desc) {
   if (desc.epilogue.empty()) return;

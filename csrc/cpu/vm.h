@@ -27,6 +27,7 @@ class Vm {
   Vm& operator=(Vm&&) noexcept;
   DType result() const;          // dtype of the last instruction, which is what `out` must have
   size_t scratch_bytes() const;  // per worker
+  void streams();                // operands come from memory: to be called before run()
   // out[r][c] = program(acc[r][c], ins[k][r][c]) for a rows x cols block. out may be the memory of acc or of an input with the same
   // strides. Internally works on L1-sized tiles; blocks of at least a few hundred elements amortise its dispatch.
   void run(int64_t rows, int64_t cols, const Block* ins, Block acc, Block out, char* scratch, const Iota* iota = nullptr) const;

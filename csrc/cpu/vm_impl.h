@@ -8,7 +8,7 @@
 
 namespace ptrt::PTRT_LEVEL {
 
-constexpr int64_t kTile = 512;  // elements per register
+constexpr int64_t kTile = 512;  // elements per register, or twice as many: see Vm::Impl::tile
 
 struct Value {
   enum Kind : int8_t { kInput, kConst, kIota, kTemp };
@@ -35,6 +35,9 @@ struct Vm::Impl {
   int root = 0;
   int slots = 0;
   size_t slot_bytes = 0;
+  // Elements per register. Twice kTile where the registers stay in the L1 all the same; where operands stream from memory, short tiles let
+  // the loads of the next one overlap with this one's steps.
+  int64_t tile = kTile;
   DType result = DType::none;
   ByteTable table;  // of programs of one 8-bit operand: the results for its 256 values; empty if there is none
 };

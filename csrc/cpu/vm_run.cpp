@@ -130,13 +130,13 @@ class Run {
     });
     each_iota([&](Iota&) { gathers = true; });
     if (transposed) {
-      tile_cols_ = std::min<int64_t>(cols_, kTile / 16), tile_rows_ = std::min(rows_, kTile / tile_cols_);
+      tile_cols_ = std::min<int64_t>(cols_, p_.tile / 16), tile_rows_ = std::min(rows_, p_.tile / tile_cols_);
     } else if (cols_ >= 128 || rows_ == 1) {
       tile_rows_ = 1;
-      tile_cols_ = gathers || splats() ? std::min(cols_, kTile) : cols_;
+      tile_cols_ = gathers || splats() ? std::min(cols_, p_.tile) : cols_;
     } else {
       tile_cols_ = cols_;
-      tile_rows_ = std::min(rows_, kTile / cols_);
+      tile_rows_ = std::min(rows_, p_.tile / cols_);
     }
     out_direct_ = !p_.steps.empty() && out_col_ == out_size_ && (tile_rows_ == 1 || (tile_cols_ == cols_ && out_row_ == cols_ * out_size_));
     each_view([&](View& v, int64_t size) {
@@ -212,7 +212,7 @@ class Run {
       d.p = slot(value(s.dst).slot);
       for (int j = 0; j < s.n_args; j++)
         if (s.splat[j] >= 0 && live_[s.arg[j]].scalar)
-          fill_n(value(s.arg[j]).size, std::min(tile_rows_ * tile_cols_, kTile), live_[s.arg[j]].p, slot(s.splat[j]));
+          fill_n(value(s.arg[j]).size, std::min(tile_rows_ * tile_cols_, p_.tile), live_[s.arg[j]].p, slot(s.splat[j]));
     }
   }
 
