@@ -1,7 +1,9 @@
 // gemm in f32 with a constant B of 8- or 4-bit integers, a scale and perhaps a zero point per column and block of k. B stays narrow: tiles
-// read a panel's block dequantised into thread scratch, few rows dequantise in registers. Both multiply by exactly (q - zero) * scale.
+// read a panel's block dequantised into thread scratch, exactly (q - zero) * scale; few rows multiply by q - zero, and a block's sum by its
+// scale.
 //
-// A stored panel: the values [k][column] (4 bits: k in pairs, the even one in the low half), then [block][column] scales, then zeros.
+// A stored panel: the values [k][column] (4 bits: [k / 8][column], eight values of k in 32 bits, the first one lowest), then
+// [block][column] scales, then zeros if they differ.
 #include <algorithm>
 #include <utility>
 
@@ -16,93 +18,144 @@ namespace {
 constexpr int NV = PackedGemm::kVectors, kColumns = PackedGemm::kColumns;
 
 typedef int8_t signed_bytes __attribute__((vector_size(W), aligned(1), may_alias));
-typedef uint8_t unsigned_bytes __attribute__((vector_size(W), aligned(1), may_alias));
 
-// Signed 8-bit values, or unsigned halves of a byte.
-template <bool NIBBLES>
-PTRT_INLINE vi integers(const char* p, int high) {
-#if defined(__AVX512F__)  // gcc 12 widens generic vectors step by step
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  if constexpr (!NIBBLES) return (vi)_mm512_maskz_cvtepi8_epi32((__mmask16)-1, bytes);
-  const vi u = (vi)_mm512_maskz_cvtepu8_epi32((__mmask16)-1, bytes);
-#elif defined(__AVX2__)
-  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  if constexpr (!NIBBLES) return (vi)_mm256_cvtepi8_epi32(bytes);
-  const vi u = (vi)_mm256_cvtepu8_epi32(bytes);
-#else
-  if constexpr (!NIBBLES) return __builtin_convertvector(*reinterpret_cast<const signed_bytes*>(p), vi);
-  const vi u = __builtin_convertvector(*reinterpret_cast<const unsigned_bytes*>(p), vi);
-#endif
-  return high ? (vi)((vu)u >> 4) : u & 15;
-}
+constexpr int kGroup = 8;                                        // 4-bit values of a column that lie in 32 bits
+constexpr int64_t kGroupBytes = int64_t{kColumns} * kGroup / 2;  // of a panel
 
 // Where the values, scales and zeros of a panel are.
 struct Stored {
   const char* values;
-  const float *scales, *zeros;  // of the block that k = 0 lies in
-  int64_t block, left;          // values of k per block; those left in the first one
+  const float *scales, *zeros;  // of the block that k = 0 lies in; zeros are null if all are `zero`
+  float zero;
+  int64_t block, left;  // values of k per block; those left in the first one
 };
 
-// f(set, k, w) for k < K, with w the NV vectors of dequantised weights of step k. Within a block, steps are dealt out to SETS sets in turn;
-// those that remain go to set 0.
-template <bool NIBBLES, int SETS, class F>
-PTRT_INLINE void each_step(Stored s, int64_t k0, int64_t K, F&& f) {
-  const char* p = s.values + (NIBBLES ? k0 / 2 : k0) * kColumns;
-  int64_t k = k0;
-  for (const int64_t end = k0 + K; k < end; s.left = s.block, s.scales += kColumns, s.zeros += kColumns) {
-    vf scale[NV], zero[NV];
-    PTRT_UNROLL for (int j = 0; j < NV; j++) scale[j] = load(s.scales + j * W), zero[j] = load(s.zeros + j * W);
-    const auto step = [&](int set, int high) __attribute__((always_inline)) {
+// The values of one step k, less the zero point. ZEROS: zero points differ.
+template <bool NIBBLES, bool ZEROS>
+struct Values {
+  // AVX-512 looks 4 bits up among 16 floats, from which a common zero point has been subtracted.
+#if defined(__AVX512F__)
+  static constexpr bool kTable = NIBBLES;
+#else
+  static constexpr bool kTable = false;
+#endif
+  static constexpr bool kSubtracts = ZEROS || !kTable;
+  vf table, zero[NV];
+
+  PTRT_INLINE explicit Values(float common) {
+    for (int i = 0; i < W; i++) table[i] = static_cast<float>(i) - (kSubtracts ? 0.0f : common);
+    PTRT_UNROLL for (int j = 0; j < NV; j++) zero[j] = splat(common);
+  }
+  PTRT_INLINE void block(const float* zeros) {
+    if constexpr (ZEROS) PTRT_UNROLL for (int j = 0; j < NV; j++) zero[j] = load(zeros + j * W);
+  }
+  PTRT_INLINE vf difference(vf value, int j) const { return kSubtracts ? value - zero[j] : value; }
+  PTRT_INLINE vf nibble(vi words, int i, int j) const {
+    const vu shifted = (vu)words >> (4 * i);
+#if defined(__AVX512F__)  // of an index the low 4 bits are read
+    return difference((vf)_mm512_permutexvar_ps((__m512i)shifted, (__m512)table), j);
+#else
+    return difference(__builtin_convertvector((vi)(shifted & 15), vf), j);
+#endif
+  }
+  PTRT_INLINE vf byte(const char* p, int j) const {
+#if defined(__AVX512F__)  // gcc 12 widens generic vectors step by step
+    const vi x = (vi)_mm512_maskz_cvtepi8_epi32((__mmask16)-1, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+    const vi x = (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#else
+    const vi x = __builtin_convertvector(*reinterpret_cast<const signed_bytes*>(p), vi);
+#endif
+    return difference(__builtin_convertvector(x, vf), j);
+  }
+
+  // f(set, k, w) for k0 <= k < stop, with w the NV vectors of values of step k. Steps are dealt out to SETS sets in turn; those that remain
+  // go to set 0.
+  template <int SETS, class F>
+  PTRT_INLINE void each(const char* values, int64_t k, int64_t stop, F&& f) const {
+    const auto step = [&](int set) __attribute__((always_inline)) {
       vf w[NV];
-      PTRT_UNROLL for (int j = 0; j < NV; j++) w[j] =
-          (__builtin_convertvector(integers<NIBBLES>(p + j * W, high), vf) - zero[j]) * scale[j];
-      if (!NIBBLES || high) p += kColumns;
-      f(set, k - k0, w);
-      k++;
-    };
-    const int64_t stop = std::min(end, k + s.left);
-    if constexpr (SETS > 1) {
-      if (NIBBLES && k & 1) step(0, 1);
-      while (k + SETS <= stop) {  // k is even; a pragma to unroll what is in here would unroll this loop, too
-        step(0, 0);
-        step(1, 1);
-        if constexpr (SETS == 4) {
-          step(2, 0);
-          step(3, 1);
+      PTRT_UNROLL for (int j = 0; j < NV; j++) {
+        if constexpr (NIBBLES) {
+          const char* words = values + k / kGroup * kGroupBytes + j * kVecBytes;
+          w[j] = nibble(load(reinterpret_cast<const int32_t*>(words)), static_cast<int>(k % kGroup), j);
+        } else {
+          w[j] = byte(values + k * kColumns + j * W, j);
         }
       }
+      f(set, k++, w);
+    };
+    while (k + SETS <= stop) {
+      if constexpr (NIBBLES)
+        if (k % kGroup == 0 && k + kGroup <= stop) {
+          vi words[NV];
+          const char* p = values + k / kGroup * kGroupBytes;
+          PTRT_UNROLL for (int j = 0; j < NV; j++) words[j] = load(reinterpret_cast<const int32_t*>(p + j * kVecBytes));
+          PTRT_UNROLL for (int i = 0; i < kGroup; i++) {
+            vf w[NV];
+            PTRT_UNROLL for (int j = 0; j < NV; j++) w[j] = nibble(words[j], i, j);
+            f(i % SETS, k + i, w);
+          }
+          k += kGroup;
+          continue;
+        }
+      step(0);
+      if constexpr (SETS > 1) step(1);
+      if constexpr (SETS == 4) {
+        step(2);
+        step(3);
+      }
     }
-    while (k < stop) step(0, k & 1);
+    while (k < stop) step(0);
+  }
+};
+
+template <bool NIBBLES, bool ZEROS>
+void expand(Stored s, int64_t k0, int64_t K, float* out) {
+  Values<NIBBLES, ZEROS> v(s.zero);
+  for (int64_t k = k0; k < k0 + K; s.left = s.block, s.scales += kColumns) {
+    const int64_t stop = std::min(k0 + K, k + s.left);
+    v.block(s.zeros);
+    if (ZEROS) s.zeros += kColumns;
+    vf scale[NV];
+    PTRT_UNROLL for (int j = 0; j < NV; j++) scale[j] = load(s.scales + j * W);
+    v.template each<1>(s.values, k, stop, [&](int, int64_t at, const vf(&w)[NV]) __attribute__((always_inline)) {
+      PTRT_UNROLL for (int j = 0; j < NV; j++) store(out + (at - k0) * kColumns + j * W, w[j] * scale[j]);
+    });
+    k = stop;
   }
 }
 
-template <bool NIBBLES>
-void expand(const Stored& s, int64_t k0, int64_t K, float* out) {
-  each_step<NIBBLES, 4>(s, k0, K, [&](int, int64_t k, const vf(&w)[NV]) __attribute__((always_inline)) {
-    PTRT_UNROLL for (int j = 0; j < NV; j++) store(out + k * kColumns + j * W, w[j]);
-  });
-}
-
-// One to four rows: k is split over SETS accumulators.
-template <bool NIBBLES, int MR, int SETS>
-PTRT_NOINLINE void small_tile(const TileArgs<float>& g, const Stored& s) {
-  vf acc[SETS][MR][NV];
-  PTRT_UNROLL for (int u = 0; u < SETS; u++) PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int j = 0; j < NV; j++)
-      acc[u][i][j] = vf{};
-  const float* a = g.A;
-  const int64_t lda = g.lda;
-  const char* ahead = s.values + stream_prefetch_bytes();
-  each_step<NIBBLES, SETS>(s, 0, g.K, [&](int set, int64_t, const vf(&w)[NV]) __attribute__((always_inline)) {
-    __builtin_prefetch(ahead, 0, 3);
-    ahead += NIBBLES ? kColumns / 2 : kColumns;
-    PTRT_UNROLL for (int i = 0; i < MR; i++) {
-      const vf x = splat(a[i * lda]);
-      PTRT_UNROLL for (int j = 0; j < NV; j++) acc[set][i][j] += x * w[j];
+// One to four rows: k is split over SETS accumulators within a block, whose sum its scale multiplies.
+template <bool NIBBLES, bool ZEROS, int MR, int SETS>
+PTRT_NOINLINE void small_tile(const TileArgs<float>& g, const Stored& stored) {
+  Values<NIBBLES, ZEROS> v(stored.zero);
+  Stored s = stored;
+  vf acc[MR][NV];
+  clear(acc);
+  const int64_t lda = g.lda, ahead = stream_prefetch_bytes();
+  for (int64_t k = 0; k < g.K; s.scales += kColumns) {
+    const int64_t stop = std::min(g.K, k + s.block);
+    v.block(s.zeros);
+    if (ZEROS) s.zeros += kColumns;
+    vf part[SETS][MR][NV];
+    PTRT_UNROLL for (int u = 0; u < SETS; u++) clear(part[u]);
+    v.template each<SETS>(s.values, k, stop, [&](int set, int64_t at, const vf(&w)[NV]) __attribute__((always_inline)) {
+      if (!NIBBLES || at % (kGroup * 64 / kGroupBytes) == 0)
+        __builtin_prefetch(s.values + (NIBBLES ? at * kColumns / 2 : at * kColumns) + ahead, 0, 3);
+      PTRT_UNROLL for (int i = 0; i < MR; i++) {
+        const vf x = splat(g.A[i * lda + at]);
+        PTRT_UNROLL for (int j = 0; j < NV; j++) part[set][i][j] += x * w[j];
+      }
+    });
+    add_sets(part);
+    PTRT_UNROLL for (int j = 0; j < NV; j++) {
+      const vf scale = load(s.scales + j * W);
+      PTRT_UNROLL for (int i = 0; i < MR; i++) acc[i][j] += part[0][i][j] * scale;
     }
-    a++;
-  });
-  add_sets(acc);
-  finish<float, MR, NV>(g, acc[0]);
+    k = stop;
+  }
+  finish<float, MR, NV>(g, acc);
 }
 
 using TileStored = void (*)(const TileArgs<float>&, const Stored&);
@@ -122,7 +175,11 @@ class DequantGemm final : public PackedGemm {
     nibbles_ = pairs || b.dtype == DType::i4 || b.dtype == DType::u4;
     // Stored values are those of b plus this: signed bytes, or halves of bytes from 0 to 15.
     shift_ = b.dtype == DType::i4 ? 8 : b.dtype == DType::u8 && !pairs ? -128 : 0;
-    values_bytes_ = static_cast<int64_t>(checked_bytes(nibbles_ ? (s_.K + 1) / 2 : s_.K, kColumns, 1, 1));
+    values_bytes_ = nibbles_ ? static_cast<int64_t>(checked_bytes((s_.K + kGroup - 1) / kGroup, kGroupBytes, 1, 1))
+                             : static_cast<int64_t>(checked_bytes(s_.K, kColumns, 1, 1));
+    zero_ = static_cast<float>(shift_);
+    zeros_ = !nibbles_;  // of which there are too few beside bytes to have code of their own for one
+    if (const Operand* z = optional_input(desc, 3)) zeros_ = !one_zero(*z) || zeros_;
     const auto address = [](const Operand* o) { return o ? std::to_string(reinterpret_cast<uintptr_t>(o->data)) : std::string("-"); };
     Format f;
     f.name = std::string(nibbles_ ? "int4" : "int8") + " weights";
@@ -130,7 +187,7 @@ class DequantGemm final : public PackedGemm {
             ":" + address(optional_input(desc, 3));
     f.block_units = few_rows() ? 0 : f.block_units;
     f.expand = true;
-    f.panel_bytes = values_bytes_ + static_cast<int64_t>(checked_bytes(2 * blocks_, kColumns, 4, 1));
+    f.panel_bytes = values_bytes_ + static_cast<int64_t>(checked_bytes((zeros_ ? 2 : 1) * blocks_, kColumns, 4, 1));
     setup(f, bind);
   }
 
@@ -159,42 +216,59 @@ class DequantGemm final : public PackedGemm {
     for (int64_t j = 0; j < n; j++)
       for (int64_t k = 0; k < s_.K; k++) {
         const int v = value(b, offset + (pairs_ ? k / 2 : k) * s_.bk + j * s_.bn, k & 1) + shift_;
-        if (nibbles_) out[k / 2 * kColumns + j] = static_cast<char>(out[k / 2 * kColumns + j] | v << (4 * (k & 1)));
-        else out[k * kColumns + j] = static_cast<char>(v);
+        if (nibbles_) {
+          char& pair = out[k / kGroup * kGroupBytes + j * kGroup / 2 + k % kGroup / 2];
+          pair = static_cast<char>(pair | v << (4 * (k & 1)));
+        } else {
+          out[k * kColumns + j] = static_cast<char>(v);
+        }
       }
     auto* scales = reinterpret_cast<float*>(out + values_bytes_);
     const Operand* zero = optional_input(desc, 3);
     for (int64_t g = 0; g < blocks_; g++)
       for (int64_t j = 0; j < kColumns; j++) {
         scales[g * kColumns + j] = j < n ? parameter(in(4), g, n0 + j) : 0.0f;
-        scales[(blocks_ + g) * kColumns + j] = (zero && j < n ? parameter(*zero, g, n0 + j) : 0.0f) + static_cast<float>(shift_);
+        if (zeros_)
+          scales[(blocks_ + g) * kColumns + j] = (zero && j < n ? parameter(*zero, g, n0 + j) : 0.0f) + static_cast<float>(shift_);
       }
   }
 
   const float* units(const char* panel, int64_t k0, int64_t units, float* scratch) const override {
     if (few_rows()) return reinterpret_cast<const float*>(panel);
     const Stored s = stored(panel, k0);
-    if (nibbles_) expand<true>(s, k0, units, scratch);
-    else expand<false>(s, k0, units, scratch);
+    static constexpr void (*kinds[])(Stored, int64_t, int64_t, float*) = {expand<false, true>, expand<true, false>, expand<true, true>};
+    kinds[nibbles_ + (nibbles_ && zeros_)](s, k0, units, scratch);
     return scratch;
   }
 
   Stored stored(const char* panel, int64_t k0) const {
     const auto* scales = reinterpret_cast<const float*>(panel + values_bytes_) + k0 / block_ * kColumns;
-    return Stored{panel, scales, scales + blocks_ * kColumns, block_, block_ - k0 % block_};
+    return Stored{panel, scales, zeros_ ? scales + blocks_ * kColumns : nullptr, zero_, block_, block_ - k0 % block_};
   }
 
   void tile(int mr, const TileArgs<float>& g, const At&, const char*) const override {
-    static constexpr TileStored bytes[] = {small_tile<false, 1, kSets>, small_tile<false, 2, kSets>, small_tile<false, 3, kSets / 2>,
-                                           small_tile<false, 4, kSets / 2>};
-    static constexpr TileStored nibbles[] = {small_tile<true, 1, kSets>, small_tile<true, 2, kSets>, small_tile<true, 3, kSets / 2>,
-                                             small_tile<true, 4, kSets / 2>};
-    if (few_rows()) (nibbles_ ? nibbles : bytes)[mr - 1](g, stored(reinterpret_cast<const char*>(g.B), 0));
+    if (few_rows()) kTiles[nibbles_ + (nibbles_ && zeros_)][mr - 1](g, stored(reinterpret_cast<const char*>(g.B), 0));
     else tile_f32(mr, g.n > W ? NV : 1)(g);
   }
 
-  bool pairs_, nibbles_ = false;
+  // Are all zero points the same? Then zero_ is what the panel's values are relative to.
+  bool one_zero(const Operand& z) {
+    const float first = s_.N ? parameter(z, 0, 0) : 0.0f;
+    for (int64_t g = 0; g < blocks_; g++)
+      for (int64_t n = 0; n < s_.N; n++)
+        if (parameter(z, g, n) != first) return false;
+    zero_ += first;
+    return true;
+  }
+
+  template <bool NIBBLES, bool ZEROS>
+  static constexpr TileStored kRows[] = {small_tile<NIBBLES, ZEROS, 1, kSets>, small_tile<NIBBLES, ZEROS, 2, kSets>,
+                                         small_tile<NIBBLES, ZEROS, 3, kSets / 2>, small_tile<NIBBLES, ZEROS, 4, kSets / 2>};
+  static constexpr const TileStored* kTiles[] = {kRows<false, true>, kRows<true, false>, kRows<true, true>};
+
+  bool pairs_, nibbles_ = false, zeros_ = false;
   int shift_ = 0;
+  float zero_ = 0;
   int64_t blocks_ = 1, block_ = 1, values_bytes_ = 0;
 };
 

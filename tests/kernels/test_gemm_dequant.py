@@ -21,13 +21,15 @@ FORMATS: list[Any] = [np.dtype(np.int8), np.dtype(np.uint8), I4, U4, "pairs"]
 
 
 def weights(rng: np.random.Generator, k: int, n: int, form: Any, block: int, zeros: str, dtype: Any = np.float32) -> tuple[Any, ...]:
-    """(b, zero, scale, the float32 weights): scale [blocks, n]; zeros: "none", "float" or "same" (b's format)."""
+    """(b, zero, scale, the float32 weights): scale [blocks, n]; zeros: "none", "float", or in b's format "same" or "one" for all."""
     blocks = -(-k // block) if block else 1
     rows = np.arange(k) // (block or max(1, k))
     low, high = {"pairs": (0, 15), I4: (-8, 7), U4: (0, 15)}.get(form, (-128, 127) if form == np.int8 else (0, 255))
     q, z = rng.integers(low, high + 1, (k, n)), rng.integers(low, high + 1, (blocks, n))
     scale = rng.uniform(0.01, 0.1, (blocks, n)).astype(dtype)
-    shift = {"none": np.zeros((1, n)), "float": z + 0.25, "same": z}[zeros]
+    if zeros == "one":
+        z[:] = z.flat[0]
+    shift = {"none": np.zeros((1, n)), "float": z + 0.25}.get(zeros, z)
     w = (q.astype(np.float32) - shift.astype(np.float32)[rows % len(shift)]) * scale.astype(np.float32)[rows]
 
     def stored(x: Array) -> Array:
@@ -46,7 +48,7 @@ def gemm(a: Array, b: Array, zero: Array | None, scale: Array, y: Any, form: Any
     return out
 
 
-@pytest.mark.parametrize("zeros", ["none", "float", "same"])
+@pytest.mark.parametrize("zeros", ["none", "float", "same", "one"])
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 def test_shapes_and_blocks(form: Any, zeros: str) -> None:
     rng = np.random.default_rng(1)
@@ -87,10 +89,14 @@ def test_int8_weights_times_rows_in_int8() -> None:
 
 @pytest.mark.parametrize("m", [1, 3, 9, 40])
 def test_same_bits_as_float32_weights(m: int) -> None:
-    """One block: the additions of the float32 kernel with b packed, in the same order."""
+    """One block: the additions of the float32 kernel with b packed, in the same order. Few rows multiply their sum by the scale."""
     rng = np.random.default_rng(2)
     for form in FORMATS:
         b, zero, scale, w = weights(rng, 300, 96, form, 0, "same")
+        if m < 5:
+            integers = np.rint(w / scale)
+            scale = np.exp2(np.floor(np.log2(scale)))
+            w = integers * scale
         a = normal(rng, (m, 300), np.float32)
         (dense,) = run("gemm", [a, w], [((m, 96), np.float32)], consts=[1])
         assert same_bits(gemm(a, b, zero, scale, ((m, 96), np.float32), form, 0), dense)
@@ -103,7 +109,7 @@ def test_strides_batches_threads_epilogues(form: Any) -> None:
         m, n, k = (int(x) for x in rng.integers(1, 70, 3))
         block = int(rng.choice([0, 1, 8, 32]))
         batch = tuple(int(x) for x in rng.integers(1, 4, int(rng.integers(0, 3))))
-        b, zero, scale, w = weights(rng, k, n, form, block, str(rng.choice(["none", "float", "same"])))
+        b, zero, scale, w = weights(rng, k, n, form, block, str(rng.choice(["none", "float", "same", "one"])))
         a, r = strided(rng, normal(rng, (*batch, m, k), np.float32)), normal(rng, (*batch, m, n), np.float32)
         wide = lambda x: None if x is None else np.broadcast_to(strided(rng, x), (*batch, *x.shape))  # noqa: B023
         operands = [wide(x) for x in (b, zero, scale)]
