@@ -9,7 +9,7 @@
 
 #include "core/vocabulary.h"
 #include "cpu/gemm_packed.h"
-#include "cpu/half.h"
+#include "cpu/narrow_weights.h"
 #include "cpu/tile_finish.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -163,28 +163,19 @@ using TileStored = void (*)(const TileArgs<float>&, const Stored&);
 class DequantGemm final : public PackedGemm {
  public:
   DequantGemm(LaunchDesc d, const GemmShape& shape, int64_t block, bool pairs, BindContext& bind)
-      : PackedGemm(std::move(d), shape), pairs_(pairs) {
-    const Operand &b = in(1), &scale = in(4);
-    const int r = scale.ndim;
-    blocks_ = scale.shape[r - 2];
-    block_ = block ? block : std::max<int64_t>(1, s_.K);
-    constexpr int64_t kMost = int64_t{1} << 31;
-    if (blocks_ < 1 || blocks_ > kMost || block_ < 1 || block_ > kMost || blocks_ != std::max<int64_t>(1, (s_.K + block_ - 1) / block_))
-      throw KernelError("gemm: b_scale has " + std::to_string(blocks_) + " blocks of " + std::to_string(block_) + " for " +
-                        std::to_string(s_.K) + " values");
-    nibbles_ = pairs || b.dtype == DType::i4 || b.dtype == DType::u4;
+      : PackedGemm(std::move(d), shape), weights_(desc, s_.K, block, pairs), blocks_(weights_.blocks), block_(weights_.block) {
+    const Operand& b = in(1);
+    nibbles_ = weights_.nibbles;
     // Stored values are those of b plus this: signed bytes, or halves of bytes from 0 to 15.
-    shift_ = b.dtype == DType::i4 ? 8 : b.dtype == DType::u8 && !pairs ? -128 : 0;
+    shift_ = b.dtype == DType::i4 ? 8 : b.dtype == DType::u8 && !nibbles_ ? -128 : 0;
     values_bytes_ = nibbles_ ? static_cast<int64_t>(checked_bytes((s_.K + kGroup - 1) / kGroup, kGroupBytes, 1, 1))
                              : static_cast<int64_t>(checked_bytes(s_.K, kColumns, 1, 1));
     zero_ = static_cast<float>(shift_);
     zeros_ = !nibbles_;  // of which there are too few beside bytes to have code of their own for one
     if (const Operand* z = optional_input(desc, 3)) zeros_ = !one_zero(*z) || zeros_;
-    const auto address = [](const Operand* o) { return o ? std::to_string(reinterpret_cast<uintptr_t>(o->data)) : std::string("-"); };
     Format f;
     f.name = std::string(nibbles_ ? "int4" : "int8") + " weights";
-    f.key = std::to_string(static_cast<int>(b.dtype)) + ":" + std::to_string(pairs) + ":" + std::to_string(block_) + ":" + address(&scale) +
-            ":" + address(optional_input(desc, 3));
+    f.key = weights_.key();
     f.block_units = few_rows() ? 0 : f.block_units;
     f.expand = true;
     f.panel_bytes = values_bytes_ + static_cast<int64_t>(checked_bytes((zeros_ ? 2 : 1) * blocks_, kColumns, 4, 1));
@@ -192,30 +183,11 @@ class DequantGemm final : public PackedGemm {
   }
 
  private:
-  // Integer `i` of b or its zero points, in the storage format of b; `high`: the upper half of a pair.
-  int value(const Operand& o, int64_t i, int64_t high) const {
-    if (pairs_) return o.as<const uint8_t>()[i] >> (4 * high) & 15;
-    if (o.dtype == DType::u8) return o.as<const uint8_t>()[i];
-    if (o.dtype == DType::u4) return o.as<const uint8_t>()[i] & 15;
-    const int v = o.as<const int8_t>()[i];
-    return o.dtype == DType::i4 ? ((v & 15) ^ 8) - 8 : v;
-  }
-
-  // Element [block, column] of b_scale or b_zero.
-  float parameter(const Operand& o, int64_t block, int64_t column) const {
-    const int r = o.ndim;
-    const bool integers = o.dtype == in(1).dtype;
-    const int64_t row = integers && pairs_ ? block / 2 : block;
-    const int64_t i = (o.shape[r - 2] == 1 ? 0 : row * o.strides[r - 2]) + (o.shape[r - 1] == 1 ? 0 : column * o.strides[r - 1]);
-    if (integers) return static_cast<float>(value(o, i, block & 1));
-    return o.dtype == DType::f32 ? o.as<const float>()[i] : half_to_float(o.dtype, o.as<const uint16_t>()[i]);
-  }
-
   void pack_panel(char* out, const Operand& b, int64_t offset, int64_t n0, int64_t n) const override {
     std::fill(out, out + values_bytes_, char{0});
     for (int64_t j = 0; j < n; j++)
       for (int64_t k = 0; k < s_.K; k++) {
-        const int v = value(b, offset + (pairs_ ? k / 2 : k) * s_.bk + j * s_.bn, k & 1) + shift_;
+        const int v = weights_.value(b, offset + j * s_.bn, s_.bk, k) + shift_;
         if (nibbles_) {
           char& pair = out[k / kGroup * kGroupBytes + j * kGroup / 2 + k % kGroup / 2];
           pair = static_cast<char>(pair | v << (4 * (k & 1)));
@@ -227,9 +199,9 @@ class DequantGemm final : public PackedGemm {
     const Operand* zero = optional_input(desc, 3);
     for (int64_t g = 0; g < blocks_; g++)
       for (int64_t j = 0; j < kColumns; j++) {
-        scales[g * kColumns + j] = j < n ? parameter(in(4), g, n0 + j) : 0.0f;
+        scales[g * kColumns + j] = j < n ? weights_.parameter(in(4), g, n0 + j) : 0.0f;
         if (zeros_)
-          scales[(blocks_ + g) * kColumns + j] = (zero && j < n ? parameter(*zero, g, n0 + j) : 0.0f) + static_cast<float>(shift_);
+          scales[(blocks_ + g) * kColumns + j] = (zero && j < n ? weights_.parameter(*zero, g, n0 + j) : 0.0f) + static_cast<float>(shift_);
       }
   }
 
@@ -253,10 +225,10 @@ class DequantGemm final : public PackedGemm {
 
   // Are all zero points the same? Then zero_ is what the panel's values are relative to.
   bool one_zero(const Operand& z) {
-    const float first = s_.N ? parameter(z, 0, 0) : 0.0f;
+    const float first = s_.N ? weights_.parameter(z, 0, 0) : 0.0f;
     for (int64_t g = 0; g < blocks_; g++)
       for (int64_t n = 0; n < s_.N; n++)
-        if (parameter(z, g, n) != first) return false;
+        if (weights_.parameter(z, g, n) != first) return false;
     zero_ += first;
     return true;
   }
@@ -266,10 +238,11 @@ class DequantGemm final : public PackedGemm {
                                          small_tile<NIBBLES, ZEROS, 3, kSets / 2>, small_tile<NIBBLES, ZEROS, 4, kSets / 2>};
   static constexpr const TileStored* kTiles[] = {kRows<false, true>, kRows<true, false>, kRows<true, true>};
 
-  bool pairs_, nibbles_ = false, zeros_ = false;
+  NarrowWeights weights_;
+  bool nibbles_ = false, zeros_ = false;
   int shift_ = 0;
   float zero_ = 0;
-  int64_t blocks_ = 1, block_ = 1, values_bytes_ = 0;
+  int64_t blocks_, block_, values_bytes_ = 0;
 };
 
 // Can rows of A be quantised and multiplied by B's own bytes? Where a launch asks for int8 (kernels/spec.py).
@@ -286,6 +259,12 @@ bool takes_bytes(const LaunchDesc& d) {
 
 std::unique_ptr<Kernel> make_gemm_dequant(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, BindContext& bind) {
   if (takes_bytes(desc)) return make_gemm_quant(std::move(desc), s, bind);
+#if defined(__AVX512VNNI__)
+  Params params = desc.params();
+  params.f();
+  if (static_cast<GemmPrecision>(params.i()) == GemmPrecision::int16_ && takes_digits(desc, s.K, block, pairs))
+    return make_gemm_digits(std::move(desc), s, block, pairs, bind);
+#endif
   return std::make_unique<DequantGemm>(std::move(desc), s, block, pairs, bind);
 }
 

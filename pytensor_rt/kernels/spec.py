@@ -71,7 +71,7 @@ ACTIVATIONS = (
     "sigmoid", "tanh", "relu", "affine", "leaky_relu", "thresholded_relu", "scaled_tanh", "hard_sigmoid", "elu", "softsign", "softplus",
 )  # fmt: skip
 NODE_MODES = ("leaf", "leq", "lt", "gte", "gt", "eq", "neq", "member")
-GEMM_PRECISIONS = ("full", "bf16", "fp16", "int8")
+GEMM_PRECISIONS = ("full", "bf16", "fp16", "int8", "int16")
 REDUCTIONS = ("none", "add", "mul", "max", "min")
 COORDINATE_MODES = (
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize", "tf_half_pixel_for_nn",
@@ -123,7 +123,9 @@ _SPECS = (
             "k in the low half): a is multiplied by (b - b_zero) * b_scale in f32. b_zero and b_scale are constants [blocks, n] with a row "
             "for every `block` values of k (0: one row for all), or [blocks, 1] or [1, 1], of f32, f16 or bf16; b_zero may also have b's own format "
             "(pairs: [ceil(blocks / 2), n]). Batch axes of b, b_zero and b_scale are broadcast. precision int8 with an f32 b_scale of one block, int8 b "
-            "and no b_zero: rows of an f32 a may become qa as above, and b and b_scale are qb and its scale.",
+            "and no b_zero: rows of an f32 a may become qa as above, and b and b_scale are qb and its scale. precision int16 with b_scale: the values of "
+            "a row of a that meet one block of b_scale may become round(a * (32639 / most)), most = max |a| of them, with scale most / 32639 (0 "
+            "below 2**-100, NaN if not finite); the sum of their products with b - b_zero is exact.",
     ),
     KernelSpec(
         "conv", 7, ("x", "w", "b?", "x_zero?", "w_zero?"), ("y",), (*_WINDOW, _int("group", 1)), epilogue=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ml_dtypes
@@ -85,6 +86,60 @@ def test_int8_weights_times_rows_in_int8() -> None:
         assert told[0].startswith("int8 of ")
         (oracle,) = ref.execute("gemm", ins, [((2, m, n), np.dtype(np.float32))], params)
         np.testing.assert_allclose(y[0], oracle, rtol=4 * 2.0**-24, atol=0)
+
+
+def in_16_bits(a: Array, block: int) -> Array:
+    """What spec.py's precision int16 makes of a, as float64."""
+    out = np.zeros(a.shape)
+    for k in range(0, a.shape[-1], block or a.shape[-1]):
+        x = a[..., k : k + block] if block else a
+        most = np.abs(x).max(axis=-1, keepdims=True)
+        used = most >= np.float32(2.0**-100)
+        inverse = np.where(used, np.float32(32639) / np.where(used, most, np.float32(1)), np.float32(0))
+        out[..., k : k + x.shape[-1]] = np.rint(x * inverse).astype(np.float64) * np.where(used, most / np.float32(32639), np.float32(0))
+    return out
+
+
+@pytest.mark.parametrize("zeros", ["none", "float", "same", "one"])
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_rows_in_16_bits(form: Any, zeros: str) -> None:
+    rng = np.random.default_rng(11)
+    for m, n, k, block in [
+        (1, 5, 3, 0), (1, 70, 64, 16), (2, 33, 7, 0), (3, 40, 65, 32), (4, 100, 64, 8), (5, 31, 9, 4), (15, 65, 47, 24), (1, 32, 2100, 128),
+        (29, 48, 2100, 32), (6, 129, 300, 0), (1, 64, 100, 256), (19, 40, 513, 256),
+    ]:  # fmt: skip
+        b, zero, scale, w = weights(rng, k, n, form, block, zeros)
+        batch = int(rng.integers(1, 3))
+        a = strided(rng, normal(rng, (batch, m, k), np.float32) * rng.choice(np.float32([1e-4, 1, 1e3]), (batch, m, 1)))
+        a[0, 0, : min(k, block or k)] = 0
+        r = normal(rng, (batch, m, n), np.float32)
+        wide = [None if x is None else np.broadcast_to(x, (batch, *x.shape)) for x in (b, zero, scale)]
+        params = {"block": block, "pairs": int(isinstance(form, str)), "precision": "int16"}
+        told: list[str] = []
+        ys = [
+            run("gemm", [a, wide[0], None, *wide[1:]], [((batch, m, n), np.float32)], params, threads=t, describe=told,
+                consts=[1, 3, 4] if zero is not None else [1, 4], epilogue=lambda acc, x: E.relu(acc + x), epi_ins=[r])[0]
+            for t in (1, 2)
+        ]  # fmt: skip
+        assert same_bits(*ys)
+        digits = bool(told) and "int16 by" in told[0]
+        takes = zeros != "float" and block % 8 == 0 and (block or k) <= (4096 if form in ("pairs", I4, U4) else 256)
+        bytes_are_fast = not harness.device and (os.environ.get("PTRT_ISA") or harness.ISAS[0]) == "v4x"
+        assert digits == (takes and bytes_are_fast)
+        x = in_16_bits(np.ascontiguousarray(a), block) if digits else a.astype(np.float64)
+        check(ys[0], np.maximum(x @ w.astype(np.float64) + r, 0), magnitude(np.abs(x), w) + np.abs(r), k)
+
+
+def test_rows_in_16_bits_that_are_not_finite() -> None:
+    rng = np.random.default_rng(12)
+    b, _, scale, _ = weights(rng, 64, 8, "pairs", 32, "none")
+    a = np.ones((3, 64), np.float32)
+    a[0, 40], a[1, 3] = np.nan, np.inf
+    params = {"block": 32, "pairs": 1, "precision": "int16"}
+    (y,) = run("gemm", [a, b, None, None, scale], [((3, 8), np.float32)], params, consts=[1, 4])
+    assert not np.isfinite(y[0]).any()
+    assert not np.isfinite(y[1]).all()
+    assert np.isfinite(y[2]).all()
 
 
 @pytest.mark.parametrize("m", [1, 3, 9, 40])

@@ -22,7 +22,9 @@ def pack(q: Array, bits: int) -> Array:
     return (q[..., ::2] | q[..., 1::2] << 4).astype(np.uint8)
 
 
-def model(k: int, n: int, bits: int, block: int, zeros: str, dtype: Any = np.float32, g_idx: bool = False) -> tuple[onnx.ModelProto, Array]:
+def model(
+    k: int, n: int, bits: int, block: int, zeros: str, dtype: Any = np.float32, g_idx: bool = False, **attributes: int
+) -> tuple[onnx.ModelProto, Array]:
     """The model and its dequantised weight [k, n]."""
     rng = np.random.default_rng(k + n)
     blocks = -(-k // block)
@@ -41,7 +43,8 @@ def model(k: int, n: int, bits: int, block: int, zeros: str, dtype: Any = np.flo
     inputs = ["a", "b", "s", "z" if "z" in arrays else "", "g" if g_idx else ""]
     while not inputs[-1]:
         inputs.pop()
-    node = helper.make_node("MatMulNBits", inputs, ["y"], domain="com.microsoft", K=k, N=n, bits=bits, block_size=block, name="quantised")
+    attributes |= {"K": k, "N": n, "bits": bits, "block_size": block}
+    node = helper.make_node("MatMulNBits", inputs, ["y"], domain="com.microsoft", name="quantised", **attributes)
     code = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph = helper.make_graph(
         [node],
@@ -71,6 +74,26 @@ def test_against_the_dequantised_weight(bits: int, block: int, zeros: str) -> No
         blocks = -(-k // block)
         assert report.packed_bytes <= panels * (k * bits // 8 + panels // 32 + 8 * blocks) + 4096  # one pack for all shapes
         assert ("int4 weights" if bits == 4 else "int8 weights") in report.launches[-1].strategy
+
+
+@pytest.mark.parametrize("zeros", ["", "packed"])
+def test_rows_may_be_quantised(zeros: str) -> None:
+    """accuracy_level 4: 16 bits per value and block at least, where onnxruntime takes 8."""
+    ort = pytest.importorskip("onnxruntime")
+    k, n, block = 512, 96, 32
+    proto, w = model(k, n, 4, block, zeros, accuracy_level=4)
+    session = ptrt.InferenceSession(proto)
+    other = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for m in (1, 3, 20):
+        a = np.random.default_rng(m).standard_normal((m, k)).astype(np.float32)
+        a[:, 7] *= 100  # one large value spoils the others of its block only
+        (got,), (want,) = session.run(None, {"a": a}), other.run(None, {"a": a})
+        reference = a.astype(np.float64) @ w.astype(np.float64)
+        products = np.abs(a).astype(np.float64) @ np.abs(w).astype(np.float64)
+        most = np.abs(a).reshape(m, -1, block).max(axis=2).repeat(block, axis=1).astype(np.float64)
+        bound = most / 32639 / 2 @ np.abs(w).astype(np.float64) + (2 * k + 4) * 2.0**-24 * products
+        assert (np.abs(got - reference) <= bound).all()
+        assert np.abs(got - reference).max() <= np.abs(want - reference).max()
 
 
 @pytest.mark.parametrize("zeros", ["", "packed"])

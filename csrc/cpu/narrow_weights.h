@@ -1,0 +1,63 @@
+// Constant weights of gemm in 8- or 4-bit integers with scales and perhaps zero points per block of k and column: spec.py's b_scale.
+#pragma once
+#include <algorithm>
+#include <string>
+
+#include "core/launch.h"
+#include "cpu/half.h"
+
+namespace ptrt::PTRT_LEVEL {
+namespace {
+
+struct NarrowWeights {
+  const LaunchDesc& desc;
+  bool pairs, nibbles;
+  int64_t blocks, block;  // values of k per block
+
+  NarrowWeights(const LaunchDesc& d, int64_t K, int64_t block_or_all, bool two_in_a_byte)
+      : desc(d), pairs(two_in_a_byte), block(block_or_all ? block_or_all : std::max<int64_t>(1, K)) {
+    const Operand &b = d.ins[1], &scale = d.ins[4];
+    nibbles = pairs || b.dtype == DType::i4 || b.dtype == DType::u4;
+    blocks = scale.shape[scale.ndim - 2];
+    constexpr int64_t kMost = int64_t{1} << 31;
+    if (blocks < 1 || blocks > kMost || block < 1 || block > kMost || blocks != std::max<int64_t>(1, (K + block - 1) / block))
+      throw KernelError("gemm: b_scale has " + std::to_string(blocks) + " blocks of " + std::to_string(block) + " for " +
+                        std::to_string(K) + " values");
+  }
+
+  std::string key() const {  // of what beside b and its layout decides how they are packed
+    const auto address = [](const Operand& o) {
+      return o.dtype == DType::none ? std::string("-") : std::to_string(reinterpret_cast<uintptr_t>(o.data));
+    };
+    return std::to_string(static_cast<int>(desc.ins[1].dtype)) + ":" + std::to_string(pairs) + ":" + std::to_string(block) + ":" +
+           address(desc.ins[4]) + ":" + address(desc.ins[3]);
+  }
+
+  // Value k of the column of b that starts at element `column`.
+  int value(const Operand& b, int64_t column, int64_t stride, int64_t k) const {
+    return integer(b, column + (pairs ? k / 2 : k) * stride, k & 1);
+  }
+
+  // Element [block, column] of b_scale or b_zero.
+  float parameter(const Operand& o, int64_t at, int64_t column) const {
+    const int r = o.ndim;
+    const bool integers = o.dtype == desc.ins[1].dtype;
+    const int64_t row = integers && pairs ? at / 2 : at;
+    const int64_t i = (o.shape[r - 2] == 1 ? 0 : row * o.strides[r - 2]) + (o.shape[r - 1] == 1 ? 0 : column * o.strides[r - 1]);
+    if (integers) return static_cast<float>(integer(o, i, at & 1));
+    return o.dtype == DType::f32 ? o.as<const float>()[i] : half_to_float(o.dtype, o.as<const uint16_t>()[i]);
+  }
+
+ private:
+  // Integer `i` of b or its zero points, in the storage format of b; `high`: the upper half of a pair.
+  int integer(const Operand& o, int64_t i, int64_t high) const {
+    if (pairs) return o.as<const uint8_t>()[i] >> (4 * high) & 15;
+    if (o.dtype == DType::u8) return o.as<const uint8_t>()[i];
+    if (o.dtype == DType::u4) return o.as<const uint8_t>()[i] & 15;
+    const int v = o.as<const int8_t>()[i];
+    return o.dtype == DType::i4 ? ((v & 15) ^ 8) - 8 : v;
+  }
+};
+
+}  // namespace
+}  // namespace ptrt::PTRT_LEVEL
