@@ -29,9 +29,12 @@ class Map final : public Kernel {
     in_offset_.assign(desc.ins.size(), 0);
     empty_ = out.size() == 0;
     if (!empty_) plan();
-    int64_t bytes = out.size() * static_cast<int64_t>(itemsize(out.dtype));
-    for (size_t k = 0; k < desc.ins.size(); k++) bytes += distinct(desc.ins[k]) * in_size_[k];
-    if (bytes > kCached) vm_.streams();
+    int64_t widest = static_cast<int64_t>(itemsize(out.dtype)), bytes = out.size() * widest;
+    for (size_t k = 0; k < desc.ins.size(); k++) {
+      bytes += distinct(desc.ins[k]) * in_size_[k];
+      widest = std::max(widest, in_size_[k]);
+    }
+    if (bytes > kCached && widest > 2) vm_.streams();
     blocks_bytes_ = (desc.ins.size() * sizeof(Block) + 63) & ~size_t{63};
   }
 

@@ -50,6 +50,8 @@ int sub_byte_bits(DType t) {
 
 bool native(DType t) { return comp_of(t) != Comp::none && !sub_byte_bits(t) && (comp_of(t) != Comp::f32 || t == DType::f32); }
 
+bool is_byte(DType t) { return t == DType::i8 || t == DType::u8; }
+
 bool is_signed_int(DType t) {
   Comp c = comp_of(t);
   return c == Comp::i8 || c == Comp::i16 || c == Comp::i32 || c == Comp::i64;
@@ -254,6 +256,10 @@ class Compiler {
       const int fused = dequantized(i);
       if (fused >= 0) return fused;
     }
+    if (op == Op::sub_ && work == Comp::f32) {
+      const int fused = difference(i);
+      if (fused >= 0) return fused;
+    }
     if (op == Op::add_ && (work == Comp::f32 || work == Comp::f64)) {
       const int fused = muladd(i, work);
       if (fused >= 0) return fused;
@@ -274,13 +280,34 @@ class Compiler {
     return !predicate && sub_byte_bits(i.dtype) ? narrowed(v, i.dtype, Overflow::wrap) : v;
   }
 
-  // a * b + c in one step when the product has no other use.
+  // (x - zero) of 8 bits as f32 in one step.
+  int difference(const Instr& i) {
+    int zero;
+    if (i.dtype != DType::f32 || !zero_point(i.args[1], &zero)) return -1;
+    const Instr* wide = instruction(i.args[0], Op::cast_);
+    if (!wide || !is_byte(program_[static_cast<size_t>(wide->args[0])].dtype)) return -1;
+    const CastStep s = dequantize_step(comp_of(program_[static_cast<size_t>(wide->args[0])].dtype), 1, zero);
+    return apply(regs_[static_cast<size_t>(wide->args[0])], &s, 1);
+  }
+
+  // a * b + c in one step when the product has no other use, also of an `a` of 8 bits by a constant.
   int muladd(const Instr& i, Comp work) {
     for (int side = 0; side < 2; side++) {
       const int at = i.args[side], other = i.args[1 - side];
       const Instr& m = program_[static_cast<size_t>(at)];
       if (m.op != static_cast<int32_t>(Op::mul_) || uses_[static_cast<size_t>(at)] != 1 || comp_of(m.dtype) != work) continue;
       const Pick pick = work == Comp::f32 ? pick_muladd(work) : pick_muladd_f64();
+      for (int k = 0; k < 2 && work == Comp::f32; k++) {
+        const Instr* wide = instruction(m.args[k], Op::cast_);
+        float factor;
+        if (!wide || wide->dtype != DType::f32 || !constant_float(m.args[1 - k], &factor)) continue;
+        const DType from = program_[static_cast<size_t>(wide->args[0])].dtype;
+        if (!is_byte(from)) continue;
+        const int v =
+            add_step(byte_muladd(comp_of(from)), work, 4, {regs_[static_cast<size_t>(wide->args[0])], regs_[static_cast<size_t>(other)]});
+        p_.steps.back().imm[0].f = static_cast<double>(factor);
+        return v;
+      }
       auto reg = [&](int k) { return converted(regs_[static_cast<size_t>(k)], work); };
       return add_step(pick, work, comp_size(work), {reg(m.args[0]), reg(m.args[1]), reg(other)});
     }
@@ -301,7 +328,7 @@ class Compiler {
       return true;
     }
     const Instr* c = i.op == static_cast<int32_t>(Op::cast_) ? instruction(i.args[0], Op::const_) : nullptr;
-    if (!c || (c->dtype != DType::u8 && c->dtype != DType::i8)) return false;
+    if (!c || !is_byte(c->dtype)) return false;
     *value = static_cast<float>(c->i);
     return true;
   }
@@ -312,9 +339,9 @@ class Compiler {
     return true;
   }
 
-  // saturated(round(x / scale) + zero), or without the zero point or the division, in one step.
+  // saturated(round(x / scale) + zero), or without the zero point or the division, or saturated(x), which rounds, in one step.
   int quantized(const Instr& i) {
-    if ((i.dtype != DType::u8 && i.dtype != DType::i8) || program_[static_cast<size_t>(i.args[0])].dtype != DType::f32) return -1;
+    if (!is_byte(i.dtype) || program_[static_cast<size_t>(i.args[0])].dtype != DType::f32) return -1;
     int at = i.args[0], zero = 0;
     if (const Instr* sum = instruction(at, Op::add_))
       for (int side = 0; side < 2; side++)
@@ -322,10 +349,13 @@ class Compiler {
           at = sum->args[side];
           break;
         }
-    const Instr* round = instruction(at, Op::round_);
-    if (!round) return -1;
-    at = round->args[0];
     float scale = 1;
+    const Instr* round = instruction(at, Op::round_);
+    if (!round) {
+      const CastStep s = quantize_step(comp_of(i.dtype), scale, 0);
+      return apply(regs_[static_cast<size_t>(i.args[0])], &s, 1);
+    }
+    at = round->args[0];
     if (const Instr* quotient = instruction(at, Op::div_); quotient && constant_float(quotient->args[1], &scale)) at = quotient->args[0];
     const CastStep s = quantize_step(comp_of(i.dtype), scale, zero);
     return apply(regs_[static_cast<size_t>(at)], &s, 1);
@@ -342,7 +372,7 @@ class Compiler {
       const Instr* wide = instruction(at, Op::cast_);
       if (!wide || wide->dtype != DType::f32) continue;
       const DType from = program_[static_cast<size_t>(wide->args[0])].dtype;
-      if (from != DType::u8 && from != DType::i8) continue;
+      if (!is_byte(from)) continue;
       const CastStep s = dequantize_step(comp_of(from), scale, zero);
       return apply(regs_[static_cast<size_t>(wide->args[0])], &s, 1);
     }

@@ -127,6 +127,22 @@ void dequantize(const Args& s) {
   if (i < s.n) store_n(o + i, (load_bytes(a + i, static_cast<int>(s.n - i)) - zero) * scale, static_cast<int>(s.n - i));
 }
 
+template <class B>
+void muladd_bytes(const Args& s) {
+  const B* a = static_cast<const B*>(s.a[0]);
+  const float* b = static_cast<const float*>(s.a[1]);
+  float* o = static_cast<float*>(s.o);
+  const float factor = static_cast<float>(s.imm[0].f);
+  const bool one = s.scalar & 2;
+  vf sum = splat(*b);
+  int64_t i = 0;
+  for (; i + W <= s.n; i += W) {
+    if (!one) sum = load(b + i);
+    store(o + i, to_float(widened<B>(a + i)) * splat(factor) + sum);
+  }
+  for (; i < s.n; i++) o[i] = static_cast<float>(a[i]) * factor + b[one ? 0 : i];
+}
+
 // Saturating conversions: imm[0], imm[1] are the bounds.
 void sat_float_byte(const Args& s) {  // bounds of 8 bits or less; the result is int32
   const float* a = static_cast<const float*>(s.a[0]);
@@ -235,6 +251,8 @@ CastStep dequantize_step(Comp from, float scale, int zero) {
   s.imm[1].i = zero;
   return s;
 }
+
+Pick byte_muladd(Comp from) { return {from == Comp::i8 ? muladd_bytes<int8_t> : muladd_bytes<uint8_t>, 2}; }
 
 int cast_steps(Comp from, Comp to, CastStep* steps) {
   int n = 0;
