@@ -163,16 +163,15 @@ using TileStored = void (*)(const TileArgs<float>&, const Stored&);
 class DequantGemm final : public PackedGemm {
  public:
   DequantGemm(LaunchDesc d, const GemmShape& shape, int64_t block, bool pairs, BindContext& bind)
-      : PackedGemm(std::move(d), shape), weights_(desc, s_.K, block, pairs), blocks_(weights_.blocks), block_(weights_.block) {
+      : PackedGemm(std::move(d), shape), weights_(desc, s_.K, block, pairs, bind), blocks_(weights_.blocks), block_(weights_.block) {
     const Operand& b = in(1);
     nibbles_ = weights_.nibbles;
     // Stored values are those of b plus this: signed bytes, or halves of bytes from 0 to 15.
     shift_ = b.dtype == DType::i4 ? 8 : b.dtype == DType::u8 && !nibbles_ ? -128 : 0;
     values_bytes_ = nibbles_ ? static_cast<int64_t>(checked_bytes((s_.K + kGroup - 1) / kGroup, kGroupBytes, 1, 1))
                              : static_cast<int64_t>(checked_bytes(s_.K, kColumns, 1, 1));
-    zero_ = static_cast<float>(shift_);
-    zeros_ = !nibbles_;  // of which there are too few beside bytes to have code of their own for one
-    if (const Operand* z = optional_input(desc, 3)) zeros_ = !one_zero(*z) || zeros_;
+    zero_ = static_cast<float>(shift_) + weights_.zeros.first;
+    zeros_ = !weights_.zeros.same || !nibbles_;  // beside bytes they are too few to have code of their own for one
     Format f;
     f.name = std::string(nibbles_ ? "int4" : "int8") + " weights";
     f.key = weights_.key();
@@ -223,16 +222,6 @@ class DequantGemm final : public PackedGemm {
     else tile_f32(mr, g.n > W ? NV : 1)(g);
   }
 
-  // Are all zero points the same? Then zero_ is what the panel's values are relative to.
-  bool one_zero(const Operand& z) {
-    const float first = s_.N ? weights_.parameter(z, 0, 0) : 0.0f;
-    for (int64_t g = 0; g < blocks_; g++)
-      for (int64_t n = 0; n < s_.N; n++)
-        if (weights_.parameter(z, g, n) != first) return false;
-    zero_ += first;
-    return true;
-  }
-
   template <bool NIBBLES, bool ZEROS>
   static constexpr TileStored kRows[] = {small_tile<NIBBLES, ZEROS, 1, kSets>, small_tile<NIBBLES, ZEROS, 2, kSets>,
                                          small_tile<NIBBLES, ZEROS, 3, kSets / 2>, small_tile<NIBBLES, ZEROS, 4, kSets / 2>};
@@ -262,7 +251,7 @@ std::unique_ptr<Kernel> make_gemm_dequant(LaunchDesc desc, const GemmShape& s, i
 #if defined(__AVX512VNNI__)
   Params params = desc.params();
   params.f();
-  if (static_cast<GemmPrecision>(params.i()) == GemmPrecision::int16_ && takes_digits(desc, s.K, block, pairs))
+  if (static_cast<GemmPrecision>(params.i()) == GemmPrecision::int16_ && takes_digits(desc, s.K, block, pairs, bind))
     return make_gemm_digits(std::move(desc), s, block, pairs, bind);
 #endif
   return std::make_unique<DequantGemm>(std::move(desc), s, block, pairs, bind);

@@ -84,12 +84,11 @@ PTRT_NOINLINE void digit_tile(const TileArgs<float>& g, const Digits& s, const f
 class DigitGemm final : public PackedGemm {
  public:
   DigitGemm(LaunchDesc d, const GemmShape& shape, int64_t block, bool pairs, BindContext& bind)
-      : PackedGemm(std::move(d), shape), weights_(desc, s_.K, block, pairs) {
+      : PackedGemm(std::move(d), shape), weights_(desc, s_.K, block, pairs, bind) {
     shift_ = in(1).dtype == DType::i8 ? 128 : in(1).dtype == DType::i4 ? 8 : 0;
     values_bytes_ = static_cast<int64_t>(checked_bytes((s_.K + 7) / 8, kColumns * 8 / (weights_.nibbles ? 2 : 1), 1, 1));
-    zero_ = s_.N ? zero(0, 0) : 0;
-    for (int64_t g = 0; g < weights_.blocks; g++)
-      for (int64_t n = 0; n < s_.N; n++) zeros_ |= zero(g, n) != zero_;
+    zero_ = static_cast<int32_t>(weights_.zeros.first) + shift_;
+    zeros_ = !weights_.zeros.same;
     Format f;
     f.name = "int16 by int" + std::to_string(weights_.nibbles ? 4 : 8);
     f.key = weights_.key();
@@ -218,20 +217,9 @@ class DigitGemm final : public PackedGemm {
 
 }  // namespace
 
-bool takes_digits(const LaunchDesc& d, int64_t K, int64_t block_or_all, bool pairs) {
-  const NarrowWeights w(d, K, block_or_all, pairs);
-  if (w.block > kLongest[w.nibbles] || (w.blocks > 1 && w.block % 8)) return false;
-  const Operand* z = optional_input(d, 3);
-  if (!z || z->dtype == d.ins[1].dtype) return true;
-  const int r = z->ndim;
-  const int least = d.ins[1].dtype == DType::i8 ? -128 : d.ins[1].dtype == DType::i4 ? -8 : 0;
-  for (int64_t b = 0; b < z->shape[r - 2]; b++)
-    for (int64_t n = 0; n < z->shape[r - 1]; n++) {
-      const float zero = w.parameter(*z, b, n);
-      if (!(zero >= static_cast<float>(least) && zero <= static_cast<float>(least + (w.nibbles ? 15 : 255))) || zero != std::rint(zero))
-        return false;
-    }
-  return true;
+bool takes_digits(const LaunchDesc& d, int64_t K, int64_t block_or_all, bool pairs, BindContext& bind) {
+  const NarrowWeights w(d, K, block_or_all, pairs, bind);
+  return w.block <= kLongest[w.nibbles] && (w.blocks == 1 || w.block % 8 == 0) && w.zeros.in_format;
 }
 
 std::unique_ptr<Kernel> make_gemm_digits(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, BindContext& bind) {

@@ -89,7 +89,7 @@ std::unique_ptr<Kernel> make_gemm_halves(LaunchDesc desc, const GemmShape& s, DT
 std::unique_ptr<Kernel> make_gemm_dequant(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, BindContext& bind);
 
 // The same with rows of A quantised to 16 bits per block, where bytes are multiplied fast and sums of a block fit into 32 bits.
-bool takes_digits(const LaunchDesc& desc, int64_t K, int64_t block, bool pairs);
+bool takes_digits(const LaunchDesc& desc, int64_t K, int64_t block, bool pairs, BindContext& bind);
 std::unique_ptr<Kernel> make_gemm_digits(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, BindContext& bind);
 
 }  // namespace ptrt::PTRT_LEVEL

@@ -1,6 +1,8 @@
 // Constant weights of gemm in 8- or 4-bit integers with scales and perhaps zero points per block of k and column: spec.py's b_scale.
 #pragma once
 #include <algorithm>
+#include <cmath>
+#include <new>
 #include <string>
 
 #include "core/launch.h"
@@ -14,7 +16,14 @@ struct NarrowWeights {
   bool pairs, nibbles;
   int64_t blocks, block;  // values of k per block
 
-  NarrowWeights(const LaunchDesc& d, int64_t K, int64_t block_or_all, bool two_in_a_byte)
+  struct Zeros {
+    float first;  // of all if they are the same, in b's own numbers
+    bool same;
+    bool in_format;  // are all numbers that a value of b can be?
+  };
+  Zeros zeros{0, true, true};
+
+  NarrowWeights(const LaunchDesc& d, int64_t K, int64_t block_or_all, bool two_in_a_byte, BindContext& bind)
       : desc(d), pairs(two_in_a_byte), block(block_or_all ? block_or_all : std::max<int64_t>(1, K)) {
     const Operand &b = d.ins[1], &scale = d.ins[4];
     nibbles = pairs || b.dtype == DType::i4 || b.dtype == DType::u4;
@@ -23,6 +32,15 @@ struct NarrowWeights {
     if (blocks < 1 || blocks > kMost || block < 1 || block > kMost || blocks != std::max<int64_t>(1, (K + block - 1) / block))
       throw KernelError("gemm: b_scale has " + std::to_string(blocks) + " blocks of " + std::to_string(block) + " for " +
                         std::to_string(K) + " values");
+    const Operand* zero = optional_input(d, 3);
+    if (!zero) return;
+    if (zero->shape[zero->ndim - 1] * zero->shape[zero->ndim - 2] == 1) {
+      zeros = summary(*zero);
+      return;
+    }
+    // There may be as many as a hundredth of b's values, too many to be looked at for every shape.
+    const auto kept = bind.packs.get(*zero, "gemm_zeros:" + key(), sizeof(Zeros), [&](void* to) { new (to) Zeros(summary(*zero)); });
+    zeros = *static_cast<const Zeros*>(kept.get());
   }
 
   std::string key() const {  // of what beside b and its layout decides how they are packed
@@ -49,6 +67,21 @@ struct NarrowWeights {
   }
 
  private:
+  Zeros summary(const Operand& zero) const {
+    const Operand& b = desc.ins[1];
+    const bool sign = b.dtype == DType::i8 || b.dtype == DType::i4;
+    const float least = sign ? nibbles ? -8.0f : -128.0f : 0.0f, most = least + (nibbles ? 15.0f : 255.0f);
+    const int64_t rows = zero.shape[zero.ndim - 2] == 1 ? 1 : blocks, columns = zero.shape[zero.ndim - 1];
+    Zeros z{columns ? parameter(zero, 0, 0) : 0.0f, true, true};
+    for (int64_t at = 0; at < rows; at++)
+      for (int64_t n = 0; n < columns; n++) {
+        const float x = parameter(zero, at, n);
+        z.same &= x == z.first;
+        z.in_format &= x >= least && x <= most && x == std::rint(x);
+      }
+    return z;
+  }
+
   // Integer `i` of b or its zero points, in the storage format of b; `high`: the upper half of a pair.
   int integer(const Operand& o, int64_t i, int64_t high) const {
     if (pairs) return o.as<const uint8_t>()[i] >> (4 * high) & 15;
