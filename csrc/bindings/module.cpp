@@ -217,7 +217,8 @@ PYBIND11_MODULE(_native, m) {
       .def("__call__", &Direct::call);
   py::class_<PyProgram>(m, "Program")
       .def(py::init([](py::array_t<int64_t, py::array::c_style> code, const py::list& consts, const std::vector<bool>& mapped,
-                       const std::string& isa, std::shared_ptr<Arena> arena, std::shared_ptr<Packs> packs, int threads) {
+                       const std::string& isa, std::shared_ptr<Arena> arena, std::shared_ptr<Packs> packs, int threads,
+                       const PyProgram* like) {
              std::vector<Const> cs;
              for (size_t k = 0; k < consts.size(); k++) {
                if (!py::isinstance<py::array>(consts[k])) throw py::type_error("consts: expected NumPy arrays");
@@ -233,17 +234,20 @@ PYBIND11_MODULE(_native, m) {
              {
                py::gil_scoped_release release;
                std::lock_guard<std::mutex> lock(arena->mutex);
-               p->program = std::make_unique<Program>(words, n, cs, table, arena, std::move(packs), threads);
+               p->program =
+                   std::make_unique<Program>(words, n, cs, table, arena, std::move(packs), threads, like ? like->program.get() : nullptr);
              }
              return p;
            }),
-           py::arg("code"), py::arg("consts"), py::arg("mapped"), py::arg("isa"), py::arg("arena"), py::arg("packs"), py::arg("threads"))
+           py::arg("code"), py::arg("consts"), py::arg("mapped"), py::arg("isa"), py::arg("arena"), py::arg("packs"), py::arg("threads"),
+           py::arg("like") = nullptr)
       .def("run", &PyProgram::run)
       .def("attach", &PyProgram::attach)
       .def("replay", &PyProgram::replay)
       .def("profile", &PyProgram::profile)
       .def("describe", [](PyProgram& p, size_t k) { return p.program->describe(k); })
       .def_property_readonly("num_launches", [](PyProgram& p) { return p.program->num_launches(); })
+      .def_property_readonly("shared_launches", [](PyProgram& p) { return p.program->shared_launches(); })
       .def_property_readonly("arena_bytes", [](PyProgram& p) { return p.program->arena_bytes(); })
       .def_property_readonly("scratch_bytes", [](PyProgram& p) { return p.program->scratch_bytes(); });
 }

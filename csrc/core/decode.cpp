@@ -1,5 +1,7 @@
 #include "core/decode.h"
 
+#include <algorithm>
+
 #include "core/vocabulary.h"
 
 namespace ptrt {
@@ -95,6 +97,7 @@ Operand Decoder::operand(OperandRef& ref, bool may_be_hollow, bool written) {
   Operand o;
   const int64_t b = word();
   if (b == -1) return o;
+  const int64_t* const at = p_;
   const int64_t offset = word();
   o.dtype = dtype();
   o.ndim = static_cast<int32_t>(count(kMaxDims, 2));
@@ -120,8 +123,10 @@ Operand Decoder::operand(OperandRef& ref, bool may_be_hollow, bool written) {
   const BufferInfo& buf = buffers_[static_cast<size_t>(b)];
   check(!written || buf.kind == kArenaBuffer || buf.kind == kOutputBuffer, "an output is in memory that must not be written");
   const auto item = static_cast<int64_t>(itemsize(o.dtype));
-  ref = {b, 0};
+  ref.buffer = b;
+  ref.word = static_cast<size_t>(at - launch_);
   if (!empty) {  // the view must lie inside its buffer: the last line of defence for everything planned above
+    check(offset >= -kMaxSize && offset <= kMaxSize, "a view reaches outside its buffer");
     __int128 lo = offset, hi = offset;
     for (int i = 0; i < o.ndim; i++) {
       const __int128 reach = static_cast<__int128>(o.shape[i] - 1) * o.strides[i];
@@ -129,6 +134,9 @@ Operand Decoder::operand(OperandRef& ref, bool may_be_hollow, bool written) {
     }
     check(lo >= 0 && (hi + 1) * item <= buf.nbytes, "a view reaches outside its buffer");
     ref.byte_offset = offset * item;
+    ref.item = item;
+    ref.low = static_cast<int64_t>(lo - offset) * item;
+    ref.high = static_cast<int64_t>(hi - offset + 1) * item;
   }
   if (buf.kind == kConstBuffer) {
     const Const& c = consts_[static_cast<size_t>(buf.value)];
@@ -163,8 +171,34 @@ Expr Decoder::program(int64_t n, size_t loads, int ndim, bool acc) {
   return e;
 }
 
+bool Decoder::skip(const std::vector<int64_t>& words, std::vector<OperandRef>& refs, bool constants_move) {
+  if (static_cast<std::ptrdiff_t>(words.size()) > end_ - p_) return false;
+  size_t at = 0;
+  const auto same_until = [&](size_t stop) { return std::equal(words.data() + at, words.data() + stop, p_ + at); };
+  for (const OperandRef& ref : refs) {
+    if (ref.buffer < 0) continue;
+    if (!same_until(ref.word)) return false;
+    at = ref.word;
+    if (words[at] == p_[at]) continue;
+    if (buffers_[static_cast<size_t>(ref.buffer)].kind == kConstBuffer && !constants_move) return false;
+    at++;
+  }
+  if (!same_until(words.size())) return false;
+  for (OperandRef& ref : refs) {
+    if (!ref.item) continue;
+    const int64_t offset = p_[ref.word];
+    check(offset >= -kMaxSize && offset <= kMaxSize, "a view reaches outside its buffer");
+    ref.byte_offset = offset * ref.item;
+    const int64_t nbytes = buffers_[static_cast<size_t>(ref.buffer)].nbytes;
+    check(ref.byte_offset + ref.low >= 0 && ref.byte_offset + ref.high <= nbytes, "a view reaches outside its buffer");
+  }
+  p_ += words.size();
+  return true;
+}
+
 LaunchDesc Decoder::next(std::vector<OperandRef>& refs) {
   refs.clear();
+  launch_ = p_;
   LaunchDesc d;
   d.kernel = static_cast<int32_t>(word());
   check(d.kernel >= 0 && d.kernel < kNumKernels, "bad kernel");

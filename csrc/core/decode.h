@@ -21,6 +21,8 @@ struct BufferInfo {
 // Where an operand lives: a buffer (-1: nowhere) and a byte offset in it.
 struct OperandRef {
   int64_t buffer = -1, byte_offset = 0;
+  int64_t item = 0, low = 0, high = 0;  // bytes per unit of the offset word (0: empty, anywhere), and those it reaches from there
+  size_t word = 0;                      // of the launch that holds the offset
 };
 
 // Launches [begin, ends[0]), [ends[0], ends[1]), ... which share no memory that one of them writes.
@@ -41,6 +43,10 @@ class Decoder {
   // size that cannot overflow, outputs only in memory that may be written and never broadcast, pro_ins and epi_ins of the shape they must
   // have, programs whose registers, operands and axes exist. Throws KernelError.
   LaunchDesc next(std::vector<OperandRef>& refs);
+  const int64_t* at() const { return p_; }  // the next launch's words
+  // Steps over the next launch if it differs from one with `words` and `refs` in its operands' offsets at most, with which `refs` are then
+  // brought up to date; no offset of a constant differs unless `constants_move`. Throws KernelError where a view leaves its buffer.
+  bool skip(const std::vector<int64_t>& words, std::vector<OperandRef>& refs, bool constants_move);
 
  private:
   int64_t word();
@@ -49,7 +55,7 @@ class Decoder {
   Operand operand(OperandRef& ref, bool may_be_hollow, bool written);
   Expr program(int64_t n, size_t loads, int ndim, bool acc);
 
-  const int64_t *p_, *end_;
+  const int64_t *p_, *end_, *launch_ = nullptr;
   const std::vector<Const>& consts_;
   std::vector<BufferInfo> buffers_;
   std::vector<Strands> strands_;

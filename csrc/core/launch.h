@@ -182,6 +182,7 @@ class Kernel {
   virtual void run(const RunContext& ctx) = 0;
   virtual size_t shared_scratch_bytes() const { return 0; }  // one block per launch
   virtual size_t thread_scratch_bytes() const { return 0; }  // one block per worker
+  virtual bool constants_move() const { return false; }      // nothing of constant operands was read at bind: read their addresses in `run`
   virtual std::string describe() const { return {}; }        // the strategy chosen, e.g. "winograd F(4,3), 14x32": for reports
   LaunchDesc desc;
 };

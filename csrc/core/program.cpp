@@ -175,16 +175,17 @@ std::shared_ptr<LazyPack> Packs::lazily(const Operand& source, const std::string
 }
 
 Program::Program(const int64_t* code, size_t words, const std::vector<Const>& consts, const KernelTable& table,
-                 std::shared_ptr<Arena> arena, std::shared_ptr<Packs> packs, int threads)
-    : arena_(std::move(arena)), packs_(std::move(packs)), threads_(std::clamp(threads, 1, kMaxThreads)) {
+                 std::shared_ptr<Arena> arena, std::shared_ptr<Packs> packs, int threads, const Program* like)
+    : table_(table), arena_(std::move(arena)), packs_(std::move(packs)), threads_(std::clamp(threads, 1, kMaxThreads)) {
   Decoder decoder(code, words, consts);
-  const std::vector<BufferInfo>& buffers = decoder.buffers();
+  buffers_ = decoder.buffers();
+  for (const Const& c : consts) consts_.push_back(c.data);
   auto needs = [](std::vector<int64_t>& bytes, const BufferInfo& b) {
     const auto k = static_cast<size_t>(b.value);
     if (bytes.size() <= k) bytes.resize(k + 1, 0);
     bytes[k] = std::max(bytes[k], b.nbytes);
   };
-  for (const BufferInfo& b : buffers) {
+  for (const BufferInfo& b : buffers_) {
     if (b.kind == kArenaBuffer) arena_bytes_ = std::max(arena_bytes_, static_cast<size_t>(b.value + b.nbytes));
     else if (b.kind == kInputBuffer) needs(input_bytes_, b);
     else if (b.kind == kOutputBuffer) needs(output_bytes_, b);
@@ -192,41 +193,35 @@ Program::Program(const int64_t* code, size_t words, const std::vector<Const>& co
   packs_->use_threads(threads_);
   strands_ = decoder.strands();
   const BindContext all{*packs_, threads_}, one{*packs_, 1};
+  if (like && !shares(*like)) like = nullptr;
   size_t group = 0, strand_thread = 0;
   std::vector<OperandRef> refs;
-  for (int64_t l = 0; l < decoder.num_launches(); l++) {
-    const bool in_strand = strands_of(static_cast<size_t>(l), group);
-    BindContext bind = in_strand ? one : all;
-    std::unique_ptr<Kernel> kernel;
+  for (size_t l = 0; l < static_cast<size_t>(decoder.num_launches()); l++) {
+    const bool in_strand = strands_of(l, group);
+    std::shared_ptr<Launch> launch;
     try {
-      LaunchDesc d = decoder.next(refs);
-      const Factory make = table.factories[d.kernel];
-      if (!make) throw KernelError(std::string("kernel '") + kKernelNames[d.kernel] + "' is not available");
-      if (writes_nothing(d)) kernel = std::make_unique<Nothing>(std::move(d));
-      else kernel = make(std::move(d), bind);
-    } catch (const std::exception& e) {
-      throw LaunchError(static_cast<size_t>(l), e.what());
-    }
-    size_t k = 0;
-    const LaunchDesc& now = kernel->desc;
-    if (now.ins.size() + now.outs.size() + now.pro_ins.size() + now.epi_ins.size() != refs.size())
-      throw LaunchError(static_cast<size_t>(l), "the kernel changed its operands");
-    for (auto* list : {&kernel->desc.ins, &kernel->desc.outs, &kernel->desc.pro_ins, &kernel->desc.epi_ins})
-      for (auto& o : *list) {
-        const OperandRef& ref = refs[k++];
-        if (ref.buffer < 0) continue;
-        const BufferInfo& b = buffers[static_cast<size_t>(ref.buffer)];
-        if (b.kind == kArenaBuffer) arena_slots_.push_back({&o, b.value + ref.byte_offset});
-        else if (b.kind == kInputBuffer) input_patches_.push_back({&o, b.value, ref.byte_offset});
-        else if (b.kind == kOutputBuffer) output_patches_.push_back({&o, b.value, ref.byte_offset});
+      if (like && l < like->launches_.size() && like->launches_[l]->in_strand == in_strand) {
+        const Launch& same = *like->launches_[l];
+        refs = same.refs;
+        if (decoder.skip(same.words, refs, same.kernel->constants_move())) {
+          launch = like->launches_[l];
+          shared_launches_++;
+        }
       }
-    const size_t shared = kernel->shared_scratch_bytes(), per_thread = kernel->thread_scratch_bytes();
-    if (shared > kMaxScratch || per_thread > kMaxScratch)
-      throw LaunchError(static_cast<size_t>(l), "the scratch memory it needs is too large");
-    size_t &most_shared = in_strand ? strand_shared_ : shared_scratch_, &most_thread = in_strand ? strand_thread : thread_scratch_;
-    most_shared = std::max(most_shared, round_up(shared, kAlign));
-    most_thread = std::max(most_thread, round_up(per_thread, kAlign));
-    kernels_.push_back(std::move(kernel));
+      if (!launch) {
+        launch = bound(decoder, in_strand ? one : all, in_strand);
+        refs = launch->refs;
+      }
+      const size_t shared = launch->kernel->shared_scratch_bytes(), per_thread = launch->kernel->thread_scratch_bytes();
+      if (shared > kMaxScratch || per_thread > kMaxScratch) throw KernelError("the scratch memory it needs is too large");
+      size_t &most_shared = in_strand ? strand_shared_ : shared_scratch_, &most_thread = in_strand ? strand_thread : thread_scratch_;
+      most_shared = std::max(most_shared, round_up(shared, kAlign));
+      most_thread = std::max(most_thread, round_up(per_thread, kAlign));
+    } catch (const std::exception& e) {
+      throw LaunchError(l, e.what());
+    }
+    place(*launch, refs);
+    launches_.push_back(std::move(launch));
   }
   strand_scratch_ = strand_shared_ + strand_thread;
   scratch_bytes_ =
@@ -234,14 +229,57 @@ Program::Program(const int64_t* code, size_t words, const std::vector<Const>& co
   arena_->reserve(arena_bytes_, scratch_bytes_);
 }
 
+bool Program::shares(const Program& like) const {
+  const auto same = [](const BufferInfo& a, const BufferInfo& b) {
+    return a.kind == b.kind && (a.kind == kArenaBuffer || a.value == b.value);
+  };
+  return &like.table_ == &table_ && like.arena_ == arena_ && like.packs_ == packs_ && like.threads_ == threads_ &&
+         like.consts_ == consts_ && std::equal(buffers_.begin(), buffers_.end(), like.buffers_.begin(), like.buffers_.end(), same);
+}
+
+std::shared_ptr<Program::Launch> Program::bound(Decoder& decoder, BindContext bind, bool in_strand) const {
+  auto launch = std::make_shared<Launch>();
+  launch->in_strand = in_strand;
+  const int64_t* words = decoder.at();
+  LaunchDesc d = decoder.next(launch->refs);
+  launch->words.assign(words, decoder.at());
+  const Factory make = table_.factories[d.kernel];
+  if (!make) throw KernelError(std::string("kernel '") + kKernelNames[d.kernel] + "' is not available");
+  if (writes_nothing(d)) launch->kernel = std::make_unique<Nothing>(std::move(d));
+  else launch->kernel = make(std::move(d), bind);
+  const LaunchDesc& now = launch->kernel->desc;
+  if (now.ins.size() + now.outs.size() + now.pro_ins.size() + now.epi_ins.size() != launch->refs.size())
+    throw KernelError("the kernel changed its operands");
+  return launch;
+}
+
+// Notes where the operands of a launch will have to point to.
+void Program::place(Launch& launch, const std::vector<OperandRef>& refs) {
+  size_t k = 0;
+  LaunchDesc& d = launch.kernel->desc;
+  for (auto* list : {&d.ins, &d.outs, &d.pro_ins, &d.epi_ins})
+    for (auto& o : *list) {
+      const OperandRef& ref = refs[k++];
+      if (ref.buffer < 0) continue;
+      const BufferInfo& b = buffers_[static_cast<size_t>(ref.buffer)];
+      if (b.kind == kArenaBuffer) arena_slots_.push_back({&o, b.value + ref.byte_offset});
+      else if (b.kind == kInputBuffer) input_patches_.push_back({&o, b.value, ref.byte_offset});
+      else if (b.kind == kOutputBuffer) output_patches_.push_back({&o, b.value, ref.byte_offset});
+      else if (launch.kernel->constants_move())
+        moved_constants_.push_back({&o, static_cast<char*>(consts_[static_cast<size_t>(b.value)]) + ref.byte_offset});
+    }
+}
+
 void Program::resolve_arena() {
   for (const Slot& s : arena_slots_) s.operand->data = arena_->data() + s.byte_offset;
+  for (const auto& [operand, address] : moved_constants_) operand->data = address;
   generation_ = arena_->generation();
+  arena_->resolved = this;
 }
 
 void Program::run(void* const* inputs, void* const* outputs, size_t begin, size_t end, int64_t* nanoseconds) {
-  if (begin > end || end > kernels_.size()) throw KernelError("program: there are no such launches");
-  if (generation_ != arena_->generation()) resolve_arena();
+  if (begin > end || end > launches_.size()) throw KernelError("program: there are no such launches");
+  if (generation_ != arena_->generation() || arena_->resolved != this) resolve_arena();
   for (const Patch& p : input_patches_) p.operand->data = static_cast<char*>(inputs[p.index]) + p.byte_offset;
   for (const Patch& p : output_patches_) p.operand->data = static_cast<char*>(outputs[p.index]) + p.byte_offset;
   RunContext ctx(threads_ > 1 ? &ThreadPool::instance() : nullptr, threads_, arena_->scratch(), arena_->scratch() + shared_scratch_,
@@ -273,7 +311,7 @@ RunContext Program::one_worker(int worker) const {
 void Program::run_launch(size_t k, const RunContext& ctx, int64_t* nanoseconds) {
   auto start = nanoseconds ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
   try {
-    kernels_[k]->run(ctx);
+    launches_[k]->kernel->run(ctx);
   } catch (const std::exception& e) {
     throw LaunchError(k, e.what());
   }

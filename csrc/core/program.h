@@ -4,6 +4,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/decode.h"
@@ -27,7 +28,8 @@ class Arena {
   size_t data_bytes() const { return data_bytes_; }
   size_t scratch_bytes() const { return scratch_bytes_; }
   uint64_t generation() const { return generation_; }
-  std::mutex mutex;  // held while a program runs on this arena
+  std::mutex mutex;                // held while a program runs on this arena
+  const void* resolved = nullptr;  // the program that ran last: kernels that programs share have its addresses
 
  private:
   char *data_ = nullptr, *scratch_ = nullptr;
@@ -86,22 +88,35 @@ class Packs final : public PackCache {
 
 class Program {
  public:
+  // `like`: a program on the same arena, or null. Launches that are the same there, word for word and on the same constants, are shared
+  // with it.
   Program(const int64_t* code, size_t words, const std::vector<Const>& consts, const KernelTable& table, std::shared_ptr<Arena> arena,
-          std::shared_ptr<Packs> packs, int threads);
+          std::shared_ptr<Packs> packs, int threads, const Program* like = nullptr);
 
   // Runs launches [begin, end). The caller holds arena->mutex. Throws LaunchError.
   void run(void* const* inputs, void* const* outputs, size_t begin, size_t end, int64_t* nanoseconds = nullptr);
 
-  size_t num_launches() const { return kernels_.size(); }
+  size_t num_launches() const { return launches_.size(); }
+  size_t shared_launches() const { return shared_launches_; }
   // Bytes that the memory of input (output) k must have, from the address that run() is given.
   const std::vector<int64_t>& input_bytes() const { return input_bytes_; }
   const std::vector<int64_t>& output_bytes() const { return output_bytes_; }
   size_t arena_bytes() const { return arena_bytes_; }
   size_t scratch_bytes() const { return scratch_bytes_; }
-  std::string describe(size_t launch) const { return kernels_.at(launch)->describe(); }
+  std::string describe(size_t launch) const { return launches_.at(launch)->kernel->describe(); }
   Arena& arena() { return *arena_; }
 
  private:
+  struct Launch {  // as it was bound
+    std::unique_ptr<Kernel> kernel;
+    std::vector<int64_t> words;
+    std::vector<OperandRef> refs;
+    bool in_strand;
+  };
+  bool shares(const Program& like) const;
+  std::shared_ptr<Launch> bound(Decoder& decoder, BindContext bind, bool in_strand) const;
+  void place(Launch& launch, const std::vector<OperandRef>& refs);
+
   struct Slot {
     Operand* operand;
     int64_t byte_offset;
@@ -112,9 +127,13 @@ class Program {
   RunContext one_worker(int worker) const;  // for launches of a strand
   void run_strands(const Strands& strands, const RunContext& ctx, int64_t* nanoseconds);
 
-  std::vector<std::unique_ptr<Kernel>> kernels_;
+  const KernelTable& table_;
+  std::vector<BufferInfo> buffers_;
+  std::vector<void*> consts_;
+  std::vector<std::shared_ptr<Launch>> launches_;
   std::vector<Strands> strands_;
   std::vector<Slot> arena_slots_;
+  std::vector<std::pair<Operand*, char*>> moved_constants_;  // of kernels that permit it
   struct Patch {
     Operand* operand;
     int64_t index, byte_offset;
@@ -124,7 +143,7 @@ class Program {
   std::shared_ptr<Arena> arena_;
   std::shared_ptr<Packs> packs_;
   uint64_t generation_ = 0;
-  size_t arena_bytes_ = 0, scratch_bytes_ = 0, shared_scratch_ = 0, thread_scratch_ = 0;
+  size_t shared_launches_ = 0, arena_bytes_ = 0, scratch_bytes_ = 0, shared_scratch_ = 0, thread_scratch_ = 0;
   size_t strand_shared_ = 0, strand_scratch_ = 0;  // for a worker's strand: shared by its tasks, and with what is a task's own
   int threads_;
 };

@@ -38,6 +38,7 @@ class Map final : public Kernel {
     blocks_bytes_ = (desc.ins.size() * sizeof(Block) + 63) & ~size_t{63};
   }
 
+  bool constants_move() const override { return true; }
   size_t thread_scratch_bytes() const override { return vm_.scratch_bytes() + blocks_bytes_; }
 
   void run(const RunContext& ctx) override {

@@ -32,6 +32,10 @@ class Instance(NamedTuple):
     offsets: list[int]  # of every placement item
     arena_bytes: int
 
+    def bound(self) -> Instance:
+        """What is worth keeping of it once its program is bound."""
+        return self._replace(code=self.code[:0].copy(), extra=[])
+
     def concrete(self, v: Any) -> Any:
         """A dimension, or tuple of dimensions, of the symbolic plan as it is in this instance."""
         if isinstance(v, (tuple, list)):
@@ -100,6 +104,7 @@ class Template:
         self.first = [f for f, _, _ in items]
         self.extra = [(v._expr if type(v) is SymInt else -1, plain(v)) for v in extra]
         self.evaluate = self._compile()
+        self.placed: tuple[list[int], list[int], int] = ([], [], 0)  # the last sizes, and what place_among made of them
 
     def _compile(self) -> Callable[[Sequence[int]], list[int] | None]:
         def operand(r: tuple[str, int]) -> str:
@@ -153,7 +158,10 @@ class Template:
         if len(self.sources):
             code[self.positions] = np.array(e, np.int64)[self.sources]
         sizes = [-(-(e[s] if s >= 0 else f) // ALIGN) * ALIGN for s, f in zip(self.sizes, self.fixed_sizes)]
-        offsets, total = place_among(sizes, self.first, self.together)
+        before, offsets, total = self.placed
+        if sizes != before:  # a growing cache seldom changes what lies in the arena
+            offsets, total = place_among(sizes, self.first, self.together)
+            self.placed = sizes, offsets, total
         if len(offsets):
             code[self.offset_positions] = np.array(offsets, np.int64)[self.offset_items]
         return Instance(code, [e[s] if s >= 0 else v for s, v in self.extra], e, offsets, total)

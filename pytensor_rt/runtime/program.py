@@ -135,19 +135,23 @@ class BoundPlan:
         memory: Any,
         encoded: Encoded | None = None,
         instance: Instance | None = None,
+        like: Any = None,
     ) -> None:
-        self._plan, self.memory, self._instance = plan, memory, instance
+        """`instance`: `plan` is a template's, filled in like this; `like`: the program of another instance, to share launches with."""
+        self._plan, self.memory = plan, memory
         self.inputs, self.outputs = inputs, outputs
         if encoded is None:
             encoded = Encoded(plan, inputs, outputs)
         code = encode.words(encoded.code) if instance is None else instance.code
         self.native = encoded.native
+        self._instance = instance and instance.bound()
         self.words = len(code)  # its share of the plan cache
         self.consts = encoded.consts
         self.program: Any = None
         if self.native:
             try:
-                self.program = memory.program(code, encoded.consts, encoded.mapped)
+                shared = () if like is None else (like,)
+                self.program = memory.program(code, encoded.consts, encoded.mapped, *shared)
             except memory.native.LaunchError as e:
                 launch = self.native[e.launch]
                 raise UnsupportedError(f"{describe_nodes(launch)}: kernel {launch.kernel!r}: {e} ({_operands(launch)})") from e

@@ -82,6 +82,7 @@ class SessionTemplate:
         self.template, self.results, self.encoded, self.inputs, self.outputs, self.plan = template, results, encoded, inputs, outputs, plan
         self.ranks = ranks  # of every output buffer: `extra` begins with their shapes
         self.values = values  # outputs that are integers computed from dimensions: `extra` goes on with their elements
+        self.program: Any = None  # of the last instance: the next one shares the launches that do not depend on its dimensions
 
 
 class Templates:
@@ -149,7 +150,8 @@ class Templates:
             v = results[name]
             results[name] = self.constants.const(np.array(extra[at : at + v.size], v.dtype).reshape(v.shape))
             at += v.size
-        bound = BoundPlan(made.plan, made.inputs, made.outputs, self.engine.memory, made.encoded, found)
+        bound = BoundPlan(made.plan, made.inputs, made.outputs, self.engine.memory, made.encoded, found, made.program)
+        made.program = bound.program
         segment = Segment(bound, results, None, [])
         segment.out_specs = [(s, b.dtype) for s, b in zip(shapes, made.outputs)]
         return segment

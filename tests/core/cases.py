@@ -27,9 +27,16 @@ class Case:
     outputs: tuple[Any, ...] = ()
 
     def bind(self, code: Any = None, threads: int = 1) -> Any:
-        words = self.code if code is None else code
+        return self.bind_all(self.code if code is None else code, threads=threads)[0]
+
+    def bind_all(self, *codes: Any, threads: int = 1) -> list[Any]:
+        """Programs on one arena, each sharing what it can with the one before."""
         isa = harness.os.environ.get("PTRT_ISA") or harness.ISAS[0]
-        return _native.Program(words, self.consts, [False] * len(self.consts), isa, _native.Arena(), _native.Packs(), threads)
+        arena, packs, programs = _native.Arena(), _native.Packs(), []
+        for code in codes:
+            like = programs[-1] if programs else None
+            programs.append(_native.Program(code, self.consts, [False] * len(self.consts), isa, arena, packs, threads, like))
+        return programs
 
 
 class _Recorder:

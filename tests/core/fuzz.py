@@ -57,6 +57,16 @@ def mutate(rng: np.random.Generator, code: np.ndarray) -> np.ndarray:
     return new
 
 
+def refused_alone(case: cases.Case, code: np.ndarray, why: str) -> None:
+    """A program is refused for the same reason whether or not there is one to share launches with."""
+    try:
+        case.bind(code)
+    except RuntimeError as e:
+        if str(e) == why:
+            return
+    raise AssertionError(f"alone the program is not refused with {why!r}")
+
+
 def main(kernel: str, seed: int, count: int) -> None:
     faulthandler.enable()
     rng = np.random.default_rng(seed)
@@ -66,7 +76,11 @@ def main(kernel: str, seed: int, count: int) -> None:
     for _ in range(count):
         code = mutate(rng, case.code)
         try:
-            program = case.bind(code)
+            try:
+                program = case.bind_all(case.code, code)[1]
+            except RuntimeError as e:
+                refused_alone(case, code, str(e))
+                raise
             if program.arena_bytes + program.scratch_bytes > 1 << 24:
                 continue
             if np.abs(np.setdiff1d(code, case.code).astype(object)).max(initial=0) > RUNNABLE:

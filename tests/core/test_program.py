@@ -156,6 +156,27 @@ def test_arrays_are_checked_when_a_program_runs() -> None:
         _native.Program(case.code, [object()], [False], "", _native.Arena(), _native.Packs(), 1)
 
 
+def test_programs_share_launches_that_differ_in_offsets() -> None:
+    case = map_case()
+    x, y, out = (a.view(np.float32).reshape(4, 5) for a in (*case.inputs, *case.outputs))
+    shorter = case.code.copy()
+    shorter[[OPERANDS + 8 * operand + 4 for operand in range(3)]] = 3  # rows
+    later = shorter.copy()
+    later[OPERANDS + 1] = 5  # the first operand begins a row later
+    programs = case.bind_all(case.code, later, shorter)
+    assert [p.shared_launches for p in programs] == [0, 0, 1]
+    for program, skip in [(programs[2], 0), (programs[1], 1)] * 2:
+        out[...] = 0
+        program.run(case.inputs, case.outputs, 0, 1)
+        np.testing.assert_allclose(out[:3], x[skip : skip + 3] * y[:3] + 2, atol=2.0**-21)  # rounded once or twice
+        assert not out[3].any()
+    outside = shorter.copy()
+    outside[OPERANDS + 1] = 10
+    for codes in ((outside,), (shorter, outside)):
+        with pytest.raises(RuntimeError, match="outside its buffer"):
+            case.bind_all(*codes)
+
+
 def test_a_program_that_cannot_be_bound_leaves_the_arena_usable() -> None:
     """An arena that cannot grow keeps the memory of the programs bound before."""
     case = map_case()

@@ -101,6 +101,44 @@ def test_a_repeated_signature_is_not_planned_again() -> None:
     assert (engine.traces, engine.plans, len(engine.cache)) == before
 
 
+DECODER = """g (float[1,S,8] x, float[1,P,8] past) => (float[1,S,8] y, float[1,T,8] present)
+  <float[64,8] table, float[8,8] w, float[8,8] u, int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}>
+  { ps = Shape(past) p = Slice(ps, one, two) xs = Shape(x) n = Slice(xs, one, two) t = Add(p, n)
+    e = Slice(table, p, t, zero) h = Add(x, e) k = MatMul(h, w) present = Concat<axis=1>(past, k)
+    kt = Transpose<perm=[0,2,1]>(present) s = MatMul(h, kt) a = Softmax<axis=-1>(s) c = MatMul(a, present) z = MatMul(c, u) y = Add(z, h) }"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_instances_share_the_launches_that_do_not_change(threads: int) -> None:
+    """A decoder with a growing cache and a table read at its end; earlier lengths again after later ones, for what is shared has their addresses."""
+    proto = model(DECODER)
+    from onnx import numpy_helper
+
+    kept = [i for i in proto.graph.initializer if i.name not in ("table", "w", "u")]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    for name, shape in {"table": (64, 8), "w": (8, 8), "u": (8, 8)}.items():
+        proto.graph.initializer.append(numpy_helper.from_array((rng.standard_normal(shape) * 0.3).astype(np.float32), name))
+    session = rt.InferenceSession(proto, threads=threads)
+    past = rng.standard_normal((1, 2, 8)).astype(np.float32)
+    fed = []
+    for _ in range(30):
+        f = {"x": rng.standard_normal((1, 1, 8)).astype(np.float32), "past": past}
+        y, past = session.run(None, f)
+        fed.append((f, y, past))
+    programs = [e.first.bound.program for e in session._engine.cache.values()]
+    assert session._engine.traces == 3
+    assert [p.shared_launches for p in programs[:2]] == [0, 0], "traced, and the first of the template"
+    assert all(0 < p.shared_launches < p.num_launches for p in programs[2:])
+    for k in [0, 29, 3, 4, 28, 5, 5, 29, *rng.integers(0, 30, 40)]:
+        f, y, present = fed[k]
+        got = session.run(None, f)
+        want = rt.InferenceSession(proto, threads=threads).run(None, f)
+        for a, b, c in zip(got, want, (y, present)):
+            np.testing.assert_array_equal(a, b)
+            np.testing.assert_array_equal(a, c)
+
+
 def test_shapes_that_break_a_guard_are_traced() -> None:
     """Slice clamps at the input's size: shapes on the other side of the clamp need another plan, and get the right result."""
     body = "g (float[N] x) => (float[M] y) <int64[1] b = {0}, int64[1] e = {6}> { t = Exp(x) y = Slice(t, b, e) }"

@@ -69,10 +69,10 @@ class Memory:
         """Memory with its own arena that shares the packed weights."""
         return Memory(self.threads, self.isa, self.packs, self.packed)
 
-    def program(self, code: Any, consts: list[Any], mapped: list[bool]) -> Any:
-        """Bind an encoded plan (see runtime/encode.py)."""
+    def program(self, code: Any, consts: list[Any], mapped: list[bool], like: Any = None) -> Any:
+        """Bind an encoded plan (see runtime/encode.py). Launches that are the same in `like`, an earlier program, are shared with it."""
         before = self.packs.count
-        program = self.native.Program(code, consts, mapped, self.isa, self.arena, self.packs, self.threads)
+        program = self.native.Program(code, consts, mapped, self.isa, self.arena, self.packs, self.threads, like)
         if self.packs.count != before:
             self.packed += consts
         return program
