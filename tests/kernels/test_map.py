@@ -63,6 +63,68 @@ def test_permutations(shape: tuple[int, ...], isa: str) -> None:
         np.testing.assert_array_equal(y, np.maximum(a - b, 0))
 
 
+MOVED: list[Any] = [np.uint8, np.float16, np.float32, np.int64, np.complex128]
+
+
+def moved_layout(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, broadcast: bool) -> tuple[Array, Array]:
+    """Memory full of random bytes, and a view of it: axes in any order, some of them dense, cut off, stepped over, backwards or broadcast."""
+    order = rng.permutation(len(shape)) if rng.random() < 0.8 else np.arange(len(shape))
+    steps = [int(rng.choice([1, 1, 1, 1, 1, 2, 3, -1])) if rng.random() < 0.5 else 1 for _ in shape]
+    once = [broadcast and rng.random() < 0.15 for _ in shape]
+    gaps = int(rng.integers(0, 3)) if rng.random() < 0.3 else 0
+    sizes = [(1 if o else abs(s) * max(n, 1)) + gaps for n, s, o in zip(shape, steps, once)]
+    memory = rng.integers(0, 256, math.prod(sizes) * np.dtype(dtype).itemsize, np.uint8)
+    whole = memory.view(dtype).reshape([sizes[k] for k in order]).transpose(np.argsort(order))
+    cut = tuple(
+        slice(0, 1) if o else slice(0, n * s, s) if s > 0 else slice(n - 1, None, -1) if n else slice(0, 0)
+        for n, s, o in zip(shape, steps, once)
+    )
+    return memory, np.broadcast_to(whole[(*cut, ...)], shape) if any(once) else whole[(*cut, ...)]
+
+
+@pytest.mark.parametrize("dtype", MOVED, ids=lambda d: np.dtype(d).name)
+def test_moves(dtype: Any, isa: str) -> None:
+    """A load alone moves the bytes as they are, to the elements of the output and to nothing between them."""
+    rng = np.random.default_rng(np.dtype(dtype).itemsize)
+    for trial in range(250):
+        shape: list[int] = []
+        for _ in range(rng.integers(0, 6)):
+            shape.append(
+                0 if rng.random() < 0.01 else int(rng.choice([1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 13, 15, 16, 17, 31, 33, 64, 67, 130]))
+            )
+            if math.prod(shape) > 20_000:
+                del shape[-1]
+        _, x = moved_layout(rng, tuple(shape), dtype, broadcast=True)
+        memory, y = moved_layout(rng, tuple(shape), dtype, broadcast=False)
+        want = memory.copy()
+        if y.size:
+            start = y.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
+            np.ndarray(y.shape, dtype, want, start, y.strides)[...] = x
+        run("map", [x], [y], isa=isa, threads=1 + trial % 2, body=lambda v: v)
+        np.testing.assert_array_equal(memory, want, err_msg=f"{x.shape} {x.strides} {y.strides}")
+
+
+@pytest.mark.parametrize("dtype", MOVED, ids=lambda d: np.dtype(d).name)
+def test_large_moves(dtype: Any, isa: str) -> None:
+    """Operands beyond the caches, blocks and tasks that end within an axis, and long rows."""
+    rng = np.random.default_rng(7)
+    size = np.dtype(dtype).itemsize
+    for shape, perm in (
+        ((3_000_017,), (0,)),
+        ((70_001, 3), (1, 0)),
+        ((3, 70_001), (1, 0)),
+        ((777, 1531), (1, 0)),
+        ((9_000_001 // size // 197, 197), (1, 0)),
+        ((30, 40, 50, 5), (2, 0, 3, 1)),
+        ((40, 12, 300, 7), (0, 2, 1, 3)),
+        ((6, 100, 1000), (1, 0, 2)),
+    ):
+        x = rng.integers(0, 256, (*shape, size), np.uint8).view(dtype)[..., 0].transpose(perm)
+        for a in (x, x[::-1]):
+            one, two = (run("map", [a], [(a.shape, dtype)], isa=isa, threads=t, body=lambda v: v)[0] for t in (1, 2))
+            assert one.tobytes() == two.tobytes() == a.tobytes()
+
+
 @pytest.mark.parametrize("shape", [(5,), (4, 6), (3, 5, 7), (40, 50, 2), (2, 3, 4, 5)], ids=str)
 def test_iota(shape: tuple[int, ...], isa: str) -> None:
     rng = np.random.default_rng(2)
