@@ -230,6 +230,11 @@ class Gather final : public Kernel {
       outer_.walk(begin, end, [&](const int64_t* off, int64_t m) {
         const char *px = x + off[0], *pi = idx + off[1];
         char* py = y + off[2];
+        for (; m >= 4; m -= 4, px += 4 * sx, pi += 4 * si, py += 4 * sy) {  // all are looked at before one is stored
+          const char* from[4];
+          PTRT_UNROLL for (int j = 0; j < 4; j++) from[j] = px + j * sx + checked_index<I>(pi + j * si, axis, n) * s;
+          PTRT_UNROLL for (int j = 0; j < 4; j++) std::memcpy(py + j * sy, from[j], E);
+        }
         for (int64_t j = 0; j < m; j++) std::memcpy(py + j * sy, px + j * sx + checked_index<I>(pi + j * si, axis, n) * s, E);
       });
       return;

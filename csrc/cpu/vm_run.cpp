@@ -12,6 +12,14 @@ struct View {  // an operand as this run sees it
   enum Mode : int32_t { kScalar, kRowScalar, kDirect, kPinned, kGather } mode;
 };
 
+void count_up(int64_t first, int64_t step, int64_t n, char* out) {
+  vl v, more = vl{} + step * WD;
+  for (int64_t i = 0; i < WD; i++) v[i] = first + i * step;
+  int64_t i = 0;
+  for (; i + WD <= n; i += WD, v += more) std::memcpy(out + i * 8, &v, sizeof v);
+  std::memcpy(out + i * 8, &v, static_cast<size_t>(n - i) * 8);
+}
+
 struct Live {  // a value in this run
   const char* p;
   bool scalar;
@@ -138,7 +146,8 @@ class Run {
       tile_cols_ = cols_;
       tile_rows_ = std::min(rows_, p_.tile / cols_);
     }
-    out_direct_ = !p_.steps.empty() && out_col_ == out_size_ && (tile_rows_ == 1 || (tile_cols_ == cols_ && out_row_ == cols_ * out_size_));
+    const bool computed = !p_.steps.empty() || value(p_.root).kind == Value::kIota;
+    out_direct_ = computed && out_col_ == out_size_ && (tile_rows_ == 1 || (tile_cols_ == cols_ && out_row_ == cols_ * out_size_));
     each_view([&](View& v, int64_t size) {
       const bool whole = tile_cols_ == cols_;
       if ((v.col == 0 || cols_ == 1) && (v.row == 0 || rows_ == 1)) {
@@ -217,6 +226,7 @@ class Run {
   }
 
   void tile(int64_t r, int64_t nr, int64_t c, int64_t nc) {
+    char* const to = out_ + r * out_row_ + c * out_col_;
     for (size_t k = 0; k < p_.values.size(); k++) {
       const Value& v = p_.values[k];
       if (v.kind == Value::kInput) {
@@ -229,13 +239,13 @@ class Run {
         }
       } else if (v.kind == Value::kIota && !live_[k].scalar) {
         const Iota& i = iotas_[k];
-        int64_t* o = reinterpret_cast<int64_t*>(slot(v.slot));
-        for (int64_t y = 0; y < nr; y++)
-          for (int64_t x = 0; x < nc; x++) *o++ = i.base + (r + y) * i.row_step + (c + x) * i.col_step;
         live_[k].p = slot(v.slot);
+        const bool direct = out_direct_ && p_.steps.empty();
+        if (!direct && i.row_step == 0 && r > 0 && tile_rows_ == 1 && tile_cols_ == cols_) continue;  // as in the row before
+        char* o = direct ? to : slot(v.slot);
+        for (int64_t y = 0; y < nr; y++, o += nc * 8) count_up(i.base + (r + y) * i.row_step + c * i.col_step, i.col_step, nc, o);
       }
     }
-    char* const to = out_ + r * out_row_ + c * out_col_;
     for (const Step& s : p_.steps) {
       const Live& d = live_[s.dst];
       if (d.scalar) continue;

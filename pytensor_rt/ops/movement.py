@@ -9,6 +9,7 @@ import numpy as np
 
 from ..dtypes import BOOL, I64, STRING
 from ..lowering import expr as e
+from ..lowering.expr import Var
 from ..lowering.recorder import FOLD_FREE
 from ..lowering.tensor import Tensor, row_major
 from ..lowering.tracer import Tracer
@@ -101,8 +102,7 @@ def one_hot(t: Tracer, index: Tensor, depth_in: Tensor, values: Tensor, *, axis:
     i = i.unsqueeze(a)
     classes = t.reshape(t.iota(depth), (depth, *(1,) * (index.ndim - a)))
     off, on = values.slice(0, 0, 1).squeeze(0), values.slice(0, 1, 1).squeeze(0)
-    hit: Any = lambda k, c: e.land(e.where(k < 0, k + depth, k) == c, c == c)
-    return t.map(lambda k, c, no, yes: e.where(hit(k, c), yes, no), i, classes, off, on)
+    return t.map(lambda k, c, no, yes: e.where(e.where(k < 0, k + depth, k) == c, yes, no), i, classes, off, on)
 
 
 @op("NonZero", since=9)
@@ -205,11 +205,17 @@ def non_max_suppression(
 @op("ReverseSequence", since=10)
 def reverse_sequence(t: Tracer, x: Tensor, lengths: Tensor, *, batch_axis: int = 1, time_axis: int = 0) -> Tensor:
     b, s = norm_axis(t, batch_axis, x.ndim), norm_axis(t, time_axis, x.ndim)
-    shape = tuple(n if i in (b, s) else 1 for i, n in enumerate(x.shape))
-    steps = t.reshape(t.iota(x.shape[s]), tuple(n if i == s else 1 for i, n in enumerate(shape)))
-    ends = t.reshape(lengths, tuple(n if i == b else 1 for i, n in enumerate(shape)))
-    index = t.map(lambda k, n: e.where(k < n, n - 1 - k, k), steps, t.cast(ends, I64))
-    return t.record("gather", [x, index.expand(x.shape)], [(x.shape, x.dtype)], {"mode": "elements", "axis": s})[0]
+    if x.ndim < 2 or {b, s} != {0, 1}:
+        t.fail(f"time_axis {s} and batch_axis {b} are not the first two axes")
+    n, m = x.shape[0], x.shape[1]
+    steps, ends, rows = t.iota(x.shape[s]).unsqueeze(b), t.cast(lengths, I64).unsqueeze(s), t.iota(x.shape[b]).unsqueeze(s)
+    time, across, along = (n, m, 1) if s == 0 else (m, 1, m)
+
+    def source(k: Var, end: Var, row: Var) -> Var:  # of slices [time or batch, batch or time]; lengths beyond the axis are no slices
+        at = e.where(k < end, end - 1 - k, k) * across + row * along
+        return e.where(end > time, n * m, at)
+
+    return take(t, t.reshape(x, (n * m, *x.shape[2:])), t.map(source, steps, ends, rows), 0)
 
 
 @op("Det", since=11)

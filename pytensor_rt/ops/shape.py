@@ -336,7 +336,7 @@ def eye_like(t: Tracer, x: Tensor, *, dtype: int | None = None, k: int = 0) -> T
     if n * m == 0:
         return t.const(np.empty((n, m), d))
     rows, cols = t.iota(n), t.iota(m)
-    return t.map(lambda r, c: e.cast(c - r == k, d), rows.unsqueeze(1), cols.unsqueeze(0))
+    return t.map(lambda r, c: e.cast(c == r + k, d), rows.unsqueeze(1), cols.unsqueeze(0))
 
 
 @op("Trilu", domain=MICROSOFT)
@@ -348,5 +348,5 @@ def trilu(t: Tracer, x: Tensor, k_in: Tensor | None = None, *, upper: int = 1) -
         return x
     rows, cols = t.iota(n).unsqueeze(1), t.iota(m).unsqueeze(0)
     zero = False if x.dtype.kind == "b" else 0
-    keep: Any = (lambda r, c: c - r >= k) if upper else (lambda r, c: c - r <= k)
+    keep: Any = (lambda r, c: c >= r + k) if upper else (lambda r, c: c <= r + k)  # the sum is one per row
     return t.map(lambda v, r, c: e.where(keep(r, c), v, zero), x, rows, cols)
