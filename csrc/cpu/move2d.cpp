@@ -137,15 +137,15 @@ PTRT_INLINE V folded(V v, std::integer_sequence<int, I...>) {
 
 // P rows of Q elements, ic bytes apart, become Q rows of P elements: log2(P) perfect shuffles of all of them. Only the first p rows are
 // read (Q a whole vector) and only the first q written (P a whole vector).
-template <class T, int P, int Q, bool PART>
-PTRT_INLINE void turn_tile(const char* in, int64_t ic, char* out, int64_t orow, int p, int q) {
+template <class T, int P, int Q, int p, int q>
+PTRT_INLINE void turn_tile(const char* in, int64_t ic, char* out, int64_t orow) {
   constexpr int L = kLanesOf<T>, N = P * Q / L, S = sizeof(T);
   constexpr int from = L / Q, to = L / P;  // pieces of a vector
   constexpr auto lanes = std::make_integer_sequence<int, L>();
   using V = Vector<T>;
   V v[N], t[N];
   PTRT_UNROLL for (int i = 0; i < N; i++) {
-    if constexpr (from == 1) v[i] = get<V>(in + (!PART || i < p ? i : p - 1) * ic);
+    if constexpr (from == 1) v[i] = get<V>(in + (i < p ? i : p - 1) * ic);
     else if (ic == Q * S) v[i] = get<V>(in + i * 16);
     else v[i] = (V)load_pieces<Q * S>(in + i * from * ic, ic, std::make_integer_sequence<int, from>());
   }
@@ -162,7 +162,7 @@ PTRT_INLINE void turn_tile(const char* in, int64_t ic, char* out, int64_t orow, 
     }
   PTRT_UNROLL for (int i = 0; i < N; i++) {
     if constexpr (to == 1) {
-      if (!PART || i < q) put(out + i * orow, v[i]);
+      if (i < q) put(out + i * orow, v[i]);
     } else if (orow == P * S) {
       put(out + i * 16, v[i]);
     } else {
@@ -174,8 +174,8 @@ PTRT_INLINE void turn_tile(const char* in, int64_t ic, char* out, int64_t orow, 
 
 // The tiles of a block of rows x cols: all of a cache line of each row that is written, then the next rows, then the next cache line.
 // The last tiles begin earlier and do some elements twice.
-template <class T, int P, int Q, bool PART>
-void turn_tiles(int64_t rows, int64_t cols, const char* in, int64_t ic, char* out, int64_t orow, int p, int q) {
+template <class T, int P, int Q, int p = P, int q = Q>
+void turn_tiles(int64_t rows, int64_t cols, const char* in, int64_t ic, char* out, int64_t orow) {
   constexpr int64_t S = sizeof(T), kLine = 64 / S;
   for (int64_t rs = 0; rs < rows; rs += kLine)
     for (int64_t cs = 0; cs < cols; cs += kLine)
@@ -183,44 +183,44 @@ void turn_tiles(int64_t rows, int64_t cols, const char* in, int64_t ic, char* ou
         const int64_t i = std::min(r, rows - Q);
         for (int64_t c = cs, ce = std::min(cs + kLine, cols); c < ce; c += P) {
           const int64_t j = std::min(c, cols - P);
-          turn_tile<T, P, Q, PART>(in + i * S + j * ic, ic, out + i * orow + j * S, orow, p, q);
+          turn_tile<T, P, Q, p, q>(in + i * S + j * ic, ic, out + i * orow + j * S, orow);
         }
       }
 }
 
-using TurnTiles = void (*)(int64_t, int64_t, const char*, int64_t, char*, int64_t, int, int);
+using TurnTiles = void (*)(int64_t, int64_t, const char*, int64_t, char*, int64_t);
 // The largest tiles of at most p x q elements; null if they are less than a vector.
 template <class T, int P = kLanesOf<T>, int Q = kLanesOf<T>>
-TurnTiles tiles_of(int64_t p, int64_t q, bool part) {
+TurnTiles tiles_of(int64_t p, int64_t q) {
   if (p < P) {
-    if constexpr (P > 2) return tiles_of<T, P / 2, Q>(p, q, part);
+    if constexpr (P > 2) return tiles_of<T, P / 2, Q>(p, q);
     return nullptr;
   }
   if (q < Q) {
-    if constexpr (Q > 2 && P * Q / 2 >= kLanesOf<T>) return tiles_of<T, P, Q / 2>(p, q, part);
+    if constexpr (Q > 2 && P * Q / 2 >= kLanesOf<T>) return tiles_of<T, P, Q / 2>(p, q);
     return nullptr;
   }
-  if constexpr (P == kLanesOf<T> || Q == kLanesOf<T>)
-    if (part) return turn_tiles<T, P, Q, true>;
-  return turn_tiles<T, P, Q, false>;
+  return turn_tiles<T, P, Q>;
 }
 
 // out[r][c] = in[c][r], both with the last index contiguous; false if there are too few elements for vectors.
 template <class T>
 bool turn(int64_t rows, int64_t cols, const char* in, int64_t ic, char* out, int64_t orow) {
   constexpr int64_t L = kLanesOf<T>, S = sizeof(T);
-  int64_t r = rows, c = cols, p = cols, q = rows;
-  const auto odd = [](int64_t n) { return (n & (n - 1)) != 0; };
-  if (rows < L && odd(rows) && cols > L && ic >= rows * S) {  // rows are read with what follows them: not the last
-    for (q = 4; q < rows;) q *= 2;
-    c = p = cols - 1, r = q;
-  } else if (cols < L && odd(cols) && rows > L && orow == cols * S) {  // what is written too much the next row overwrites
-    for (p = 4; p < cols;) p *= 2;
-    r = q = rows - 1, c = p;
+  int64_t r = rows, c = cols;  // what tiles cover
+  TurnTiles tiles = nullptr;
+  if constexpr (L >= 4) {                        // three, the channels of images, as four
+    if (rows == 3 && cols > L && ic >= 3 * S) {  // rows of the input are read with what follows them: not the last
+      c = cols - 1;
+      tiles = turn_tiles<T, L, 4, L, 3>, r = 4;
+    } else if (cols == 3 && rows > L && orow == 3 * S) {  // what is written too much the next row overwrites
+      r = rows - 1;
+      tiles = turn_tiles<T, 4, L, 3, L>, c = 4;
+    }
   }
-  const TurnTiles tiles = tiles_of<T>(p, q, c != cols || r != rows);
+  if (!tiles) tiles = tiles_of<T>(cols, rows);
   if (!tiles) return false;
-  tiles(r, c, in, ic, out, orow, static_cast<int>(std::min(cols, L)), static_cast<int>(std::min(rows, L)));
+  tiles(r, c, in, ic, out, orow);
   if (c < cols) gather_rows<T>(1, rows, in + c * ic, 0, S, out + c * S, 0, orow);
   if (r < rows) gather_rows<T>(1, cols, in + r * S, 0, ic, out + r * orow, 0, S);
   return true;
