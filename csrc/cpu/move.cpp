@@ -27,6 +27,7 @@ class Move final : public Kernel {
     ctx.parallel(tasks_, [&](int64_t task, int) { run_task(task); });
   }
 
+  bool constants_move() const override { return true; }
   std::string describe() const override {
     return "blocks of " + std::to_string(rows_) + "x" + std::to_string(cols_) + " elements of " + std::to_string(size_) + " bytes, " +
            std::to_string(tasks_) + " tasks";
