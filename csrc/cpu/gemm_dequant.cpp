@@ -184,16 +184,15 @@ class DequantGemm final : public PackedGemm {
  private:
   void pack_panel(char* out, const Operand& b, int64_t offset, int64_t n0, int64_t n) const override {
     std::fill(out, out + values_bytes_, char{0});
-    for (int64_t j = 0; j < n; j++)
-      for (int64_t k = 0; k < s_.K; k++) {
-        const int v = weights_.value(b, offset + j * s_.bn, s_.bk, k) + shift_;
-        if (nibbles_) {
-          char& pair = out[k / kGroup * kGroupBytes + j * kGroup / 2 + k % kGroup / 2];
-          pair = static_cast<char>(pair | v << (4 * (k & 1)));
-        } else {
-          out[k * kColumns + j] = static_cast<char>(v);
-        }
+    auto* words = reinterpret_cast<uint32_t*>(out);
+    for (int64_t j = 0; j < n; j++) {
+      const int64_t column = offset + j * s_.bn;
+      if (nibbles_) {
+        for (int64_t k = 0; k < s_.K; k += kGroup) words[k / kGroup * kColumns + j] = weights_.eight(b, column, s_.bk, k, s_.K, shift_);
+      } else {
+        for (int64_t k = 0; k < s_.K; k++) out[k * kColumns + j] = static_cast<char>(weights_.value(b, column, s_.bk, k) + shift_);
       }
+    }
     auto* scales = reinterpret_cast<float*>(out + values_bytes_);
     const Operand* zero = optional_input(desc, 3);
     for (int64_t g = 0; g < blocks_; g++)

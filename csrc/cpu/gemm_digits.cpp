@@ -108,19 +108,26 @@ class DigitGemm final : public PackedGemm {
     return (z ? static_cast<int32_t>(weights_.parameter(*z, block, n)) : 0) + shift_;
   }
 
+  static uint32_t apart(uint32_t four) {  // halves of bytes into the lower halves of bytes
+    four = (four | four << 8) & 0x00ff00ff;
+    return (four | four << 4) & 0x0f0f0f0f;
+  }
+
   void pack_panel(char* out, const Operand& b, int64_t offset, int64_t n0, int64_t n) const override {
     auto* to = reinterpret_cast<uint8_t*>(out);
     std::fill(to, to + values_bytes_, uint8_t{0});
-    for (int64_t j = 0; j < n; j++)
-      for (int64_t k = 0; k < s_.K; k++) {
-        const int v = weights_.value(b, offset + j * s_.bn, s_.bk, k) + shift_;
-        if (weights_.nibbles) {
-          uint8_t& pair = to[(k / 8 * kColumns + j) * 4 + k % 4];
-          pair = static_cast<uint8_t>(pair | v << (k & 4));
-        } else {
-          to[(k / 4 * kColumns + j) * 4 + k % 4] = static_cast<uint8_t>(v);
+    for (int64_t j = 0; j < n; j++) {
+      const int64_t column = offset + j * s_.bn;
+      if (weights_.nibbles) {
+        for (int64_t k = 0; k < s_.K; k += 8) {
+          const uint32_t word = weights_.eight(b, column, s_.bk, k, s_.K, shift_);
+          reinterpret_cast<uint32_t*>(out)[k / 8 * kColumns + j] = apart(word & 0xffff) | apart(word >> 16) << 4;
         }
+      } else {
+        for (int64_t k = 0; k < s_.K; k++)
+          to[(k / 4 * kColumns + j) * 4 + k % 4] = static_cast<uint8_t>(weights_.value(b, column, s_.bk, k) + shift_);
       }
+    }
     auto* scales = reinterpret_cast<float*>(out + values_bytes_);
     auto* zeros = reinterpret_cast<uint8_t*>(scales + weights_.blocks * kColumns);
     for (int64_t g = 0; g < weights_.blocks; g++)

@@ -56,6 +56,19 @@ struct NarrowWeights {
     return integer(b, column + (pairs ? k / 2 : k) * stride, k & 1);
   }
 
+  // Values k .. k + 7 of that column plus `shift`, of 4 bits each, the first one lowest; 0 from K on.
+  uint32_t eight(const Operand& b, int64_t column, int64_t stride, int64_t k, int64_t K, int shift) const {
+    uint32_t word = 0;
+    if (pairs && stride == 1 && k + 8 <= K && shift == 0) {
+      const uint8_t* p = b.as<const uint8_t>() + column + k / 2;
+      for (int i = 0; i < 4; i++) word |= static_cast<uint32_t>(p[i]) << (8 * i);
+      return word;
+    }
+    for (int64_t i = 0; i < std::min<int64_t>(8, K - k); i++)
+      word |= static_cast<uint32_t>(value(b, column, stride, k + i) + shift) << (4 * i);
+    return word;
+  }
+
   // Element [block, column] of b_scale or b_zero.
   float parameter(const Operand& o, int64_t at, int64_t column) const {
     const int r = o.ndim;
