@@ -133,7 +133,7 @@ PTRT_NOINLINE void small_tile(const TileArgs<float>& g, const Stored& stored) {
   Stored s = stored;
   vf acc[MR][NV];
   clear(acc);
-  const int64_t lda = g.lda, ahead = stream_prefetch_bytes();
+  const int64_t lda = g.lda;
   for (int64_t k = 0; k < g.K; s.scales += kColumns) {
     const int64_t stop = std::min(g.K, k + s.block);
     v.block(s.zeros);
@@ -142,7 +142,7 @@ PTRT_NOINLINE void small_tile(const TileArgs<float>& g, const Stored& stored) {
     PTRT_UNROLL for (int u = 0; u < SETS; u++) clear(part[u]);
     v.template each<SETS>(s.values, k, stop, [&](int set, int64_t at, const vf(&w)[NV]) __attribute__((always_inline)) {
       if (!NIBBLES || at % (kGroup * 64 / kGroupBytes) == 0)
-        __builtin_prefetch(s.values + (NIBBLES ? at * kColumns / 2 : at * kColumns) + ahead, 0, 3);
+        __builtin_prefetch(s.values + (NIBBLES ? at * kColumns / 2 : at * kColumns) + kAhead, 0, 3);
       PTRT_UNROLL for (int i = 0; i < MR; i++) {
         const vf x = splat(g.A[i * lda + at]);
         PTRT_UNROLL for (int j = 0; j < NV; j++) part[set][i][j] += x * w[j];

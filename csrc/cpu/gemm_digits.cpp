@@ -45,7 +45,6 @@ PTRT_NOINLINE void digit_tile(const TileArgs<float>& g, const Digits& s, const f
   clear(acc);
   const char* p = s.values;
   const auto* a = reinterpret_cast<const unit_t*>(g.A);
-  const int64_t ahead = stream_prefetch_bytes();
   for (int64_t b = 0; b < s.blocks; b++) {
     vi high[MR][NV], low[MR][NV];
     PTRT_UNROLL for (int i = 0; i < MR; i++) {
@@ -63,7 +62,7 @@ PTRT_NOINLINE void digit_tile(const TileArgs<float>& g, const Digits& s, const f
         w[0][j] = NIBBLES ? x & 0x0f0f0f0f : x;
         w[1][j] = NIBBLES ? (x >> 4) & 0x0f0f0f0f : load(reinterpret_cast<const int32_t*>(p + kStepBytes / 2 + j * kVecBytes));
       }
-      PTRT_UNROLL for (int at = 0; at < kStepBytes; at += 64) __builtin_prefetch(p + ahead + at, 0, 3);
+      PTRT_UNROLL for (int at = 0; at < kStepBytes; at += 64) __builtin_prefetch(p + kAhead + at, 0, 3);
       PTRT_UNROLL for (int i = 0; i < MR; i++) PTRT_UNROLL for (int u = 0; u < 2; u++) {
         const vi ah = splat(a[i * g.lda + 2 * u]), al = splat(a[i * g.lda + 2 * u + 1]);
         PTRT_UNROLL for (int j = 0; j < NV; j++) high[i][j] = dot_unit(high[i][j], w[u][j], ah);

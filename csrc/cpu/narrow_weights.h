@@ -11,6 +11,10 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
+// How far ahead few rows prefetch, in bytes. Weights that are in no cache arrive at 19 GB/s instead of 16 and 13 instead of 10, in 16 bits
+// and in floats, even on a core that should be left alone with streams that are merely summed (stream_prefetch_bytes).
+constexpr int64_t kAhead = 8192;
+
 struct NarrowWeights {
   const LaunchDesc& desc;
   bool pairs, nibbles;
