@@ -369,5 +369,6 @@ def dequantize_linear(
 def dynamic_quantize_linear(t: Tracer, x: Tensor) -> tuple[Tensor, ...]:
     u8 = from_code(2)
     scale, zero = t.record("quantize_stats", [x], [((), F32), ((), u8)])
-    y = t.map(lambda v, s, z: e.where(s == 0, e.cast(z, u8), shift_saturate(v / s, z, u8)), x, scale, zero)
+    # Where the scale is 0, so is the zero point and what the quotients round to. The choice is between scalars, made once and not per element.
+    y = t.map(lambda v, s, z: shift_saturate(v / e.where(s == 0, 1.0, s), z, u8), x, scale, zero)
     return y, scale, zero
