@@ -249,6 +249,7 @@ std::unique_ptr<Kernel> make_gemm(LaunchDesc desc, BindContext& bind) {
   GemmShape s = canonical_gemm(desc, fast ? Roles::kNarrow : Roles::kByOutput);
   if (is_byte(t)) return make_gemm_int8(std::move(desc), s, bind);
   if (is_float(t) && !zeros) return make_gemm_float(std::move(desc), s, bind);
+  if (!zeros && (t == DType::i32 || t == DType::u32 || t == DType::i64 || t == DType::u64)) return make_gemm_int(std::move(desc), s);
   return make_gemm_plain(std::move(desc), s, bind);
 }
 

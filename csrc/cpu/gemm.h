@@ -115,6 +115,7 @@ void pack_panels(T* out, const void* src, DType dtype, int64_t bk, int64_t bn, i
 
 std::unique_ptr<Kernel> make_gemm_float(LaunchDesc desc, const GemmShape& s, BindContext& bind);  // f32 f16 bf16 f64
 std::unique_ptr<Kernel> make_gemm_int8(LaunchDesc desc, const GemmShape& s, BindContext& bind);   // 8-bit to int32
+std::unique_ptr<Kernel> make_gemm_int(LaunchDesc desc, const GemmShape& s);                       // 32 and 64-bit integers, no zero points
 std::unique_ptr<Kernel> make_gemm_plain(LaunchDesc desc, const GemmShape& s, BindContext& bind);  // any dtype, no blocking
 
 }  // namespace ptrt::PTRT_LEVEL

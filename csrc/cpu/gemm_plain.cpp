@@ -1,4 +1,4 @@
-// gemm for every combination that has no fast path: other integers (which wrap), and floats with zero points.
+// gemm for every combination that has no fast path: 16-bit integers (which wrap), and anything but bytes with zero points.
 #include <type_traits>
 
 #include "cpu/gemm.h"

@@ -148,6 +148,33 @@ def test_integers_wrap(dtype: Any) -> None:
         np.testing.assert_array_equal(y, np.matmul(a, b))
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.uint64], ids=str)
+def test_integer_blocks(dtype: Any) -> None:
+    """More than one block of rows, panel and block of k, any strides, and programs on the sums."""
+    rng = np.random.default_rng(10)
+    info = np.iinfo(dtype)
+    for _ in range(40):
+        nb = int(rng.integers(0, 3))
+        batch = tuple(int(x) for x in rng.integers(0 if rng.random() < 0.1 else 1, 4, nb))
+        m, n, k = (int(rng.choice([0, 1, 3, 20, 64, 70, 130, 300], p=[0.04, *[0.16] * 4, *[0.12] * 2, 0.08])) for _ in range(3))
+        keep_a, keep_b = rng.random(nb) < 0.6, rng.random(nb) < 0.6
+        a, b = (
+            strided(rng, rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True))
+            for shape in ((*np.where(keep_a, batch, 1), m, k), (*np.where(keep_b, batch, 1), k, n))
+        )
+        a, b = np.broadcast_to(a, (*batch, m, k)), np.broadcast_to(b, (*batch, k, n))
+        row, r = rng.integers(0, 99, n).astype(dtype), strided(rng, rng.integers(0, 99, (*batch, m, n)).astype(dtype))
+        y = strided(rng, np.zeros((*batch, m, n), dtype))
+        program = rng.random() < 0.5
+        run(
+            "gemm", [a, b], [y], threads=int(rng.integers(1, 4)), consts=[1] if rng.random() < 0.3 else [],
+            epilogue=(lambda acc, c, x: (acc + c) * x) if program else None, epi_ins=[np.broadcast_to(row, y.shape), r] if program else [],
+        )  # fmt: skip
+        with np.errstate(over="ignore"):
+            expected = np.matmul(a, b)
+            np.testing.assert_array_equal(y, (expected + row) * r if program else expected)
+
+
 def same_bits(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:
     return x.tobytes() == y.tobytes()
 
