@@ -68,7 +68,8 @@ class IntGemm final : public Kernel {
       }
       const int64_t ldb = in_place ? s_.bk : kColumns;
       int64_t m = 0;
-      for (; m + kRows <= rows; m += kRows) int_tile<U, kRows>(kc, tile_a + m * s_.am, s_.am, s_.ak, tile_b, ldb, c + m * kColumns, kColumns);
+      for (; m + kRows <= rows; m += kRows)
+        int_tile<U, kRows>(kc, tile_a + m * s_.am, s_.am, s_.ak, tile_b, ldb, c + m * kColumns, kColumns);
       for (; m < rows; m++) int_tile<U, 1>(kc, tile_a + m * s_.am, s_.am, s_.ak, tile_b, ldb, c + m * kColumns, kColumns);
     }
     if (program_.empty()) {
@@ -81,7 +82,8 @@ class IntGemm final : public Kernel {
     batch_index(s_, batch, index);
     index[s_.nb] = m0;
     index[s_.nb + 1] = n0;
-    program_[0].apply(desc, index, s_.nb, rows, s_.nb + 1, columns, Block{c, kColumns, 1}, reinterpret_cast<char*>(c + kColumns * kBlockRows));
+    program_[0].apply(desc, index, s_.nb, rows, s_.nb + 1, columns, Block{c, kColumns, 1},
+                      reinterpret_cast<char*>(c + kColumns * kBlockRows));
   }
 
   // The columns that are missing hold what earlier panels left: their sums are not stored.

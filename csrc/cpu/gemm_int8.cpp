@@ -49,6 +49,34 @@ int32_t pack_row(StoreA* out, const Operand& a, int64_t offset, int64_t stride, 
   return stride == 1 ? pack_row<int8_t, true>(out, p, 1, K, padded) : pack_row<int8_t, false>(out, p, stride, K, padded);
 }
 
+// One unit of k of 16 columns that are contiguous.
+template <class Source>
+PTRT_INLINE void pack_unit(StoreB* out, const Source* src, int64_t bk) {
+  typedef int8_t Bytes __attribute__((vector_size(16)));
+  typedef int16_t Words __attribute__((vector_size(16)));
+  using B16 = std::make_integer_sequence<int, 16>;
+  using W8 = std::make_integer_sequence<int, 8>;
+  constexpr bool is_signed = Source(-1) < Source(0);
+  Bytes q[4];  // what the four bytes of a unit are
+  PTRT_UNROLL for (int u = 0; u < kUnit; u++) {
+    Bytes row;
+    __builtin_memcpy(&row, src + u * bk, sizeof row);
+    if constexpr (kUnit == 4) {
+      q[u] = is_signed ? row : row ^ int8_t{-128};
+    } else {
+      q[2 * u] = row;
+      q[2 * u + 1] = is_signed ? row < 0 : row - row;
+    }
+  }
+  const auto put = [&](int i, Bytes x, Bytes y) __attribute__((always_inline)) {
+    const Words lo = interleave<0>((Words)x, (Words)y, W8{}), hi = interleave<4>((Words)x, (Words)y, W8{});
+    __builtin_memcpy(reinterpret_cast<char*>(out) + 16 * i, &lo, 16);
+    __builtin_memcpy(reinterpret_cast<char*>(out) + 16 * i + 16, &hi, 16);
+  };
+  put(0, interleave<0>(q[0], q[1], B16{}), interleave<0>(q[2], q[3], B16{}));
+  put(2, interleave<8>(q[0], q[1], B16{}), interleave<8>(q[2], q[3], B16{}));
+}
+
 // One panel of B, [unit][column][k in unit], and the sums of its columns.
 template <class Source>
 void pack_panel(StoreB* out, int32_t* sums, const Source* src, int64_t bk, int64_t bn, int64_t K, int64_t n) {
@@ -58,6 +86,13 @@ void pack_panel(StoreB* out, int32_t* sums, const Source* src, int64_t bk, int64
     const int64_t units = std::min<int64_t>(kUnit, K - k0);
     if (units < kUnit || n < kIntColumns) std::fill(out, out + kUnit * kIntColumns, StoreB{0});
     const Source* p = src + k0 * bk;
+    if (kIntColumns % 16 == 0 && bn == 1 && n == kIntColumns && units == kUnit) {
+      for (int j = 0; j < kIntColumns; j += 16) pack_unit(out + j * kUnit, p + j, bk);
+      for (int j = 0; j < kIntColumns; j += W)
+        store(sums + j,
+              dot_unit(load(sums + j), splat(kUnit == 4 ? 0x01010101 : 0x00010001), load(reinterpret_cast<const unit_t*>(out) + j)));
+      continue;
+    }
     for (int64_t j = 0; j < n; j++)
       for (int64_t u = 0; u < units; u++) {
         const int v = p[j * bn + u * bk] + shift;

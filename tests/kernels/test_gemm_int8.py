@@ -66,6 +66,16 @@ def test_strides_batches_and_zero_points(types: Any) -> None:
         np.testing.assert_array_equal(y, reference(a, b, 0 if az is None else az, 0 if bz is None else bz))
 
 
+@pytest.mark.parametrize("types", SIGNS, ids=str)
+def test_a_dense_b_that_is_no_constant(types: Any) -> None:
+    rng = np.random.default_rng(11)
+    for m, n, k in [(3, 32, 4), (5, 70, 13), (16, 131, 66), (1, 300, 1)]:
+        a, b, bz = integers(rng, (m, k), types[0]), integers(rng, (k, n), types[1]), integers(rng, (1, n), types[1])
+        for matrix in (b, b.T.copy().T, np.pad(b, ((0, 0), (0, 5)))[:, :n]):
+            (y,) = run("gemm", [a, matrix, None, bz], [((m, n), np.int32)], threads=2)
+            np.testing.assert_array_equal(y, reference(a, b, 0, bz))
+
+
 def test_empty_sum_is_zero() -> None:
     (y,) = run("gemm", [np.zeros((3, 0), np.uint8), np.zeros((0, 5), np.int8)], [np.full((3, 5), 7, np.int32)])
     assert not y.any()
