@@ -205,7 +205,8 @@ GemmShape canonical_gemm(LaunchDesc& d, Roles roles) {
     else fold_into_rows(d, s.ib, axis);
   }
   read_strides(d, s);
-  if (may_swap && roles == Roles::kNarrow && s.N <= kFewRows && s.M > kFewRows && (s.ak == 1 || s.am == 1)) {
+  // Rows of A that are short are better met by tiles a vector wide: turned or summed across, each costs more than its products.
+  if (may_swap && roles == Roles::kNarrow && s.N <= kFewRows && s.M > kFewRows && (s.am == 1 || (s.ak == 1 && s.K > 12 * s.N))) {
     swap_roles(d, s);
     read_strides(d, s);
   }

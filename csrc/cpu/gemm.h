@@ -21,7 +21,8 @@ struct GemmShape {
   double alpha = 1;
 };
 
-// kKept: A stays A. kNarrow: few columns become few rows, too, where the operand that is then streamed has a unit stride.
+// kKept: A stays A. kNarrow: few columns become few rows, too, where the operand that is then streamed has a unit stride and, if that is on
+// k, enough of k.
 enum class Roles { kKept, kByOutput, kNarrow };
 GemmShape canonical_gemm(LaunchDesc& desc, Roles roles);
 
