@@ -28,7 +28,7 @@ FAMILIES: dict[str, str] = {
     ),
     "control": "If Loop Scan",
     "convolution": (
-        "AveragePool Col2Im Conv ConvInteger ConvTranspose DeformConv GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample "
+        "AffineGrid AveragePool Col2Im Conv ConvInteger ConvTranspose DeformConv GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample "
         "LpPool MaxPool MaxUnpool QLinearConv Resize RoiAlign Upsample"
     ),
     "einsum": "Einsum",

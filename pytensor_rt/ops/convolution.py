@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import I32, I64
+from ..dtypes import F32, I32, I64
+from ..lowering import expr as e
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
 from .quantize import rescale
@@ -318,6 +319,39 @@ def upsample(
 def grid_sample(t: Tracer, x: Tensor, grid: Tensor, *, mode: str = "linear", padding_mode: str = "zeros", align_corners: int = 0) -> Tensor:
     params = {"op": mode.removeprefix("bi"), "padding": padding_mode, "align_corners": align_corners}
     return t.record("grid_sample", [x, grid], [((*x.shape[:2], *grid.shape[1:-1]), x.dtype)], params)[0]
+
+
+@op("AffineGrid", since=20)
+def affine_grid(t: Tracer, theta: Tensor, size: Tensor, *, align_corners: int = 0) -> Tensor:
+    """[N, *spatial, d]: the places that theta [N, d, d + 1] moves the centres of pixels to; [-1, 1] spans the image, or the outermost centres.
+
+    A rule of its own, for the specification's body squeezes a batch of one away. One centre alone is in the middle.
+    """
+    spatial = t.ints(size)[2:]
+    d = len(spatial)
+    if theta.shape[1:] != (d, d + 1):
+        t.fail(f"theta must be [N, {d}, {d + 1}] for {d} spatial axes, not {list(theta.shape)}")
+    n = theta.shape[0]
+    if size_of((n, *spatial)) == 0:
+        return t.const(np.empty((n, *spatial, d), theta.dtype))
+    acc = theta.dtype if theta.dtype.itemsize >= 4 else F32
+
+    def centres(m: int) -> Tensor:
+        if m == 1:
+            return t.const(np.zeros(1, acc))
+        between = m - 1 if align_corners else m
+        odd = t.map(lambda i: i * 2 + (1 - m), t.iota(m))
+        return t.map(lambda i: e.cast(i, acc) / between, odd)
+
+    def column(k: int) -> Tensor:
+        return t.reshape(theta.slice(2, k, 1), (n, *(1,) * d, d))
+
+    # What an axis contributes is a small table. The first one holds the offsets, too.
+    total = column(d)
+    for k, m in enumerate(reversed(spatial)):
+        moved = t.map(lambda x, c: e.cast(c, acc) * x, t.reshape(centres(m), (m, *(1,) * (k + 1))), column(k))
+        total = t.map(lambda x, sums: x + e.cast(sums, acc), moved, total)
+    return t.cast(total, theta.dtype)
 
 
 @op("RoiAlign", since=10)
