@@ -19,23 +19,31 @@ def max_roi_pool(t: Tracer, x: Tensor, rois: Tensor, *, pooled_shape: tuple[int,
         t.fail("expected x of rank 4, rois of shape [R, 5] and a pooled_shape of two positive sizes")
 
     def bins(first: float, last: float, n: int, size: int) -> list[slice]:
-        start, end = round_half_up(first * spatial_scale), round_half_up(last * spatial_scale)
-        each = max(end - start + 1, 1) / n
-        edges = [(start + int(np.floor(k * each)), start + int(np.ceil((k + 1) * each))) for k in range(n)]
+        start, end = (round_half_up(float(np.float32(v) * np.float32(spatial_scale))) for v in (first, last))
+        each = np.float32(max(end - start + 1, 1)) / np.float32(n)  # onnxruntime's edges, and Caffe's, are float32 products
+        edges = [(start + int(np.floor(np.float32(k) * each)), start + int(np.ceil(np.float32(k + 1) * each))) for k in range(n)]
         return [slice(min(max(a, 0), size), min(max(b, 0), size)) for a, b in edges]
 
     def pool(v: Any, regions: Any) -> tuple[Any, ...]:
-        out = np.zeros((len(regions), v.shape[1], *pooled_shape), v.dtype)
+        """Across the columns of each bin and then down its rows, channels last: long vectors, and an element is met about once."""
+        height, width = pooled_shape
+        images = np.ascontiguousarray(v.transpose(0, 2, 3, 1))
+        out = np.zeros((len(regions), height, width, v.shape[1]), v.dtype)
+        across = np.empty((v.shape[2], width, v.shape[1]), v.dtype)
         for k, (batch, x1, y1, x2, y2) in enumerate(regions.astype(np.float64)):
             if not 0 <= batch < v.shape[0] or not np.isfinite((x1, y1, x2, y2)).all():
                 raise ExecutionError(f"[MaxRoiPool]: region {k} is not finite, or in batch {batch} of {v.shape[0]}")
-            columns = bins(x1, x2, pooled_shape[1], v.shape[3])
-            for i, rows in enumerate(bins(y1, y2, pooled_shape[0], v.shape[2])):
-                for j, cols in enumerate(columns):
-                    window = v[int(batch), :, rows, cols]
-                    if window.shape[1] and window.shape[2]:
-                        out[k, :, i, j] = window.max((1, 2))
-        return (out,)
+            rows = [(i, r) for i, r in enumerate(bins(y1, y2, height, v.shape[2])) if r.start < r.stop]
+            columns = [(j, c) for j, c in enumerate(bins(x1, x2, width, v.shape[3])) if c.start < c.stop]
+            if not rows or not columns:
+                continue
+            top, bottom = rows[0][1].start, rows[-1][1].stop
+            for j, c in columns:
+                images[int(batch), top:bottom, c].max(1, out=across[top:bottom, j])
+            filled = slice(columns[0][0], columns[-1][0] + 1)
+            for i, r in rows:
+                across[r, filled].max(0, out=out[k, i, filled])
+        return (np.ascontiguousarray(out.transpose(0, 3, 1, 2)),)
 
     return t.host(pool, [x, rois], [((rois.shape[0], x.shape[1], *pooled_shape), x.dtype)])[0]
 
