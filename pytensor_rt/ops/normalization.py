@@ -110,7 +110,8 @@ def batch_normalization(
 def lp_normalization(t: Tracer, x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
     a = norm_axis(t, axis, x.ndim)
     norm = reduce_axes(t, x, "l1" if p == 1 else "l2", (a,), True)
-    return t.map(lambda v, n: e.where(n == 0, v * 0, v / n), x, norm)
+    # A row whose norm is 0 becomes zeros: the choice is the divisor's, of which there is one per row.
+    return t.map(lambda v, n: v / e.where(n == 0, np.inf, n), x, norm)
 
 
 @op("MeanVarianceNormalization", since=9)
