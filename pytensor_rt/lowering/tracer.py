@@ -80,12 +80,19 @@ class Frame:
         raise KeyError(name)
 
 
+class Resolve(Protocol):
+    """Finds the rule of a node (runtime/resolve.py)."""
+
+    def __call__(self, node: NodeLike) -> Rule: ...
+    def by_definition(self, t: Tracer, *xs: Any) -> list[Any]: ...
+
+
 class Tracer(Recorder):
     """One trace of a graph for one signature."""
 
     def __init__(
         self,
-        resolve: Callable[[NodeLike], Rule],
+        resolve: Resolve,
         *,
         cut: Callable[[Tracer, Tensor, list[Tensor]], Array] | None = None,
         steer: Callable[[str], bool] = lambda name: True,

@@ -15,6 +15,7 @@ FAMILIES: dict[str, str] = {
         "ai.onnx.ml: ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor "
         "Normalizer OneHotEncoder Scaler TreeEnsembleClassifier TreeEnsembleRegressor ZipMap"
     ),
+    "attention": "Attention RotaryEmbedding",
     "contrib_attention": "com.microsoft: Attention GroupQueryAttention MultiHeadAttention QAttention RotaryEmbedding",
     "contrib_fused": (
         "SimplifiedLayerNormalization com.microsoft: BiasDropout BiasGelu BiasSoftmax CDist ConvTransposeWithDynamicPads "

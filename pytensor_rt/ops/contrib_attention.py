@@ -23,14 +23,14 @@ _MASKED = -10000.0  # what a masked score gets added if mask_filter_value does n
 
 
 # ----------------------------------------------------------------------------------------------------------------- building blocks
-def _split_heads(t: Tracer, x: Tensor, heads: int) -> Tensor:
+def split_heads(t: Tracer, x: Tensor, heads: int) -> Tensor:
     """[B, S, N * H] -> [B, N, S, H], a view"""
     if x.ndim != 3 or x.shape[2] % heads != 0:
         t.fail(f"expected [batch, tokens, {heads} heads * size], got {list(map(int, x.shape))}")
     return t.reshape(x, (*x.shape[:2], heads, x.shape[2] // heads)).permute((0, 2, 1, 3))
 
 
-def _merge_heads(t: Tracer, x: Tensor) -> Tensor:
+def merge_heads(t: Tracer, x: Tensor) -> Tensor:
     """[B, N, S, H] -> [B, S, N * H]"""
     b, n, s, h = x.shape
     return t.reshape(x.permute((0, 2, 1, 3)), (b, s, n * h))
@@ -50,7 +50,7 @@ def _attend(
     if causal:
         params |= {"causal": 1, "causal_offset": k.shape[2] - s if offset is None else offset}
     full = None if mask is None else mask.expand(shape)
-    return _merge_heads(t, t.record("attention", [q, k, v, full, lengths], [((b, n, s, v.shape[3]), q.dtype)], params)[0])
+    return merge_heads(t, t.record("attention", [q, k, v, full, lengths], [((b, n, s, v.shape[3]), q.dtype)], params)[0])
 
 
 def _sum(t: Tracer, *masks: Tensor | None) -> Tensor | None:
@@ -80,7 +80,7 @@ def _filter(visible: e.Var, filtered: float, dtype: Any) -> e.Var:
     return e.where(visible, value(0.0), value(float(filtered)))
 
 
-def _joined(t: Tracer, past: Tensor | None, x: Tensor) -> Tensor:
+def joined(t: Tracer, past: Tensor | None, x: Tensor) -> Tensor:
     """Past and new keys or values [B, G, ..., H]."""
     return x if past is None else t.concat([past, x], 2)
 
@@ -98,13 +98,13 @@ def _self_attention(
     unidirectional: int, scale: float, mask_filter_value: float,
 ) -> list[Any]:  # fmt: skip
     """From projected qkv [B, S, sum of sizes]: y [B, S, size of v], and present [2, B, N, T, H] if it is asked for."""
-    q = _split_heads(t, qkv.slice(2, 0, sizes[0]), heads)
-    k = _split_heads(t, qkv.slice(2, sizes[0], sizes[1]), heads)
-    v = _split_heads(t, qkv.slice(2, sizes[0] + sizes[1], sizes[2]), heads)
+    q = split_heads(t, qkv.slice(2, 0, sizes[0]), heads)
+    k = split_heads(t, qkv.slice(2, sizes[0], sizes[1]), heads)
+    v = split_heads(t, qkv.slice(2, sizes[0] + sizes[1], sizes[2]), heads)
     if past is not None:
         if past.ndim != 5 or past.shape[0] != 2:
             t.fail("past must have shape [2, batch, heads, past tokens, head size]")
-        k, v = _joined(t, past.slice(0, 0, 1).squeeze(0), k), _joined(t, past.slice(0, 1, 1).squeeze(0), v)
+        k, v = joined(t, past.slice(0, 0, 1).squeeze(0), k), joined(t, past.slice(0, 1, 1).squeeze(0), v)
     padding = None
     if mask_index is not None:
         padding = _padding_mask(t, mask_index, q.shape[0], k.shape[2], mask_filter_value, q.dtype)
@@ -163,9 +163,9 @@ def multi_head_attention(
     if query.ndim == 5:
         parts = [query.slice(3, i, 1).squeeze(3).permute((0, 2, 1, 3)) for i in range(3)]
     elif key is not None and key.ndim == 5:
-        parts = [_split_heads(t, query, num_heads), *(key.slice(3, i, 1).squeeze(3).permute((0, 2, 1, 3)) for i in range(2))]
+        parts = [split_heads(t, query, num_heads), *(key.slice(3, i, 1).squeeze(3).permute((0, 2, 1, 3)) for i in range(2))]
     elif key is not None and value is not None:
-        parts = [_split_heads(t, query, num_heads), *(x if x.ndim == 4 else _split_heads(t, x, num_heads) for x in (key, value))]
+        parts = [split_heads(t, query, num_heads), *(x if x.ndim == 4 else split_heads(t, x, num_heads) for x in (key, value))]
     else:
         t.fail("key and value are missing")
     q, k, v = parts
@@ -178,7 +178,7 @@ def multi_head_attention(
                 parts[i] = t.map(lambda a, b: a + b, x, row)
                 at = at + width
         q, k, v = parts
-    k, v = _joined(t, past_key, k), _joined(t, past_value, v)
+    k, v = joined(t, past_key, k), joined(t, past_value, v)
     if padding is not None:
         padding = _padding_mask(t, padding, q.shape[0], k.shape[2], mask_filter_value, q.dtype)
     y = _attend(t, q, k, v, _sum(t, padding, attention_bias), scale=scale, causal=bool(unidirectional))
@@ -201,7 +201,7 @@ def rotate(t: Tracer, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) ->
     return t.concat([*turned, x.slice(3, 2 * half, x.shape[3] - 2 * half)], 3)
 
 
-def _angles(t: Tracer, cache: Tensor, positions: Tensor) -> Tensor:
+def angles_at(t: Tracer, cache: Tensor, positions: Tensor) -> Tensor:
     """cache [max, R / 2] at positions [B, S]"""
     return t.record("gather", [cache, positions], [((*positions.shape, cache.shape[1]), cache.dtype)], {"mode": "axis", "axis": 0})[0]
 
@@ -223,11 +223,11 @@ def rotary_embedding(
     heads = num_heads
     if x.ndim == 3 and not heads:
         heads = 1 if rotary_embedding_dim else x.shape[2] // (2 * cos_cache.shape[1])
-    q = _split_heads(t, x, heads) if x.ndim == 3 else x
+    q = split_heads(t, x, heads) if x.ndim == 3 else x
     if positions.size == 1 and positions.ndim == 1:
         positions = _from(t, positions, q.shape[2])
-    y = rotate(t, q, _angles(t, cos_cache, positions), _angles(t, sin_cache, positions), bool(interleaved))
-    return _merge_heads(t, y) if x.ndim == 3 else y
+    y = rotate(t, q, angles_at(t, cos_cache, positions), angles_at(t, sin_cache, positions), bool(interleaved))
+    return merge_heads(t, y) if x.ndim == 3 else y
 
 
 # ---------------------------------------------------------------------------------------------------------------- GroupQueryAttention
@@ -271,7 +271,7 @@ def group_query_attention(
         widths = (num_heads * h, kv_num_heads * h)
         key, value = query.slice(2, widths[0], widths[1]), query.slice(2, widths[0] + widths[1], widths[1])
         query = query.slice(2, 0, widths[0])
-    q, k, v = _split_heads(t, query, num_heads), _split_heads(t, key, kv_num_heads), _split_heads(t, value, kv_num_heads)
+    q, k, v = split_heads(t, query, num_heads), split_heads(t, key, kv_num_heads), split_heads(t, value, kv_num_heads)
     batch, tokens = q.shape[0], q.shape[2]
     total = t.item(total_length)
     prompt, one = tokens == total, batch == 1
@@ -289,9 +289,9 @@ def group_query_attention(
         if position_ids is not None:
             if prompt:  # its first element only, as onnxruntime has it
                 position_ids = _from(t, t.reshape(position_ids, (position_ids.size,)).slice(0, 0, 1), tokens)
-            angles = [_angles(t, c, position_ids) for c in (cos_cache, sin_cache)]
+            angles = [angles_at(t, c, position_ids) for c in (cos_cache, sin_cache)]
         elif isinstance(before, Tensor):
-            angles = [_angles(t, c, t.cast(before, I64).unsqueeze(1)) for c in (cos_cache, sin_cache)]
+            angles = [angles_at(t, c, t.cast(before, I64).unsqueeze(1)) for c in (cos_cache, sin_cache)]
         else:
             angles = [c.slice(0, before, tokens).unsqueeze(0) for c in (cos_cache, sin_cache)]
         q, k = (rotate(t, x, angles[0], angles[1], bool(rotary_interleaved)) for x in (q, k))

@@ -41,7 +41,7 @@ class Resolver:
         if found is not None:
             return found
         if node.domain in ("", "ai.onnx.ml", "ai.onnx.preview.training") and self._has_builtin(node):
-            return self._builtin
+            return self.by_definition
         return None
 
     def _has_builtin(self, node: Any) -> bool:
@@ -57,7 +57,8 @@ class Resolver:
         node = t.node
         return self._call(t, (id(node),), lambda: self.model.functions[(node.domain, node.op_type)].instantiate_for(node), xs)
 
-    def _builtin(self, t: Tracer, *xs: Any, **attrs: Any) -> list[Any]:
+    def by_definition(self, t: Tracer, *xs: Any, **attrs: Any) -> list[Any]:
+        """Trace the current node as the function that the specification defines its operator by."""
         node = t.node
         types = [_value_info(n, x) for n, x in zip(node.inputs, xs)]
         key = (id(node), *((v.elem_type, v.shape) if v is not None else None for v in types))

@@ -26,8 +26,9 @@ from pytensor_rt.ops import find
 assert find("", "Add", 17) and not find("com.microsoft", "Add", 1) and not find("", "MatMulNBits", 17)
 assert find("", "QLinearConv", 17) and "pytensor_rt.ops.contrib_quantized" not in sys.modules
 assert find("com.microsoft", "QLinearConv", 1) is not find("", "QLinearConv", 17) and "pytensor_rt.ops.contrib_quantized" in sys.modules
-assert not find("", "Attention", 26) and find("pytensor_rt", "Attention", 1) and "pytensor_rt.ops.contrib_attention" not in sys.modules
+assert find("pytensor_rt", "Attention", 1) and "pytensor_rt.ops.contrib_attention" not in sys.modules
 assert find("com.microsoft", "Attention", 1) is not find("pytensor_rt", "Attention", 1)
+assert not find("", "Attention", 22) and find("", "Attention", 23) is not find("com.microsoft", "Attention", 1)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={"PATH": ""})
 
