@@ -57,9 +57,11 @@ class TransposedConv : public Kernel {
   typedef typename P::A A;
 
  public:
-  TransposedConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
+  // `narrow`: inputs of a group, if `g` takes several groups as one (GroupedMath); otherwise 0.
+  TransposedConv(LaunchDesc d, BindContext& bind, const ConvGeometry& g, int64_t narrow = 0)
       : Kernel(std::move(d)),
         g_(g),
+        narrow_(narrow),
         math_(conv_math(desc.ins[0].dtype)),
         out_(desc, g, math_, false),
         xs_(conv_strides(desc.ins[0])),
@@ -68,9 +70,10 @@ class TransposedConv : public Kernel {
     nr_ = nv_ * P::lanes(g.Mg);
     panels_per_group_ = ceil_div(g.Mg, nr_);
     panels_ = panels_per_group_ * g.G;
-    K_ = round_up(g.Cg, P::k_unit);
+    group_pitch_ = round_up(g.Cg, P::k_unit);
+    K_ = narrow ? narrow : group_pitch_;
     panel_size_ = g.taps() * K_ * nr_;
-    pixel_ = K_ * g.G;
+    pixel_ = group_pitch_ * g.G;
     if (pixel_ * static_cast<int64_t>(sizeof(S)) % 4096 == 0) pixel_ += 64 / static_cast<int64_t>(sizeof(S));
     plan_blocks();
     plan_phases();
@@ -85,8 +88,9 @@ class TransposedConv : public Kernel {
   size_t shared_scratch_bytes() const override { return bias_bytes() + (packed_ ? 0 : weight_bytes()); }
   size_t thread_scratch_bytes() const override { return stage_bytes_ + block_bytes_ + out_.scratch_bytes(); }
   std::string describe() const override {
-    return std::string(std::is_same_v<P, DotMath> ? "dot, " : "") + "transposed " + std::to_string(rows_) + "x" + std::to_string(cols_) +
-           " positions, " + std::to_string(phases_.size()) + " phases";
+    return std::string(std::is_same_v<P, DotMath> ? "dot, " : "") +
+           (narrow_ ? "groups of " + std::to_string(narrow_) + " side by side, " : "") + "transposed " + std::to_string(rows_) + "x" +
+           std::to_string(cols_) + " positions, " + std::to_string(phases_.size()) + " phases";
   }
 
   void run(const RunContext& ctx) override {
@@ -94,9 +98,8 @@ class TransposedConv : public Kernel {
     static const Operand absent;
     const Operand& b = desc.ins.size() > 2 ? desc.ins[2] : absent;
     for (int64_t p = 0; p < panels_; p++)
-      for (int64_t j = 0, in_group = p % panels_per_group_ * nr_; j < nr_; j++)
-        bias[p * nr_ + j] =
-            in_group + j < g_.Mg ? static_cast<A>(out_.bias_value(desc, b, p / panels_per_group_ * g_.Mg + in_group + j)) : A(0);
+      for (int64_t j = 0; j < nr_; j++)
+        bias[p * nr_ + j] = channel(p) + j < channel_end(p) ? static_cast<A>(out_.bias_value(desc, b, channel(p) + j)) : A(0);
     const S* weights = static_cast<const S*>(packed_.get());
     if (!weights) {
       S* to = reinterpret_cast<S*>(ctx.shared_scratch + bias_bytes());
@@ -131,7 +134,7 @@ class TransposedConv : public Kernel {
     const auto too_large = [&] { return bytes(rows_, cols_) > (rows_ * cols_ > kFewPositions ? kStageBytes : kMostStageBytes); };
     while (rows_ > 1 && too_large()) rows_ = (rows_ + 1) / 2;
     while (cols_ > 16 && too_large()) cols_ = (cols_ + 1) / 2;
-    const double flops = 2.0 * g_.N * g_.C * g_.Mg * g_.taps() * g_.in[0] * g_.in[1] * g_.in[2];
+    const double flops = 2.0 * g_.N * g_.C * (narrow_ ? narrow_ : g_.Mg) * g_.taps() * g_.in[0] * g_.in[1] * g_.in[2];
     const int64_t want = flops >= kTasks * kTaskFlops ? kTasks : most(1, static_cast<int64_t>(flops / kTaskFlops));
     const auto blocks = [&] { return g_.N * g_.out[0] * ceil_div(positions(1), rows_) * ceil_div(positions(2), cols_); };
     while (blocks() < want && rows_ > 1 && rows_ * cols_ >= 56) rows_ = (rows_ + 1) / 2;
@@ -172,7 +175,7 @@ class TransposedConv : public Kernel {
 
   std::string pack_key() const {
     std::string key = conv_pack_key("conv_transpose", desc.ins[1], g_) + ":NR" + std::to_string(nr_) + ":U" + std::to_string(P::k_unit) +
-                      ":S" + std::to_string(sizeof(S));
+                      ":S" + std::to_string(sizeof(S)) + ":C" + std::to_string(narrow_);
     for (int k = 0; k < 3; k++)  // what the order of the taps depends on
       for (int64_t v : {g_.stride[k], g_.dilation[k], g_.pad[k], g_.out[k]}) key += ":" + std::to_string(v);
     return key;
@@ -182,7 +185,7 @@ class TransposedConv : public Kernel {
     constexpr int64_t U = P::k_unit;
     const Operand& w = desc.ins[1];
     const ConvStrides ws = conv_strides(w);  // [C, M/group, ...]
-    const int64_t group = p / panels_per_group_, first = p % panels_per_group_ * nr_;
+    const int64_t inputs = narrow_ ? narrow_ : g_.Cg, outputs = narrow_ ? narrow_ : g_.Mg;
     each_phase([&](size_t n, const AxisPhase& d, const AxisPhase& h, const AxisPhase& v) {
       S* slot = to + phases_[n].weights;
       for (int64_t kd : d.tap)
@@ -191,14 +194,17 @@ class TransposedConv : public Kernel {
             for (int64_t c0 = 0; c0 < K_; c0 += U)
               for (int64_t j = 0; j < nr_; j++)
                 for (int64_t c = c0; c < c0 + U; c++) {
-                  const int64_t at = (group * g_.Cg + c) * ws.n + (first + j) * ws.c + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2];
-                  *slot++ = first + j < g_.Mg && c < g_.Cg ? P::load_weight(w, at, 0) : S(0);
+                  const int64_t m = channel(p) + j;
+                  const int64_t at = (m / outputs * inputs + c) * ws.n + m % outputs * ws.c + kd * ws.s[0] + kh * ws.s[1] + kw * ws.s[2];
+                  *slot++ = m < channel_end(p) && c < inputs ? P::load_weight(w, at, 0) : S(0);
                 }
     });
   }
 
   int64_t channel(int64_t p) const { return p / panels_per_group_ * g_.Mg + p % panels_per_group_ * nr_; }
-  int64_t channel_end(int64_t p) const { return p / panels_per_group_ * g_.Mg + least(g_.Mg, (p % panels_per_group_ + 1) * nr_); }
+  int64_t channel_end(int64_t p) const {
+    return least(g_.M, p / panels_per_group_ * g_.Mg + least(g_.Mg, (p % panels_per_group_ + 1) * nr_));
+  }
 
   void task(int64_t t, char* scratch, const S* weights, const A* bias, bool direct) const {
     const int64_t p0 = t % panel_groups_ * panels_per_task_, p1 = least(panels_, p0 + panels_per_task_);
@@ -223,9 +229,9 @@ class TransposedConv : public Kernel {
     in.size[2] = ceil_div(box.cols, g_.stride[2]) + axes_[2].span();
     in.depth_step = 1;
     in.c0 = first_group * g_.Cg;
-    in.cn = (last_group - first_group + 1) * g_.Cg;
+    in.cn = least(g_.C - in.c0, (last_group - first_group + 1) * g_.Cg);
     in.group = g_.Cg;
-    in.group_pitch = K_;
+    in.group_pitch = group_pitch_;
     in.plane = plane_, in.row = row_, in.pixel = pixel_;
     const Operand& x = desc.ins[0];
     conv_stage(math_, x, x.as<char>() + box.n * xs_.n * static_cast<int64_t>(itemsize(x.dtype)), xs_, g_.in, in, 0, scratch);
@@ -237,7 +243,7 @@ class TransposedConv : public Kernel {
       box.m = channel(p);
       box.chans = channel_end(q - 1) - box.m;
       const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch + stage_bytes_, box.cols * box.chans, box.chans};
-      for (int64_t k = p; k < q; k++) panel(k, a + (k / panels_per_group_ - first_group) * K_, phases, weights, bias, box, r);
+      for (int64_t k = p; k < q; k++) panel(k, a + (k / panels_per_group_ - first_group) * group_pitch_, phases, weights, bias, box, r);
       if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + stage_bytes_ + block_bytes_);
       p = q;
     }
@@ -276,13 +282,14 @@ class TransposedConv : public Kernel {
   }
 
   ConvGeometry g_;
+  int64_t narrow_;
   ConvMath math_;
   ConvOutput out_;
   ConvStrides xs_;
   Axis axes_[3];
   std::vector<Phase> phases_;
   int nv_ = 1;
-  int64_t nr_ = 0, K_ = 0, panels_per_group_ = 0, panels_ = 0, panel_size_ = 0, pixel_ = 0, row_ = 0, plane_ = 0;
+  int64_t nr_ = 0, K_ = 0, group_pitch_ = 0, panels_per_group_ = 0, panels_ = 0, panel_size_ = 0, pixel_ = 0, row_ = 0, plane_ = 0;
   int64_t rows_ = 1, cols_ = 1, panels_per_task_ = 1, panel_groups_ = 1, tasks_ = 0, chunk_ = 1;
   size_t stage_bytes_ = 0, block_bytes_ = 0;
   std::shared_ptr<const void> packed_;
@@ -301,6 +308,14 @@ std::unique_ptr<Kernel> make_conv_transpose(LaunchDesc desc, BindContext& bind) 
   if (math == ConvMath::f64) return std::make_unique<TransposedConv<FloatMath<double>>>(std::move(desc), bind, g);
   // As in make_direct_conv, per output of a phase.
   const int64_t taps = ceil_div(g.taps(), g.stride[0] * g.stride[1] * g.stride[2]);
+#if defined(__AVX2__)
+  if (g.G > 1 && g.Cg == g.Mg && g.Cg < W && W % g.Cg == 0 && g.Cg * taps <= kChain) {
+    ConvGeometry wide = g;
+    wide.G = ceil_div(g.M, W);
+    wide.Cg = wide.Mg = W;
+    return std::make_unique<TransposedConv<GroupedMath>>(std::move(desc), bind, wide, g.Cg);
+  }
+#endif
   if (dots_pay(g, taps)) return std::make_unique<TransposedConv<DotMath>>(std::move(desc), bind, g);
   return std::make_unique<TransposedConv<FloatMath<float>>>(std::move(desc), bind, g);
 }

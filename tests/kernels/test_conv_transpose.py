@@ -84,10 +84,25 @@ def test_random_shapes() -> None:
         check(rng, xs, (xs[1], few, *kernel), strides, dilations, pads, 1, extra, lx=lx, ly=ly)
 
 
+def test_groups_side_by_side() -> None:
+    """Groups of few channels share vectors, of which the last need not be full."""
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        n = int(rng.integers(1, 4))
+        per, group = int(rng.choice([1, 1, 2, 3, 4, 8])), int(rng.integers(2, 45))
+        xs = (int(rng.integers(1, 3)), per * group, *(int(v) for v in rng.integers(1, 6, n)))
+        kernel, strides, dilations = ([int(v) for v in rng.integers(1, 5, n)] for _ in range(3))
+        full = [(xs[2 + k] - 1) * strides[k] + (kernel[k] - 1) * dilations[k] + 1 for k in range(n)]
+        pads = [int(rng.integers(0, 1 + min(3, (full[k % n] - 1) // 2))) for k in range(2 * n)]
+        extra = [int(rng.integers(0, strides[k])) for k in range(n)]
+        lx, ly = (str(v) for v in rng.choice(["first", "last", "any"], 2))
+        check(rng, xs, (xs[1], per, *kernel), strides, dilations, pads, group, extra, lx=lx, ly=ly, const=bool(rng.integers(2)))
+
+
 @pytest.mark.parametrize("ly", ["last", "first"])
 def test_epilogues(ly: str) -> None:
     rng = np.random.default_rng(3)
-    for xs, ws, strides, dilations, pads, group, _ in CASES[:7]:
+    for xs, ws, strides, dilations, pads, group, _ in [*CASES[:7], ((1, 21, 6, 7), (21, 1, 4, 4), [2, 2], [1, 1], [1, 1, 1, 1], 21, None)]:
         n = len(xs) - 2
         out = [(xs[2 + k] - 1) * strides[k] + (ws[2 + k] - 1) * dilations[k] + 1 - pads[k] - pads[n + k] for k in range(n)]
         x, w = data(rng, xs), data(rng, ws)
