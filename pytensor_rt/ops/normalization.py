@@ -111,7 +111,8 @@ def lp_normalization(t: Tracer, x: Tensor, *, axis: int = -1, p: int = 2) -> Ten
     a = norm_axis(t, axis, x.ndim)
     norm = reduce_axes(t, x, "l1" if p == 1 else "l2", (a,), True)
     # A row whose norm is 0 becomes zeros: the choice is the divisor's, of which there is one per row.
-    return t.map(lambda v, n: v / e.where(n == 0, np.inf, n), x, norm)
+    divisor = t.map(lambda n: e.where(n == 0, np.inf, n), norm)
+    return t.map(lambda v, n: v / n, x, divisor)
 
 
 @op("MeanVarianceNormalization", since=9)
@@ -120,7 +121,8 @@ def mean_variance_normalization(t: Tracer, x: Tensor, *, axes: Any = (0, 2, 3)) 
     m = reduce_axes(t, x, "mean", chosen, True)
     centred = t.map(lambda v, w: v - w, x, m)
     var = reduce_axes(t, t.map(lambda v: v * v, centred), "mean", chosen, True)
-    return t.map(lambda v, s: v / (e.sqrt(s) + 1e-9), centred, var)
+    deviation = t.map(lambda s: e.sqrt(s) + 1e-9, var)  # once per set
+    return t.map(lambda v, s: v / s, centred, deviation)
 
 
 @op("LRN")
