@@ -339,16 +339,19 @@ class Compiler {
     return true;
   }
 
+  static bool zero_fits(DType t, int zero) { return t == DType::i8 ? zero >= -128 && zero <= 127 : zero >= 0 && zero <= 255; }
+
   // saturated(round(x / scale) + zero), or without the zero point or the division, or saturated(x), which rounds, in one step.
   int quantized(const Instr& i) {
     if (!is_byte(i.dtype) || program_[static_cast<size_t>(i.args[0])].dtype != DType::f32) return -1;
-    int at = i.args[0], zero = 0;
+    int at = i.args[0], zero = 0, zeros = -1;
     if (const Instr* sum = instruction(at, Op::add_))
-      for (int side = 0; side < 2; side++)
-        if (zero_point(sum->args[1 - side], &zero)) {
-          at = sum->args[side];
-          break;
-        }
+      for (int side = 0; side < 2 && at == i.args[0]; side++) {
+        const Instr* wide = instruction(sum->args[1 - side], Op::cast_);
+        const bool of_type = wide && program_[static_cast<size_t>(wide->args[0])].dtype == i.dtype;
+        if (zero_point(sum->args[1 - side], &zero)) at = sum->args[side];
+        else if (of_type && instruction(sum->args[side], Op::round_)) at = sum->args[side], zeros = wide->args[0];
+      }
     float scale = 1;
     const Instr* round = instruction(at, Op::round_);
     if (!round) {
@@ -356,7 +359,16 @@ class Compiler {
       return apply(regs_[static_cast<size_t>(i.args[0])], &s, 1);
     }
     at = round->args[0];
-    if (const Instr* quotient = instruction(at, Op::div_); quotient && constant_float(quotient->args[1], &scale)) at = quotient->args[0];
+    const Instr* quotient = instruction(at, Op::div_);
+    if (quotient && (zeros >= 0 || !constant_float(quotient->args[1], &scale)) && (zeros >= 0 || zero_fits(i.dtype, zero))) {
+      const auto reg = [&](int k) { return regs_[static_cast<size_t>(k)]; };
+      Imm imm{};
+      imm.i = zero;
+      const int shift = zeros >= 0 ? reg(zeros) : add_value(Value::kConst, comp_of(i.dtype), 1, 0, imm);
+      return add_step(quantize_by(comp_of(i.dtype)), comp_of(i.dtype), 1, {reg(quotient->args[0]), reg(quotient->args[1]), shift});
+    }
+    if (zeros >= 0) return -1;
+    if (quotient && constant_float(quotient->args[1], &scale)) at = quotient->args[0];
     const CastStep s = quantize_step(comp_of(i.dtype), scale, zero);
     return apply(regs_[static_cast<size_t>(at)], &s, 1);
   }

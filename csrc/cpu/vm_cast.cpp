@@ -118,6 +118,26 @@ void quantize(const Args& s) {
   }
 }
 template <class B>
+void quantize_each(const Args& s) {
+  const float *a = static_cast<const float*>(s.a[0]), *b = static_cast<const float*>(s.a[1]);
+  const B* c = static_cast<const B*>(s.a[2]);
+  uint8_t* o = static_cast<uint8_t*>(s.o);
+  constexpr float least = B(-1) < B(0) ? -128 : 0;
+  const bool one_scale = s.scalar & 2, one_zero = s.scalar & 4;
+  if (one_scale && one_zero) {
+    Args constant = s;
+    constant.imm[0].f = static_cast<double>(*b), constant.imm[1].i = *c;
+    return quantize<B, true>(constant);
+  }
+  vf scale = splat(*b), zero = splat(static_cast<float>(*c));
+  for (int64_t i = 0; i < s.n; i += W) {
+    const int n = s.n - i < W ? static_cast<int>(s.n - i) : W;
+    if (!one_scale) scale = load_n(b + i, n);
+    if (!one_zero) zero = load_bytes(c + i, n);
+    store_bytes(o + i, rounded(bounded(load_n(a + i, n) / scale, least - zero, least + 255 - zero)) + rounded(zero), n);
+  }
+}
+template <class B>
 void dequantize(const Args& s) {
   const B* a = static_cast<const B*>(s.a[0]);
   float* o = static_cast<float*>(s.o);
@@ -251,6 +271,8 @@ CastStep dequantize_step(Comp from, float scale, int zero) {
   s.imm[1].i = zero;
   return s;
 }
+
+Pick quantize_by(Comp to) { return {to == Comp::i8 ? quantize_each<int8_t> : quantize_each<uint8_t>, 6}; }
 
 Pick byte_muladd(Comp from) { return {from == Comp::i8 ? muladd_bytes<int8_t> : muladd_bytes<uint8_t>, 2}; }
 

@@ -1,6 +1,7 @@
 // Steps in f32.
 #include <cmath>
 
+#include "cpu/vfmod.h"
 #include "cpu/vm_loops.h"
 #include "cpu/vmath.h"
 #include "cpu/vmath64.h"
@@ -26,7 +27,6 @@ PTRT_FN2(Mul, T, x* y)
 PTRT_FN2(Div, T, x / y)
 PTRT_FN2(Max, T, (x >= y || x != x) ? x : y)
 PTRT_FN2(Min, T, (x <= y || x != x) ? x : y)
-PTRT_FN2(Fmod, T, std::fmod(x, y))
 PTRT_FN1(IsNan, T, static_cast<uint8_t>(x != x))
 PTRT_FN1(IsInfPos, T, static_cast<uint8_t>(x == __builtin_inff()))
 PTRT_FN1(IsInfNeg, T, static_cast<uint8_t>(x == -__builtin_inff()))
@@ -37,12 +37,11 @@ PTRT_FN2(Le, T, static_cast<uint8_t>(x <= y))
 PTRT_FN2(Gt, T, static_cast<uint8_t>(x > y))
 PTRT_FN2(Ge, T, static_cast<uint8_t>(x >= y))
 
+struct Fmod {
+  PTRT_INLINE vf operator()(vf x, vf y) const { return vfmod<T>(x, y); }
+};
 struct Mod {  // the sign of the divisor, as numpy.mod
-  float operator()(float x, float y) const {
-    float r = std::fmod(x, y);
-    if (r == 0) return std::copysign(0.0f, y);
-    return (r < 0) != (y < 0) ? r + y : r;
-  }
+  PTRT_INLINE vf operator()(vf x, vf y) const { return vmod<T>(x, y); }
 };
 
 #define PTRT_VFN(name, fn)                                  \
@@ -156,8 +155,8 @@ Pick pick_f32(Op op) {
     case Op::div_: return {step2s<T, T, Div>, 3};
     case Op::max_: return {step2s<T, T, Max>, 3};
     case Op::min_: return {step2s<T, T, Min>, 3};
-    case Op::mod_: return {step2<T, T, Mod>};
-    case Op::fmod_: return {step2<T, T, Fmod>};
+    case Op::mod_: return {vstep2<Mod>};
+    case Op::fmod_: return {vstep2<Fmod>};
     case Op::pow_: return {pow_step, 2};
     case Op::exp_: return {vstep1<Exp>};
     case Op::expm1_: return {vstep1<Expm1>};

@@ -1,6 +1,7 @@
 // Steps in f64: the common elementary functions are own vector code, the others come from libm.
 #include <cmath>
 
+#include "cpu/vfmod.h"
 #include "cpu/vm_loops.h"
 #include "cpu/vmath64.h"
 
@@ -25,7 +26,6 @@ PTRT_FN2(Mul, T, x* y)
 PTRT_FN2(Div, T, x / y)
 PTRT_FN2(Max, T, (x >= y || x != x) ? x : y)
 PTRT_FN2(Min, T, (x <= y || x != x) ? x : y)
-PTRT_FN2(Fmod, T, std::fmod(x, y))
 PTRT_FN2(Pow, T, std::pow(x, y))
 PTRT_FN1(IsNan, T, static_cast<uint8_t>(x != x))
 PTRT_FN1(IsInfPos, T, static_cast<uint8_t>(x == __builtin_inf()))
@@ -37,12 +37,11 @@ PTRT_FN2(Le, T, static_cast<uint8_t>(x <= y))
 PTRT_FN2(Gt, T, static_cast<uint8_t>(x > y))
 PTRT_FN2(Ge, T, static_cast<uint8_t>(x >= y))
 
-struct Mod {
-  double operator()(double x, double y) const {
-    double r = std::fmod(x, y);
-    if (r == 0) return std::copysign(0.0, y);
-    return (r < 0) != (y < 0) ? r + y : r;
-  }
+struct Fmod {
+  PTRT_INLINE vd operator()(vd x, vd y) const { return vfmod<T>(x, y); }
+};
+struct Mod {  // the sign of the divisor, as numpy.mod
+  PTRT_INLINE vd operator()(vd x, vd y) const { return vmod<T>(x, y); }
 };
 
 PTRT_FN1(Expm1, T, std::expm1(x))
@@ -127,8 +126,8 @@ Pick pick_f64(Op op) {
     case Op::div_: return {step2s<T, T, Div>, 3};
     case Op::max_: return {step2<T, T, Max>};
     case Op::min_: return {step2<T, T, Min>};
-    case Op::mod_: return {step2<T, T, Mod>};
-    case Op::fmod_: return {step2<T, T, Fmod>};
+    case Op::mod_: return {vstep2d<Mod>};
+    case Op::fmod_: return {vstep2d<Fmod>};
     case Op::pow_: return {step2<T, T, Pow>};
     case Op::exp_: return {vstep1d<Exp>};
     case Op::expm1_: return {step1<T, T, Expm1>};

@@ -80,6 +80,31 @@ void vstep1(const Args& s) {
   if (i < s.n) store_n(o + i, f(load_n(a + i, static_cast<int>(s.n - i))), static_cast<int>(s.n - i));
 }
 
+// The same of two arguments, neither of them scalar.
+template <class F>
+void vstep2(const Args& s) {
+  const float *a = static_cast<const float*>(s.a[0]), *b = static_cast<const float*>(s.a[1]);
+  float* o = static_cast<float*>(s.o);
+  for (int64_t i = 0; i < s.n; i += W) {
+    const int n = s.n - i < W ? static_cast<int>(s.n - i) : W;
+    store_n(o + i, F()(load_n(a + i, n), load_n(b + i, n)), n);
+  }
+}
+template <class F>
+void vstep2d(const Args& s) {
+  const double *a = static_cast<const double*>(s.a[0]), *b = static_cast<const double*>(s.a[1]);
+  double* o = static_cast<double*>(s.o);
+  int64_t i = 0;
+  for (; i + WD <= s.n; i += WD) store(o + i, F()(load(a + i), load(b + i)));
+  if (i < s.n) {
+    double x[WD] = {}, y[WD] = {};
+    std::memcpy(x, a + i, static_cast<size_t>(s.n - i) * 8);
+    std::memcpy(y, b + i, static_cast<size_t>(s.n - i) * 8);
+    store(x, F()(load(x), load(y)));
+    std::memcpy(o + i, x, static_cast<size_t>(s.n - i) * 8);
+  }
+}
+
 #define PTRT_FN1(name, T, expr)                             \
   struct name {                                             \
     PTRT_INLINE auto operator()(T x) const { return expr; } \

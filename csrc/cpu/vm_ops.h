@@ -59,6 +59,7 @@ CastStep odd_f32_step();  // f64 to f32, rounding to odd, so that a second round
 // saturated(round(x / scale) + zero) of f32, and (x - zero) * scale as f32.
 CastStep quantize_step(Comp to, float scale, int zero);
 CastStep dequantize_step(Comp from, float scale, int zero);
+Pick quantize_by(Comp to);    // saturated(round(a / b) + c) of f32 a, b and an i8 or u8 c
 Pick byte_muladd(Comp from);  // f32(a) * imm[0] + b, rounded once, of an i8 or u8 and an f32
 
 // Storage formats that are not compute types: memory to register and back.

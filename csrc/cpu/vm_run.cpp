@@ -131,7 +131,7 @@ class Run {
   }
 
   void choose_tiles() {
-    bool transposed = false, gathers = p_.steps.size() != 1 || out_col_ != out_size_;
+    bool transposed = false, gathers = out_col_ != out_size_;
     each_view([&](View& v, int64_t size) {
       transposed |= rows_ > 1 && cols_ > 1 && v.row != 0 && std::abs(v.row) < std::abs(v.col);
       gathers |= v.col != size && v.col != 0;
@@ -141,7 +141,7 @@ class Run {
       tile_cols_ = std::min<int64_t>(cols_, p_.tile / 16), tile_rows_ = std::min(rows_, p_.tile / tile_cols_);
     } else if (cols_ >= 128 || rows_ == 1) {
       tile_rows_ = 1;
-      tile_cols_ = gathers || splats() ? std::min(cols_, p_.tile) : cols_;
+      tile_cols_ = gathers || !one_pass() ? std::min(cols_, p_.tile) : cols_;
     } else {
       tile_cols_ = cols_;
       tile_rows_ = std::min(rows_, p_.tile / cols_);
@@ -172,11 +172,24 @@ class Run {
     }
   }
 
-  bool splats() const {
-    for (const Step& s : p_.steps)
-      for (int x : s.splat)
-        if (x >= 0) return true;
-    return false;
+  // Is there one step alone whose arguments vary along a row, and does it take those that do not as they are?
+  bool one_pass() {
+    for (size_t k = 0; k < p_.values.size(); k++) {
+      const Value& v = p_.values[k];
+      live_[k].scalar = v.kind == Value::kConst || (v.kind == Value::kInput && (views_[v.index].col == 0 || cols_ == 1));
+    }
+    int passes = 0;
+    for (const Step& s : p_.steps) {
+      bool all = true, splat = false;
+      for (int j = 0; j < s.n_args; j++) {
+        all &= live_[s.arg[j]].scalar;
+        splat |= live_[s.arg[j]].scalar && s.splat[j] >= 0;
+      }
+      live_[s.dst].scalar = all;
+      if (!all && splat) return false;
+      passes += !all;
+    }
+    return passes == 1;
   }
 
   void gather(const View& v, const Value& x, int64_t r, int64_t nr, int64_t c, int64_t nc) {
