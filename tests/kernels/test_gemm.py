@@ -117,8 +117,7 @@ def test_few_rows_or_columns_read_the_large_operand_in_place(dtype: Any) -> None
                 # the transposed problem: few columns
                 (z,) = run("gemm", [matrix.swapaxes(1, 2), a.swapaxes(1, 2)], [((2, n, few), dtype)], {"alpha": 0.5}, describe=said)
                 check(z, 0.5 * exact(a, b).swapaxes(1, 2), magnitude(a, b).swapaxes(1, 2), k)
-                assert form in said[0]
-                assert form in said[1] or k <= 12 * few  # short rows are met by tiles
+                assert all(form in s for s in said[: 1 if k <= 12 * few else 2])  # short rows are met by tiles; other devices say nothing
     bias = normal(rng, (70,), dtype)
     a, b, r = normal(rng, (3, 40), dtype), normal(rng, (40, 70), dtype), normal(rng, (3, 70), dtype)
     for matrix in (b, b.T.copy().T):
