@@ -157,17 +157,9 @@ def matmul_nbits(
     else:
         columns = blocks if is_float(zeros.dtype) else -(-blocks // per_byte)
         zero = t.reshape(zeros, (N, columns)).permute((1, 0))
-    y = dequantized_product(
-        t,
-        a,
-        w,
-        t.reshape(scales, (N, blocks)).permute((1, 0)),
-        zero,
-        K,
-        block=block_size,
-        pairs=int(bits == 4),
-        precision="int16" if accuracy_level == 4 else "full",
-    )
+    scale = t.reshape(scales, (N, blocks)).permute((1, 0))
+    precision = "int16" if accuracy_level == 4 else "full"
+    y = dequantized_product(t, a, w, scale, zero, K, block=block_size, pairs=int(bits == 4), precision=precision)
     return y if bias is None else t.map(lambda v, x: v + x, y, bias)
 
 
