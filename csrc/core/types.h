@@ -37,6 +37,8 @@ enum class DType : int32_t {
 
 constexpr int kMaxDims = 12;
 
+inline bool is_byte(DType t) { return t == DType::i8 || t == DType::u8; }
+
 inline size_t itemsize(DType t) {
   switch (t) {
     case DType::f64:

@@ -12,7 +12,6 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
-bool is_byte(DType t) { return t == DType::u8 || t == DType::i8; }
 bool is_float(DType t) { return t == DType::f32 || t == DType::f64 || t == DType::f16 || t == DType::bf16; }
 
 void check(bool ok, const char* what) {
@@ -226,7 +225,7 @@ std::unique_ptr<Kernel> make_gemm(LaunchDesc desc, BindContext& bind) {
     const GemmShape s = canonical_gemm(desc, Roles::kKept);
     desc.ins[3] = zero;
     desc.ins[4] = scale;
-    return make_gemm_dequant(std::move(desc), s, block, pairs != 0, bind);
+    return make_gemm_dequant(std::move(desc), s, block, pairs != 0, precision, bind);
   }
   validate(desc);
   const DType t = desc.ins[0].dtype;

@@ -194,13 +194,10 @@ class DequantGemm final : public PackedGemm {
       }
     }
     auto* scales = reinterpret_cast<float*>(out + values_bytes_);
-    const Operand* zero = optional_input(desc, 3);
-    for (int64_t g = 0; g < blocks_; g++)
-      for (int64_t j = 0; j < kColumns; j++) {
-        scales[g * kColumns + j] = j < n ? weights_.parameter(in(4), g, n0 + j) : 0.0f;
-        if (zeros_)
-          scales[(blocks_ + g) * kColumns + j] = (zero && j < n ? weights_.parameter(*zero, g, n0 + j) : 0.0f) + static_cast<float>(shift_);
-      }
+    weights_.each_parameter(n0, n, kColumns, [&](int64_t at, float scale, float zero) {
+      scales[at] = scale;
+      if (zeros_) scales[blocks_ * kColumns + at] = zero + static_cast<float>(shift_);
+    });
   }
 
   const float* units(const char* panel, int64_t k0, int64_t units, float* scratch) const override {
@@ -233,24 +230,20 @@ class DequantGemm final : public PackedGemm {
   int64_t blocks_, block_, values_bytes_ = 0;
 };
 
-// Can rows of A be quantised and multiplied by B's own bytes? Where a launch asks for int8 (kernels/spec.py).
+// Can rows of A be quantised and multiplied by B's own bytes?
 bool takes_bytes(const LaunchDesc& d) {
-  Params p = d.params();
-  p.f();
   const Operand &b = d.ins[1], &scale = d.ins[4];
-  return static_cast<GemmPrecision>(p.i()) == GemmPrecision::int8_ && d.ins[0].dtype == DType::f32 && b.dtype == DType::i8 &&
-         scale.dtype == DType::f32 && scale.shape[scale.ndim - 2] == 1 && !optional_input(d, 3) &&
-         d.ins[0].shape[d.ins[0].ndim - 1] <= 65536;
+  return d.ins[0].dtype == DType::f32 && b.dtype == DType::i8 && scale.dtype == DType::f32 && scale.shape[scale.ndim - 2] == 1 &&
+         !optional_input(d, 3) && d.ins[0].shape[d.ins[0].ndim - 1] <= 65536;
 }
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_gemm_dequant(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, BindContext& bind) {
-  if (takes_bytes(desc)) return make_gemm_quant(std::move(desc), s, bind);
+std::unique_ptr<Kernel> make_gemm_dequant(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, GemmPrecision precision,
+                                          BindContext& bind) {
+  if (precision == GemmPrecision::int8_ && takes_bytes(desc)) return make_gemm_quant(std::move(desc), s, bind);
 #if defined(__AVX512VNNI__)
-  Params params = desc.params();
-  params.f();
-  if (static_cast<GemmPrecision>(params.i()) == GemmPrecision::int16_ && takes_digits(desc, s.K, block, pairs, bind))
+  if (precision == GemmPrecision::int16_ && takes_digits(desc, s.K, block, pairs, bind))
     return make_gemm_digits(std::move(desc), s, block, pairs, bind);
 #endif
   return std::make_unique<DequantGemm>(std::move(desc), s, block, pairs, bind);

@@ -102,11 +102,6 @@ class DigitGemm final : public PackedGemm {
   }
 
  private:
-  int32_t zero(int64_t block, int64_t n) const {
-    const Operand* z = optional_input(desc, 3);
-    return (z ? static_cast<int32_t>(weights_.parameter(*z, block, n)) : 0) + shift_;
-  }
-
   static uint32_t apart(uint32_t four) {  // halves of bytes into the lower halves of bytes
     four = (four | four << 8) & 0x00ff00ff;
     return (four | four << 4) & 0x0f0f0f0f;
@@ -129,11 +124,10 @@ class DigitGemm final : public PackedGemm {
     }
     auto* scales = reinterpret_cast<float*>(out + values_bytes_);
     auto* zeros = reinterpret_cast<uint8_t*>(scales + weights_.blocks * kColumns);
-    for (int64_t g = 0; g < weights_.blocks; g++)
-      for (int64_t j = 0; j < kColumns; j++) {
-        scales[g * kColumns + j] = j < n ? weights_.parameter(in(4), g, n0 + j) : 0.0f;
-        if (zeros_) zeros[g * kColumns + j] = static_cast<uint8_t>(j < n ? zero(g, n0 + j) : 0);
-      }
+    weights_.each_parameter(n0, n, kColumns, [&](int64_t at, float scale, float zero) {
+      scales[at] = scale;
+      if (zeros_) zeros[at] = static_cast<uint8_t>(static_cast<int32_t>(zero) + shift_);
+    });
   }
 
   void pack_rows(float* out, int64_t pitch, const Operand& a, int64_t offset, int64_t rows, char* beside) const override {

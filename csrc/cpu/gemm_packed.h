@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/vocabulary.h"
 #include "cpu/gemm.h"
 #include "cpu/gemm_rows.h"
 #include "cpu/linear_epilogue.h"
@@ -86,7 +87,8 @@ std::unique_ptr<Kernel> make_gemm_halves(LaunchDesc desc, const GemmShape& s, DT
 
 // B of integers, dequantised as it is read: (b - zero) * scale. block: values of k per scale, 0: all; pairs: two 4-bit values in a byte of
 // B.
-std::unique_ptr<Kernel> make_gemm_dequant(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, BindContext& bind);
+std::unique_ptr<Kernel> make_gemm_dequant(LaunchDesc desc, const GemmShape& s, int64_t block, bool pairs, GemmPrecision precision,
+                                          BindContext& bind);
 
 // The same with rows of A quantised to 16 bits per block, where bytes are multiplied fast and sums of a block fit into 32 bits.
 bool takes_digits(const LaunchDesc& desc, int64_t K, int64_t block, bool pairs, BindContext& bind);

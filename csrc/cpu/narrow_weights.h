@@ -83,6 +83,15 @@ struct NarrowWeights {
     return o.dtype == DType::f32 ? o.as<const float>()[i] : half_to_float(o.dtype, o.as<const uint16_t>()[i]);
   }
 
+  // f(block * columns + j, scale, zero) of columns n0 + j of all blocks; 0 for j from n on.
+  template <class F>
+  void each_parameter(int64_t n0, int64_t n, int64_t columns, F f) const {
+    const Operand* zero = optional_input(desc, 3);
+    for (int64_t g = 0; g < blocks; g++)
+      for (int64_t j = 0; j < columns; j++)
+        f(g * columns + j, j < n ? parameter(desc.ins[4], g, n0 + j) : 0.0f, zero && j < n ? parameter(*zero, g, n0 + j) : 0.0f);
+  }
+
  private:
   Zeros summary(const Operand& zero) const {
     const Operand& b = desc.ins[1];

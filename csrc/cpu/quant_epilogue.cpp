@@ -12,7 +12,6 @@
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
-bool is_byte(DType t) { return t == DType::u8 || t == DType::i8; }
 double least_of(DType t) { return t == DType::u8 ? 0 : -128; }
 double most_of(DType t) { return t == DType::u8 ? 255 : 127; }
 
