@@ -4,6 +4,7 @@
 #include "cpu/bytes.h"
 #include "cpu/conv.h"
 #include "cpu/half.h"
+#include "cpu/move.h"
 #include "cpu/transpose.h"
 
 namespace ptrt::PTRT_LEVEL {
@@ -37,10 +38,46 @@ struct AsI8 {
   static int32_t get(int8_t v, int32_t zero) { return v - zero; }
 };
 
+// to = from + 128, of n bytes; both may be the same.
+void flip_bytes(uint8_t* to, const int8_t* from, int64_t n) {
+  typedef uint8_t bytes __attribute__((vector_size(sizeof(vf)), aligned(1), may_alias));
+  constexpr int64_t L = sizeof(vf);
+  int64_t i = 0;
+  for (; i + L <= n; i += L) *reinterpret_cast<bytes*>(to + i) = *reinterpret_cast<const bytes*>(from + i) ^ 0x80;
+  for (; i + 8 <= n; i += 8) {
+    uint64_t eight;
+    std::memcpy(&eight, from + i, 8);
+    eight ^= 0x8080808080808080u;
+    std::memcpy(to + i, &eight, 8);
+  }
+  for (; i < n; i++) to[i] = static_cast<uint8_t>(from[i]) ^ 0x80;
+}
+
+// stage_row for bytes whose channels are not padded; int8 becomes uint8 by adding 128.
+template <class From>
+void stage_bytes(const From* src, int64_t sw, int64_t sc, int64_t n, const ConvBox& b, uint8_t* dst) {
+  constexpr bool flip = std::is_signed_v<From>;
+  const auto* bytes = reinterpret_cast<const int8_t*>(src);
+  const bool rows = sc == 1 || b.cn == 1;
+  if (!rows || !flip) {
+    const auto* from = reinterpret_cast<const char*>(src);
+    auto* to = reinterpret_cast<char*>(dst);
+    if (rows && sw == b.cn && b.pixel == b.cn) std::memcpy(dst, src, static_cast<size_t>(n * b.cn));
+    else PTRT_PLAIN::move2d(1, n, b.cn, from, sw, sc, to, b.pixel, 1);
+    if (!flip) return;
+    sw = b.pixel;
+    bytes = reinterpret_cast<const int8_t*>(dst);
+  }
+  if (sw == b.cn && b.pixel == b.cn) return flip_bytes(dst, bytes, n * b.cn);
+  for (int64_t w = 0; w < n; w++) flip_bytes(dst + w * b.pixel, bytes + w * sw, b.cn);
+}
+
 // One row of a box: `n` pixels, source element (w, c) at src[w * sw + c * sc].
 template <class Conv, class To>
 void stage_row(const typename Conv::From* src, int64_t sw, int64_t sc, int64_t n, const ConvBox& b, int32_t zero, To* dst) {
   const bool packed = b.group == b.group_pitch;
+  if constexpr (sizeof(To) == 1)
+    if (packed) return stage_bytes(src, sw, sc, n, b, dst);
   if (packed && std::is_same_v<To, typename Conv::From> && (sc == 1 || b.cn == 1)) {
     if (sw == b.cn && b.pixel == b.cn) {
       std::memcpy(dst, src, static_cast<size_t>(n * b.cn) * sizeof(To));
@@ -322,7 +359,7 @@ ConvOutput::ConvOutput(const LaunchDesc& desc, const ConvGeometry& g, ConvMath m
     linear_ = clamping_epilogue(desc);
     fused_ = linear_.ok;
   }
-  if (!fused_ && math == ConvMath::i8 && activations && channels_last_) {
+  if (!fused_ && math == ConvMath::i8 && activations) {
     quant_ = quant_epilogue(desc, 1);
     if (quant_.residual >= 0) rs_ = conv_strides(desc.epi_ins[static_cast<size_t>(quant_.residual)]);
     quant_.ok = quant_.ok && (quant_.residual < 0 || g.M == 1 || rs_.c == 1);
@@ -379,7 +416,7 @@ void ConvOutput::requantise(const LaunchDesc& desc, const QuantColumns& c, int64
 
 bool ConvOutput::direct(const LaunchDesc& desc) const {
   // (What activate() reads beside its own values must not have been overwritten by them.)
-  if (quant_.ok) return true;
+  if (quant_.ok) return channels_last_;
   return channels_last_ && same_type_ && ((fused_ && !activates()) || !Epilogue::in_place(desc));
 }
 
@@ -421,8 +458,14 @@ void store_box(const ConvOutBox& b, const ConvResult& r, const ConvStrides& ys, 
 void ConvOutput::store(const LaunchDesc& desc, const ConvOutBox& b, const ConvResult& r) const {
   const Operand& y = desc.outs[0];
   const int64_t o = b.n * ys_.n + b.m * ys_.c + b.od * ys_.s[0] + b.oh * ys_.s[1] + b.ow * ys_.s[2];
-  char* to = y.as<char>() + o * static_cast<int64_t>(itemsize(y.dtype));
-  if (math_ == ConvMath::f64) store_box<double>(b, r, ys_, to, [](double v) { return v; });
+  const auto item = static_cast<int64_t>(itemsize(y.dtype));
+  char* to = y.as<char>() + o * item;
+  if (quant_.ok) {
+    const bool whole = r.row == b.cols * r.pixel && ys_.s[1] == b.cols * ys_.s[2];
+    for (int64_t h = 0; h < (whole ? 1 : b.rows); h++)
+      PTRT_PLAIN::move2d(static_cast<int>(item), whole ? b.rows * b.cols : b.cols, b.chans, r.data + h * r.row * item, r.pixel * item, item,
+                         to + h * ys_.s[1] * item, ys_.s[2] * item, ys_.c * item);
+  } else if (math_ == ConvMath::f64) store_box<double>(b, r, ys_, to, [](double v) { return v; });
   else if (math_ == ConvMath::i8) store_box<int32_t>(b, r, ys_, to, [](int32_t v) { return v; });
   else if ((y.dtype == DType::f16 || y.dtype == DType::bf16) && ys_.c == 1)
     for (int64_t h = 0; h < b.rows; h++)

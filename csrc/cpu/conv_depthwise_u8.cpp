@@ -1,4 +1,4 @@
-// Depthwise convolution of channels-last bytes on machines that multiply and add four bytes at a time (VNNI). Four rows of the window are
+// Depthwise convolution of bytes on machines that multiply and add four bytes at a time (VNNI). Four rows of the window are
 // one step: the input rows under it are interleaved, byte by byte, into a line of 32-bit units (unit = a channel's four rows), which the
 // window's columns then walk along. A line under a window of up to three rows is under that of the next output row, too, with weights that
 // are one row later. Borders are the input's zero point; that it is not subtracted from the input is made up for in the bias.
@@ -15,15 +15,19 @@
 #include <type_traits>
 
 #include "cpu/gemm_int8_tile.h"
+#include "cpu/move.h"
 
 namespace ptrt::PTRT_LEVEL {
 namespace {
 
-constexpr int64_t kLineBytes = 16 << 10;  // of a line: it stays in L1
-constexpr double kTaskTaps = 2e5;         // below this many products a task is not worth its dispatch
-constexpr int64_t kTasks = 4;             // per thread
-constexpr int kQuad = 4;                  // window rows per step
-constexpr int kPixels = 4;                // outputs at a time
+constexpr int64_t kLineBytes = 16 << 10;     // of a line: it stays in L1
+constexpr int64_t kStagedBytes = 256 << 10;  // of a task's input where its channels are not side by side,
+constexpr int64_t kStagedMost = 4 << 20;     // or of a single row's
+constexpr int64_t kLot = 64;                 // the most channels that are side by side
+constexpr double kTaskTaps = 2e5;            // below this many products a task is not worth its dispatch
+constexpr int64_t kTasks = 4;                // per thread
+constexpr int kQuad = 4;                     // window rows per step
+constexpr int kPixels = 4;                   // outputs at a time
 
 // Vectors of 16 * LANES channels as bytes, of 4 * LANES as 32-bit units.
 template <int LANES>
@@ -86,7 +90,8 @@ class ByteDepthwise final : public Kernel {
     const double taps = static_cast<double>(g.N) * static_cast<double>(g.pixels() * g.M * g.taps());
     const int64_t want = bind.threads == 1 ? 1 : least(kTasks * bind.threads, most(1, static_cast<int64_t>(taps / kTaskTaps)));
     rows_ = g.out[1];
-    while (g.N * lots * ceil_div(g.out[1], rows_) < want && rows_ > 1) rows_ = (rows_ + 1) / 2;
+    while (rows_ > 1 && (g.N * lots * ceil_div(g.out[1], rows_) < want || staged_bytes(rows_) > size_t{kStagedBytes}))
+      rows_ = (rows_ + 1) / 2;
     row_blocks_ = ceil_div(g.out[1], most(1, rows_));
     std::string key = conv_pack_key("conv_depthwise_u8", desc.ins[1], g_) + ":Z";
     for (int64_t c = 0; c < g.C; c++) {
@@ -95,12 +100,13 @@ class ByteDepthwise final : public Kernel {
     }
     packed_ = bind.packs.get(desc.ins[1], key, packed_bytes(), [this](void* to) { pack(static_cast<int8_t*>(to)); });
     const QuantEpilogue& e = out_.quant();
-    last_ =
-        e.out != DType::f32 && !e.between && !e.divide && !e.clamp && e.shift < 0 && e.residual < 0 && e.table.empty() && e.last.empty();
+    const auto least_byte = static_cast<float>((e.out == DType::i8 ? -128 : 0) - e.zero2);
+    last_ = e.out != DType::f32 && e.lo2 == least_byte && !e.between && !e.divide && !e.clamp && e.shift < 0 && e.residual < 0 &&
+            e.table.empty() && e.last.empty();
   }
 
   size_t shared_scratch_bytes() const override { return out_.quant_bytes() + static_cast<size_t>(units_) * 8; }
-  size_t thread_scratch_bytes() const override { return static_cast<size_t>(quads_ * line_ * 256); }
+  size_t thread_scratch_bytes() const override { return line_bytes() + staged_bytes(rows_) + result_bytes(); }
   PTRT_COLD std::string describe() const override {
     return "depthwise, bytes" + (layers_ > 1 ? " in " + std::to_string(layers_) + " layers" : std::string()) + ", strips of " +
            std::to_string(strip_) + out_.activation_name();
@@ -182,28 +188,65 @@ class ByteDepthwise final : public Kernel {
       }
   }
 
+  // Channels of a lot, one beside the other: pixel (h, w) at data[(h - first_row) * row + w * pixel].
+  struct Input {
+    const uint8_t* data;
+    int64_t first_row, row, pixel;
+  };
+
+  // Input and results that do not have their channels side by side are turned on the way, a lot and some rows at a time.
+  bool staged() const { return g_.C > 1 && xs_.c != 1; }
+  size_t line_bytes() const { return static_cast<size_t>(quads_ * line_ * 256); }
+  size_t staged_bytes(int64_t rows) const {
+    const int64_t span = (rows - 1) * g_.stride[1] + (g_.kernel[1] - 1) * g_.dilation[1] + 1;
+    return staged() ? static_cast<size_t>(least(span, g_.in[1]) * g_.in[2] * kLot) : 0;
+  }
+  size_t result_bytes() const {
+    return out_.direct(desc) ? 0 : static_cast<size_t>(rows_ * g_.out[2] * kLot) * itemsize(desc.outs[0].dtype);
+  }
+
+  // What `count` output rows from h0 on read.
+  Input input(const Part& l, int64_t n, int64_t h0, int64_t count, char* stage) const {
+    const auto* x = desc.ins[0].as<uint8_t>() + n * xs_.n + l.first * xs_.c;
+    if (!staged()) return {x, 0, xs_.s[1], xs_.s[2]};
+    const int64_t top = h0 * g_.stride[1] - g_.pad[1], first = least(g_.in[1], most(0, top)),
+                  end = most(first, least(g_.in[1], top + (count - 1) * g_.stride[1] + (g_.kernel[1] - 1) * g_.dilation[1] + 1)),
+                  row = g_.in[2] * kLot;
+    const bool whole = xs_.s[1] == g_.in[2] * xs_.s[2];
+    const int64_t moves = whole ? least(1, end - first) : end - first, pixels = whole ? (end - first) * g_.in[2] : g_.in[2];
+    for (int64_t h = 0; h < moves; h++)
+      PTRT_PLAIN::move2d(1, pixels, l.n, reinterpret_cast<const char*>(x + (first + h) * xs_.s[1]), xs_.s[2], xs_.c, stage + h * row, kLot,
+                         1);
+    return {reinterpret_cast<const uint8_t*>(stage), first, row, kLot};
+  }
+
   template <int LANES>
   void rows(const Part& l, int64_t n, int64_t h0, char* line, const float* scales, const int32_t* biases,
             const QuantColumns& columns) const {
     const auto* first = static_cast<const int8_t*>(packed_.get()) + l.units * layers_ * quads_ * g_.kernel[2] * kQuad;
     ConvOutBox box{n, 0, h0, 0, l.first, least(rows_, g_.out[1] - h0), g_.out[2], l.n};
-    const ConvResult r = out_.at(desc, box), res = out_.residual(desc, box);
+    char* stage = line + line_bytes();
+    const Input in = input(l, n, h0, box.rows, stage);
+    const bool direct = out_.direct(desc);
+    const ConvResult r = direct ? out_.at(desc, box) : ConvResult{stage + staged_bytes(rows_), box.cols * l.n, l.n};
+    const ConvResult res = out_.residual(desc, box);
     for (int64_t w0 = 0; w0 < g_.out[2]; w0 += strip_) {
       const int64_t cols = least(strip_, g_.out[2] - w0);
       for (int64_t h = 0; h < box.rows; h++) {
         const bool later = pairs_ && h % 2;
-        for (int64_t q = 0; q < quads_ && !later; q++) interleave<LANES>(l, n, h0 + h, w0, cols, q, line + q * line_ * (64 * LANES));
+        for (int64_t q = 0; q < quads_ && !later; q++) interleave<LANES>(l, in, h0 + h, w0, cols, q, line + q * line_ * (64 * LANES));
         const int8_t* weights = first + (later ? set_bytes() : 0);
         int64_t w = 0;
         for (; w + kPixels <= cols; w += kPixels) pixels<LANES, kPixels>(l, line, w, weights, scales, biases, columns, r, res, h, w0 + w);
         for (; w < cols; w++) pixels<LANES, 1>(l, line, w, weights, scales, biases, columns, r, res, h, w0 + w);
       }
     }
+    if (!direct) out_.finish(desc, box, r, nullptr);
   }
 
   // The line under `cols` outputs from column w0 of row h on, for rows 4 q .. 4 q + 3 of the window.
   template <int LANES>
-  PTRT_NOINLINE void interleave(const Part& l, int64_t n, int64_t h, int64_t w0, int64_t cols, int64_t q, char* line) const {
+  PTRT_NOINLINE void interleave(const Part& l, const Input& in, int64_t h, int64_t w0, int64_t cols, int64_t q, char* line) const {
     typedef Lot<LANES> X;
     const Operand& x = desc.ins[0];
     const auto zero = X::splat8(static_cast<int>(stored_zero())), flip = X::splat8(x.dtype == DType::i8 ? 128 : 0);
@@ -219,8 +262,8 @@ class ByteDepthwise final : public Kernel {
     for (int i = 0; i < kQuad; i++) {
       const int64_t kh = q * kQuad + i, ih = h * g_.stride[1] - g_.pad[1] + kh * g_.dilation[1];
       const bool inside = (pairs_ || kh < g_.kernel[1]) && ih >= 0 && ih < g_.in[1] && first < end;
-      from[i] = inside ? x.as<uint8_t>() + n * xs_.n + ih * xs_.s[1] + (iw0 + first) * xs_.s[2] + l.first : none;
-      step[i] = inside ? xs_.s[2] : 0;
+      from[i] = inside ? in.data + (ih - in.first_row) * in.row + (iw0 + first) * in.pixel : none;
+      step[i] = inside ? in.pixel : 0;
     }
     for (int64_t k = 0; k < first; k++, line += 64 * LANES) PTRT_UNROLL for (int j = 0; j < 4; j++) X::store(line + 16 * LANES * j, zero);
     const auto columns = [&](auto masked) __attribute__((always_inline)) {
@@ -298,11 +341,13 @@ class ByteDepthwise final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_byte_depthwise_conv(LaunchDesc& desc, BindContext& bind, const ConvGeometry& g) {
-  const ConvStrides xs = conv_strides(desc.ins[0]);
-  if (conv_math(desc.ins[0].dtype) != ConvMath::i8 || (g.C != 1 && xs.c != 1) || !desc.ins[1].is_const() ||
-      (desc.ins.size() > 4 && desc.ins[4].present() && !desc.ins[4].is_const()) || (desc.ins.size() > 2 && desc.ins[2].present()) ||
-      !ConvOutput(desc, g, ConvMath::i8, true).requantises())
+  if (conv_math(desc.ins[0].dtype) != ConvMath::i8 || !desc.ins[1].is_const() ||
+      (desc.ins.size() > 4 && desc.ins[4].present() && !desc.ins[4].is_const()) || (desc.ins.size() > 2 && desc.ins[2].present()))
     return nullptr;
+  const ConvOutput out(desc, g, ConvMath::i8, true);
+  const int64_t window = ((g.kernel[1] - 1) * g.dilation[1] + 1) * g.in[2];
+  const bool turned = (g.C != 1 && conv_strides(desc.ins[0]).c != 1) || !out.direct(desc);
+  if (!out.requantises() || (turned && most(window, 4 * g.out[2]) > kStagedMost / kLot)) return nullptr;
   return std::make_unique<ByteDepthwise>(std::move(desc), bind, g);
 }
 

@@ -130,6 +130,13 @@ struct Recogniser {
     return a.kind == Value::kConst ? clamp(b, op, a.constant) : Value{};
   }
   Value clamp(Value v, Op op, double bound) const {
+    if (v.kind == Value::kChain && v.stage == Value::kByte) {
+      float &lo = v.second ? v.chain.lo2 : v.chain.lo1, &hi = v.second ? v.chain.hi2 : v.chain.hi1;
+      const auto b = static_cast<float>(bound - v.quantised_zero);
+      lo = op == Op::max_ ? std::max(lo, b) : std::min(lo, b);
+      hi = op == Op::max_ ? std::max(hi, b) : std::min(hi, b);
+      return v;
+    }
     if (v.kind != Value::kChain || v.stage != Value::kFloatAgain || v.chain.divide || v.raw != 0 || std::isnan(bound)) return Value{};
     QuantEpilogue& c = v.chain;
     if (!c.clamp) {
@@ -474,14 +481,20 @@ QuantColumns gather_quant_columns(const QuantEpilogue& e, const LaunchDesc& desc
     const Operand& o = desc.epi_ins[static_cast<size_t>(k)];
     return o.shape[axis] == 1 ? 0 : o.strides[axis];
   };
-  const auto floats = [&](int k) { return desc.epi_ins[static_cast<size_t>(k)].as<const float>(); };
+  // to[i] = f(to[i], the value of channel i of operand k)
+  const auto combine = [&](auto* to, int k, auto&& f) {
+    typedef std::remove_reference_t<decltype(*to)> T;
+    const T* from = desc.epi_ins[static_cast<size_t>(k)].as<const T>();
+    int64_t i = 0;
+    if (stride(k) == 1)
+      for (; i + W <= columns; i += W) store(to + i, f(load(to + i), load(from + i)));
+    for (; i < columns; i++) to[i] = f(to[i], from[i * stride(k)]);
+  };
+  const auto second = [](auto, auto value) { return value; };
   for (int k : e.scales)
-    if (k >= 0)
-      for (int64_t i = 0; i < columns; i++) scale[i] *= floats(k)[i * stride(k)];
-  if (e.shift >= 0)
-    for (int64_t i = 0; i < columns; i++) shift[i] = floats(e.shift)[i * stride(e.shift)];
-  if (e.bias >= 0)
-    for (int64_t i = 0; i < columns; i++) bias[i] = desc.epi_ins[static_cast<size_t>(e.bias)].as<const int32_t>()[i * stride(e.bias)];
+    if (k >= 0) combine(scale, k, [](auto a, auto b) { return a * b; });
+  if (e.shift >= 0) combine(shift, e.shift, second);
+  if (e.bias >= 0) combine(bias, e.bias, second);
   return {scale, shift, bias};
 }
 

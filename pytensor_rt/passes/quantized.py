@@ -40,8 +40,53 @@ _MOVES = (
 def run(rw: Rewriter) -> bool:
     changed = False
     for node in rw.nodes("QuantizeLinear"):
-        changed = _match(rw, node) or _move(rw, node) or _concat(rw, node) or changed
+        unbounded = _bounded_after(rw, node)
+        quantize = unbounded or node
+        changed = _match(rw, quantize) or _move(rw, quantize) or _concat(rw, quantize) or unbounded is not None or changed
     return changed
+
+
+def _bounded_after(rw: Rewriter, quantize: Node) -> Node | None:
+    """Quantise a product before its Relu or Clip, which becomes a Clip of bytes, or nothing where saturation does the same.
+
+    The same bits, because quantising is monotonic.
+    """
+    activation = rw.producer(quantize.inputs[0], "Relu", "Clip")
+    y = _parameters(rw, quantize, quantize.outputs[0])
+    if activation is None or y is None or not rw.closed([quantize, activation], quantize):
+        return None
+    product = rw.producer(activation.inputs[0], *_PRODUCTS)
+    if product is None or any(rw.producer(n, "DequantizeLinear") is None for n in product.inputs[:2]):
+        return None
+    bounds = _bounds(rw, activation)
+    scale, zero = (rw.array(n) for n in y)
+    if bounds is None or scale is None or zero is None:
+        return None
+    lowest, highest = (np.array(v, zero.dtype) for v in (np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max))
+    steps = np.rint(np.array(bounds, F32) / scale.reshape(())) + zero.reshape(()).astype(F32)
+    low, high = (np.array(v) for v in np.clip(steps, lowest, highest).astype(zero.dtype))
+    new = new_node("QuantizeLinear", [activation.inputs[0], *quantize.inputs[1:]], quantize.outputs, quantize.opset)
+    new.attrs = dict(quantize.attrs)
+    if low == lowest and high == highest:
+        return rw.replace([quantize, activation], quantize, new)
+    new.outputs = (rw.fresh(quantize.outputs[0]),)
+    new.name, new.origins = quantize.name, quantize.origins
+    rw.add(new, quantize)
+    limits = [rw.add_constant(v, quantize.outputs[0]) for v in (low, high)]
+    rw.replace([quantize, activation], quantize, new_node("Clip", [*new.outputs, *limits], quantize.outputs, 13))
+    return new
+
+
+def _bounds(rw: Rewriter, activation: Node) -> tuple[float, float] | None:
+    """The least and the greatest result of a Relu or of a Clip with constant bounds."""
+    if activation.op_type == "Relu":
+        return 0.0, np.inf
+    found = [activation.attrs.get("min", -np.inf), activation.attrs.get("max", np.inf)]
+    for k, name in enumerate(activation.inputs[1:]):
+        if name:
+            found[k] = rw.scalar(name)
+    low, high = found
+    return (low, high) if low is not None and high is not None and low <= high else None
 
 
 def _move(rw: Rewriter, quantize: Node) -> bool:
@@ -106,16 +151,10 @@ def _same(rw: Rewriter, a: Node, a_quantized: str, b: Node, b_quantized: str) ->
 
 def _match(rw: Rewriter, quantize: Node) -> bool:
     y = _parameters(rw, quantize, quantize.outputs[0])
-    op = rw.producer(quantize.inputs[0], *_PRODUCTS, "Relu")
+    op = rw.producer(quantize.inputs[0], *_PRODUCTS)
     if y is None or op is None:
         return False
     nodes = [quantize, op]
-    if op.op_type == "Relu":  # saturation does the same if zero is the lowest value
-        zero = rw.array(y[1])
-        op = rw.producer(op.inputs[0], *_PRODUCTS)
-        if op is None or zero is None or int(zero.reshape(-1)[0]) != np.iinfo(zero.dtype).min:
-            return False
-        nodes.append(op)
     a, b = (rw.producer(n, "DequantizeLinear") for n in op.inputs[:2])
     if a is None or b is None or not rw.closed(nodes, quantize):
         return False

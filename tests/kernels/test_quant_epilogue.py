@@ -12,7 +12,7 @@ from pytensor_rt.lowering import expr as e
 from . import conv_reference as ref
 from . import harness
 from .harness import ISAS, run
-from .test_conv import channels_last
+from .test_conv import channels_last, layout
 
 F32, I32, U8, I8 = (np.dtype(t) for t in ("float32", "int32", "uint8", "int8"))
 f = np.float32
@@ -53,6 +53,10 @@ def np_requantized(v: Any, zero: int, to: Any) -> Any:
     return np.clip(np.rint(v) + f(zero), info.min, info.max).astype(to)
 
 
+def clip(v: e.Var, low: int, high: int) -> e.Var:
+    return e.emit("min", e.emit("max", v, low), high)
+
+
 # program, reference, operands (b: int32 per channel, s: float32 per channel, r, u, i: residuals in float32, uint8, int8), what fires
 FORMS: dict[str, tuple[Any, Any, str, str]] = {
     "bytes": (lambda a: requantized(scaled(a), 7, U8), lambda a: np_requantized(a.astype(f) * f(0.004), 7, U8), "", "scaled, rounded"),
@@ -61,6 +65,26 @@ FORMS: dict[str, tuple[Any, Any, str, str]] = {
         lambda a, b: np_requantized((a + b).astype(f) * f(0.004), -3, I8),
         "b",
         "scaled, rounded",
+    ),
+    "clipped bytes": (
+        lambda a, b: clip(requantized(scaled(a + b), 7, U8), 9, 201),
+        lambda a, b: np_requantized((a + b).astype(f) * f(0.004), 7, U8).clip(9, 201),
+        "b",
+        "scaled, rounded",
+    ),
+    "clipped to a negative byte": (
+        lambda a: e.emit("min", requantized(scaled(a), -3, I8), -100),
+        lambda a: np.minimum(np_requantized(a.astype(f) * f(0.004), -3, I8), -100),
+        "",
+        "scaled, rounded",
+    ),
+    "clipped between": (
+        lambda a, b, r: quantize(dequantize(clip(requantized(scaled(a + b), 100, U8), 90, 130), 0.03, 100) + r, 0.05, 9, U8),
+        lambda a, b, r: np_quantize(
+            np_dequantize(np_requantized((a + b).astype(f) * f(0.004), 100, U8).clip(90, 130), 0.03, 100) + r, 0.05, 9, U8
+        ),
+        "br",
+        "scaled, residual, rounded",
     ),
     "scale per channel": (
         lambda a, b, s: requantized(scaled(a + b, s), 128, U8),
@@ -249,6 +273,35 @@ def test_every_form_on_every_path(path: Any, form: str, isa: str) -> None:
         run("conv", ins, [y], params, epilogue=fn, epi_ins=views, acc_dtype=I32, consts=(1, 3, 4), isa=isa, threads=2, describe=told)
         np.testing.assert_array_equal(y, want)
         assert told[0].partition(", then ")[2] == fires
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_channels_need_not_lie_side_by_side(isa: str) -> None:
+    """Bytes are turned on the way in and out, in blocks of rows where images are large."""
+    rng = np.random.default_rng(8)
+    large: list[tuple[Any, ...]] = [
+        ((1, 70, 90, 75), (70, 1, 3, 3), [1, 1], [1, 1], [1, 1, 1, 1], 70),
+        ((1, 64, 70, 100), (64, 1, 5, 4), [2, 1], [1, 2], [40, 2, 1, 3], 64),
+        ((1, 30, 90, 75), (50, 30, 1, 1), [1, 1], [1, 1], [0, 0, 0, 0], 1),
+    ]
+    for turn in range(80):
+        xs, ws, strides, dilations, pads, group = [*PATHS, *large][turn % (len(PATHS) + len(large))]
+        fn, np_fn, kinds, fires = FORMS[str(rng.choice([*FORMS]))]
+        x_type, x_zero = [(U8, 3), (I8, -7)][int(rng.integers(2))]
+        lx, ly = (str(v) for v in rng.choice(["first", "last", "any"], 2))
+        x = rng.integers(np.iinfo(x_type).min, np.iinfo(x_type).max + 1, xs).astype(x_type)
+        w = rng.integers(-128, 128, ws).astype(I8)
+        acc = ref.conv(x, w, None, strides, dilations, pads, group, x_zero).astype(I32)
+        views = operands(rng, kinds, acc.shape, (1, ws[0], *(1,) * (len(xs) - 2)), int(np.prod(ws[1:])))
+        views = [channels_last(v) if k in "rui" else v for k, v in zip(kinds, views)]
+        want = np_fn(acc, *views)
+        y = layout(rng, np.zeros(acc.shape, want.dtype), ly)
+        told: list[str] = []
+        params = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
+        ins = [layout(rng, x, lx), w, None, np.array(x_zero, x_type)]
+        run("conv", ins, [y], params, epilogue=fn, epi_ins=views, acc_dtype=I32, consts=(1, 3), isa=isa, threads=2, describe=told)
+        np.testing.assert_array_equal(y, want)
+        assert harness.device or told[0].partition(", then ")[2] == fires
 
 
 def operands(rng: np.random.Generator, kinds: str, shape: tuple[int, ...], parameters: tuple[int, ...], n: int) -> list[Any]:

@@ -104,7 +104,14 @@ def test_not_folded(body: str, outputs: str) -> None:
 
 
 def quantized(
-    op: str, bias: bool = False, relu: bool = False, per_channel: bool = False, signed: bool = False, strides: tuple[int, int] = (2, 2)
+    op: str,
+    bias: bool = False,
+    relu: bool = False,
+    per_channel: bool = False,
+    signed: bool = False,
+    strides: tuple[int, int] = (2, 2),
+    activation: str = "",
+    zero: int = 128,
 ) -> onnx.ModelProto:
     rng = np.random.default_rng(3)
     conv = op.startswith("Conv")
@@ -115,7 +122,7 @@ def quantized(
     shape = {"Conv": (channels, 4, 3, 3), "ConvTranspose": (4, channels, 2, 2), "MatMul": (4, channels), "Gemm": (channels, 4)}[op]
     weights = {
         "xs": np.float32(0.05), "xz": x_type(low + 120), "ws": w_scale, "wz": np.zeros(w_scale.shape, np.int8), "ys": np.float32(0.3),
-        "yz": x_type(low if relu else low + 128), "w": rng.integers(-127, 128, shape).astype(np.int8),
+        "yz": x_type(low if relu else low + zero), "w": rng.integers(-127, 128, shape).astype(np.int8),
         "bs": np.float32(0.05) * w_scale, "bq": rng.integers(-500, 500, channels).astype(np.int32),
     }  # fmt: skip
     axis = "<axis = 0>" if op in ("Conv", "Gemm") else "<axis = 1>"
@@ -126,7 +133,7 @@ def quantized(
         body += f"c = {op} <{attrs}> (d, wd{', bd' if bias else ''}) "
     else:
         body += "c = MatMul(d, wd) "
-    body += "r = Relu(c) " if relu else "r = Identity(c) "
+    body += f"r = {activation} " if activation else "r = Relu(c) " if relu else "r = Identity(c) "
     body += "yq = QuantizeLinear(r, ys, yz) y = DequantizeLinear(yq, ys, yz)"
     return parse(body, f"float[{'2, 4, 6, 5' if conv else '7, 4' if op == 'Gemm' else '2, 5, 4'}] x", weights=weights, opset=21)
 
@@ -151,10 +158,48 @@ def test_quantized_values_are_equal_almost_everywhere(op: str) -> None:
     assert np.mean(got == want) > 0.99
 
 
-def test_quantized_that_must_stay() -> None:
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "MatMul", "Gemm"])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "zero", "stays"),
+    [
+        ("Relu(c)", 0, False),
+        ("Relu(c)", 7, True),
+        ("Clip(c, least, most)", 0, True),  # 6 is not the last step of the scale
+        ("Clip(c, least, large)", 0, False),
+        ("Clip(c, least)", 0, False),
+        ("Clip(c, least)", 200, True),
+        ("Clip(c, , most)", 128, True),
+        ("Clip(c, , large)", 0, False),
+        ("Clip(c, low, most)", 30, True),
+        ("Clip(c)", 128, False),
+    ],
+)
+def test_bounds_of_quantized_products(op: str, activation: str, zero: int, stays: bool, signed: bool) -> None:
+    """Relu and Clip become bounds of bytes, or nothing where bytes cannot be beyond them."""
+    proto = quantized(op, activation=activation, zero=zero, signed=signed)
+    bounds = {"least": 0.0, "most": 6.0, "large": 255 * 0.3, "low": -2.0}
+    proto.graph.initializer.extend(numpy_helper.from_array(np.float32(v), k) for k, v in bounds.items())
+    _, ops = rewritten(proto, 0.301, by_onnxruntime if op == "Gemm" else by_reference)  # one step of the output
+    assert ops["Clip"] == stays and ops["Relu"] == 0 and ops[op] == 0 and ops["QuantizeLinear"] == 1, ops
+
+
+def test_clip_with_attributes_bounds_quantized_products() -> None:
     proto = quantized("Conv", relu=True)
-    proto.graph.initializer[[t.name for t in proto.graph.initializer].index("yz")].CopyFrom(numpy_helper.from_array(np.uint8(7), "yz"))
-    assert rewritten(proto)[1]["Conv"] == 1  # Relu does what saturation does not
+    relu = next(n for n in proto.graph.node if n.op_type == "Relu")
+    relu.op_type = "Clip"
+    relu.attribute.extend([helper.make_attribute("min", 0.0), helper.make_attribute("max", 3.0)])
+    proto.opset_import[0].version = 10
+    model = optimize(load_model(proto))
+    ops = {n.op_type: n for n in model.graph.nodes}
+    assert "QLinearConv" in ops and "Conv" not in ops
+    assert [int(model.graph.initializers[n].array) for n in ops["Clip"].inputs[1:]] == [0, 10]
+
+
+def test_quantized_that_must_stay() -> None:
+    proto = quantized("Conv", activation="Clip(c, two, one)")  # its bounds in the wrong order
+    proto.graph.initializer.extend(numpy_helper.from_array(np.float32(v), k) for k, v in (("one", 1), ("two", 2)))
+    assert rewritten(proto)[1]["Conv"] == 1
     proto = quantized("Conv", bias=True)
     proto.graph.initializer[[t.name for t in proto.graph.initializer].index("bs")].CopyFrom(numpy_helper.from_array(np.float32(0.5), "bs"))
     assert rewritten(proto)[1]["Conv"] == 1  # the bias has a scale of its own
