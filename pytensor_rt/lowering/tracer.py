@@ -17,13 +17,14 @@ of the Recorder it is:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, Protocol
 
 from ..dtypes import DType
 from ..errors import PlanError, PytensorRtError, UnsupportedError
 from .recorder import Recorder
 from .tensor import ARENA, CONST, HOST, INPUT, Array, Buffer, Launch, Tensor, row_major
+from .widening import narrowed, widened
 
 STEER_ELEMENTS = 16
 
@@ -97,9 +98,12 @@ class Tracer(Recorder):
         cut: Callable[[Tracer, Tensor, list[Tensor]], Array] | None = None,
         steer: Callable[[str], bool] = lambda name: True,
         first_buffer: int = 0,
+        widens: Mapping[str, Value] | None = None,
     ) -> None:
+        """widens: the constants that all traces share, if float16 becomes float32 (widening.py)."""
         super().__init__(first_buffer)
         self.resolve = resolve
+        self.widens = widens
         self.frame: Frame | None = None
         self.kept: list[Value] = []  # values that rules hold on to across a possible cut (loop state)
         self.views = 0  # nodes that recorded nothing and folded nothing: their results are views
@@ -245,7 +249,8 @@ class Tracer(Recorder):
                 self.step(node, frame)
             frame.index = len(graph.nodes)
             self.node = caller
-            return [frame.get(v.name) for v in graph.outputs]
+            values = [frame.get(v.name) for v in graph.outputs]
+            return narrowed(self, values, graph.outputs) if outer is None and self.widens is not None else values
         finally:
             if hidden is not None:
                 self.kept.pop()
@@ -256,8 +261,11 @@ class Tracer(Recorder):
         env = frame.env
         rule = self.resolve(node)
         recorded = len(self.launches)
+        inputs = [(env[i] if i in env else frame.get(i)) if i else None for i in node.inputs]
         try:
-            values = rule(self, *[(env[i] if i in env else frame.get(i)) if i else None for i in node.inputs], **node.attrs)
+            if self.widens is not None:
+                inputs = widened(self, node, inputs)
+            values = rule(self, *inputs, **node.attrs)
         except (PytensorRtError, Steer):
             raise
         except (ValueError, TypeError, IndexError, KeyError, AssertionError, AttributeError) as e:

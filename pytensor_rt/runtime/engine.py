@@ -21,6 +21,7 @@ from ..errors import PlanError
 from ..graph import Graph, Initializer, Model
 from ..lowering.tensor import ARENA, HOST, INPUT, OUTPUT, Array, Buffer, Launch, Tensor, row_major, tensors_of
 from ..lowering.tracer import Sequence, Steer, Tracer
+from ..lowering.widening import widens
 from ..plan.plan import Plan, PlanOptions, make_plan
 from .program import BoundPlan
 from .quiet import Quiet
@@ -62,7 +63,9 @@ class Engine:
         self.overridable = graph.overridable
         self.input_infos = [v for v in graph.inputs if v.name not in graph.initializers]
         self.output_names = [v.name for v in graph.outputs]
+        wide = memory.replays_natively and widens(graph)
         self.base_env, self.graph, self.next_buffer = self._fold(graph)
+        self.widens = self.base_env if wide else None
         self.templates = Templates(self) if memory.replays_natively and not self.overridable else None
 
     def sibling(self) -> Engine:
@@ -145,7 +148,7 @@ class Engine:
         `known` gives the steering inputs' values, `layouts` the inputs that do not lie in row-major order.
         """
         self.traces += 1
-        t = Tracer(self.resolver, cut=cut, steer=self.may_steer, first_buffer=self.next_buffer)
+        t = Tracer(self.resolver, cut=cut, steer=self.may_steer, first_buffer=self.next_buffer, widens=self.widens)
         env = dict(self.base_env)
         sequences: dict[str, list[Tensor]] = {}
         for name, shape, dtype in specs:
