@@ -174,6 +174,9 @@ class DepthwiseConv : public Kernel {
       const int64_t staged = in_place_ ? 0 : stage_floats(rows, cols) * 4;
       return in_place_ ? rows * cols * channels_ : most(staged, rows * cols * channels_ * 4);
     };
+    // (Rows under the window of two blocks are staged twice: few channels rather than few rows.)
+    while (!in_place_ && channels_ > W && bytes(least(rows_, 4 * extent(1, 1)), cols_) > kBlockBytes)
+      channels_ = round_up(ceil_div(channels_, 2), W);
     while (rows_ > 1 && bytes(rows_, cols_) > kBlockBytes) rows_ = (rows_ + 1) / 2;
     while (cols_ > 32 && bytes(rows_, cols_) > kBlockBytes) cols_ = (cols_ + 1) / 2;
     auto tasks = [&] { return g.N * ceil_div(g.C, channels_) * ceil_div(g.out[1], rows_) * ceil_div(g.out[2], cols_); };
