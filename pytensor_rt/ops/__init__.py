@@ -23,7 +23,7 @@ FAMILIES: dict[str, str] = {
         "QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul Unique"
     ),
     "contrib_quantized": (
-        "com.microsoft: DynamicQuantizeMatMul MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm QLinearAdd QLinearAveragePool "
+        "com.microsoft: DynamicQuantizeMatMul GatherBlockQuantized MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm QLinearAdd QLinearAveragePool "
         "QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid "
         "QLinearSoftmax QLinearWhere"
     ),

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..dtypes import F32, F64, I32
+import numpy as np
+
+from ..dtypes import F32, F64, I32, U8, is_float, is_int
 from ..lowering import expr as e
 from ..lowering.expr import Var
 from ..lowering.tensor import Tensor, size_of
 from ..lowering.tracer import Tracer
 from . import convolution
-from .elementwise import dynamic_quantize_linear
+from .elementwise import blocked, dynamic_quantize_linear
 from .linear import integer_product, matmul_like
+from .movement import take
 from .quantize import Params, dequantize, params, quantize, requantize, rescale, same
 from .reduction import reduce_axes
 from .registry import MICROSOFT, op
@@ -225,3 +228,108 @@ def dynamic_quantize_matmul(
 def matmul_integer16(t: Tracer, a: Tensor, b: Tensor) -> Tensor:
     """NumPy's matmul of 16-bit integers, summed in 32 bits, which wrap."""
     return matmul_like(t, t.cast(a, I32), t.cast(b, I32))
+
+
+# ------------------------------------------------------------------------------------------------------------- tables of embeddings
+def _unpacked(t: Tracer, x: Tensor, bits: int) -> Tensor:
+    """The integers of `bits` bits in bytes x [..., n], the low ones first: uint8 [..., n * 8 / bits]."""
+    shifts = t.const(np.arange(0, 8, bits, dtype=np.uint8))
+    parts = t.map(lambda v, s: e.band(e.shr(v, s), (1 << bits) - 1), x.unsqueeze(x.ndim), shifts)
+    return t.reshape(parts, (*x.shape[:-1], x.shape[-1] * shifts.shape[0]))
+
+
+def _places(t: Tracer, index: Tensor, n: int) -> tuple[Tensor, Tensor | None]:
+    """Where along an axis of size n the indices point, and which of them do; 0 for those that do not. None: all do."""
+    inside: Any = lambda i: e.land(i >= -n, i < n)
+    if index.known and all(-n <= i < n for i in t.ints(index)):
+        return t.map(lambda i: e.where(i < 0, i + n, i), index), None
+    return t.map(lambda i: e.where(inside(i), e.where(i < 0, i + n, i), 0), index), t.map(inside, index)
+
+
+@op("GatherBlockQuantized", domain=MICROSOFT)
+def gather_block_quantized(
+    t: Tracer, x: Tensor, index: Tensor, scale: Tensor, zero: Tensor | None = None, *, bits: int = 4, block_size: int = 128,
+    quantize_axis: int = 1, gather_axis: int = 0,
+) -> Tensor:  # fmt: skip
+    """com.microsoft GatherBlockQuantized: ai.onnx Gather of (x - zero) * scale in scale's dtype, zeros where an index is out of range.
+
+    x: int4, uint4, float4, float8, or uint8 that packs 8 / bits integers to a byte along the last axis, the low bits first; index: int32 or
+    int64 of any shape; scale: float32, float16 or bfloat16, of x's shape with ceil(n / block_size) in place of n along quantize_axis (block_size
+    0: 1), where x is float also 1 along other axes; zero: of scale's shape, x's dtype, packed like x. The default zero point is 0, or
+    2^(bits - 1) of uint8.
+    """
+    g, a = norm_axis(t, gather_axis, x.ndim), norm_axis(t, quantize_axis, x.ndim)
+    real = is_float(x.dtype)
+    if not real and not (x.dtype == U8 or (is_int(x.dtype) and x.dtype.name in ("int4", "uint4"))):
+        t.fail(f"data must be uint8, int4, uint4, float4 or float8, got {x.dtype}")
+    if (block_size < 16 or block_size & (block_size - 1)) and not (real and block_size == 0):
+        t.fail(f"block_size must be a power of 2 and at least 16{', or 0' if real else ''}, got {block_size}")
+    if not real and bits not in ((2, 4, 8) if x.dtype == U8 else (4,)):
+        t.fail(f"bits must be {'2, 4 or 8' if x.dtype == U8 else 4} for data of {x.dtype}, got {bits}")
+    if real and zero is not None:
+        t.fail(f"zero points do not go with data of {x.dtype}")
+    each = 8 // bits if x.dtype == U8 else 1
+    if x.dtype == U8 and g != 0:
+        t.fail(f"gather_axis must be 0 for data of uint8, got {gather_axis}")
+    if each > 1 and g in (a, x.ndim - 1):
+        t.fail(
+            f"packed data is not gathered along quantize_axis or the last axis, got gather_axis {gather_axis}, quantize_axis {quantize_axis}"
+        )
+
+    logical = (*x.shape[:-1], x.shape[-1] * each)
+    grid = tuple(n if i != a else -(-n // block_size) if block_size else 1 for i, n in enumerate(logical))
+    _check_grid(t, "scales", scale, grid, real)
+    if zero is not None:
+        if zero.dtype != x.dtype:
+            t.fail(f"zero points must be {x.dtype} as the data, got {zero.dtype}")
+        _check_grid(t, "zero points", zero, (*grid[:-1], -(-grid[-1] // each)), False)
+    if logical[g] == 0:
+        return t.full((*logical[:g], *index.shape, *logical[g + 1 :]), 0, scale.dtype)
+
+    place, found = _places(t, index, logical[g])
+    block_of = t.map(lambda i: e.div(i, block_size), place) if g == a and block_size else place
+
+    def rows(p: Tensor, at: Tensor) -> Tensor:
+        """p at the indices, or its only row in place of each."""
+        if p.shape[g] != 1:
+            return take(t, p, at, g)
+        p = p.squeeze(g)
+        for _ in index.shape:
+            p = p.unsqueeze(g)
+        return p
+
+    y = take(t, x, place, g)
+    if each > 1:
+        y = _unpacked(t, y, bits)
+    shape = y.shape
+    params = [rows(scale, block_of)]
+    if zero is not None:
+        z = rows(zero, block_of)
+        params.append(_unpacked(t, z, bits).slice(z.ndim - 1, 0, grid[-1]) if each > 1 else z)
+    if g != a and block_size:
+        k = a if a < g else a - 1 + index.ndim
+        if shape[k] % block_size == 0:
+            y = t.reshape(y, (*shape[:k], shape[k] // block_size, block_size, *shape[k + 1 :]))
+            params = [p.unsqueeze(k + 1) for p in params]
+        else:
+            params = [blocked(t, p, y, k, block_size) for p in params]
+    middle = 1 << (bits - 1) if x.dtype == U8 else 0
+    behind = y.ndim - g - index.ndim - int(y.ndim > len(shape) and a < g)  # axes behind those of the indices
+    inside = None if found is None else t.reshape(found, (*index.shape, *(1,) * behind))
+
+    def real_numbers(v: Var, s: Var, *more: Var) -> Var:
+        d = e.cast(v, F32)
+        if zero is not None:
+            d = d - e.cast(more[0], F32)
+        elif middle:
+            d = d - middle
+        r = e.cast(d * e.cast(s, F32), scale.dtype)
+        return r if inside is None else e.where(more[-1], r, 0)
+
+    return t.reshape(t.map(real_numbers, y, *params, *([] if inside is None else [inside])), shape)
+
+
+def _check_grid(t: Tracer, what: str, p: Tensor, shape: tuple[int, ...], broadcast: bool) -> None:
+    """Fails unless p has this shape, or 1 in places if it may be broadcast."""
+    if p.ndim != len(shape) or not all(n == m or (broadcast and n == 1) for n, m in zip(p.shape, shape)):
+        t.fail(f"expected {what} of shape {list(map(int, shape))}, got {list(map(int, p.shape))}")

@@ -304,8 +304,8 @@ def _cast_string(a: Any, dtype: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------------------------ quantisation
-def _blocked(t: Tracer, q: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
-    """scale or zero point, broadcast to x: per tensor, per axis, or blocked."""
+def blocked(t: Tracer, q: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
+    """scale or zero point, broadcast to x: per tensor, per axis, or in blocks of that many elements along the axis (the last may be cut off)."""
     if q.ndim == 0 or (q.ndim == 1 and q.shape[0] == 1 and block == 0):
         return t.reshape(q, ())
     a = axis + x.ndim if axis < 0 else axis
@@ -327,7 +327,7 @@ def quantize_linear(
     precision: int = 0,
 ) -> Tensor:  # fmt: skip
     dtype = zero.dtype if zero is not None else from_code(output_dtype) if output_dtype else from_code(2)
-    s = _blocked(t, scale, x, axis, block_size)
+    s = blocked(t, scale, x, axis, block_size)
     fp = F32 if x.dtype.kind == "i" else x.dtype
 
     def quotient(v: Var, k: Var) -> Var:
@@ -340,7 +340,7 @@ def quantize_linear(
         return t.map(lambda v, k: e.emit(name, quotient(v, k), dtype=dtype), x, s)
     if zero is None:
         return t.map(lambda v, k: e.cast_sat(quotient(v, k), dtype), x, s)
-    z = _blocked(t, zero, x, axis, block_size)
+    z = blocked(t, zero, x, axis, block_size)
     return t.map(lambda v, k, o: shift_saturate(quotient(v, k), o, dtype), x, s, z)
 
 
@@ -350,10 +350,10 @@ def dequantize_linear(
     t: Tracer, x: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
 ) -> Tensor:
     out = from_code(output_dtype) if output_dtype else scale.dtype
-    s = _blocked(t, scale, x, axis, block_size)
+    s = blocked(t, scale, x, axis, block_size)
     if zero is None:
         return t.map(lambda v, k: e.cast(e.cast(v, F32) * e.cast(k, F32), out), x, s)
-    z = _blocked(t, zero, x, axis, block_size)
+    z = blocked(t, zero, x, axis, block_size)
 
     def dequantize(v: Var, k: Var, o: Var) -> Var:
         if is_float(v.dtype):
