@@ -17,10 +17,11 @@ FAMILIES: dict[str, str] = {
     ),
     "attention": "Attention RotaryEmbedding",
     "contrib_attention": "com.microsoft: Attention GroupQueryAttention MultiHeadAttention QAttention RotaryEmbedding",
+    "contrib_diffusion": "com.microsoft: BiasAdd BiasSplitGelu GroupNorm NhwcConv SkipGroupNorm",
     "contrib_fused": (
         "SimplifiedLayerNormalization com.microsoft: BiasDropout BiasGelu BiasSoftmax CDist ConvTransposeWithDynamicPads "
-        "EmbedLayerNormalization ExpandDims FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation GridSample QEmbedLayerNormalization "
-        "QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul Unique"
+        "EmbedLayerNormalization ExpandDims FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation GridSample NhwcFusedConv "
+        "QEmbedLayerNormalization QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul Unique"
     ),
     "contrib_quantized": (
         "com.microsoft: DynamicQuantizeMatMul GatherBlockQuantized MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm QLinearAdd QLinearAveragePool "

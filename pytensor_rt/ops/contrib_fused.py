@@ -18,7 +18,7 @@ from .normalization import normalize
 from .quantize import dequantize, params
 from .reduction import reduce_axes
 from .registry import MICROSOFT, op
-from .util import norm_axis, wants
+from .util import norm_axis, to_channels_first, to_channels_last, wants
 
 _ACTIVATIONS: dict[str, dict[str, float]] = {  # of ai.onnx, with the parameters they take and their defaults
     "Clip": {"min": -math.inf, "max": math.inf}, "Elu": {"alpha": 1.0}, "Gelu": {},
@@ -83,6 +83,14 @@ def fused_conv(
     """activation(Conv(x, w, b) + z)"""
     y = conv(t, x, w, b, **attrs)
     return activate(t, y if z is None else t.map(lambda v, s: v + s, y, z), activation, activation_params or ())
+
+
+@op("NhwcFusedConv", domain=MICROSOFT)
+def nhwc_fused_conv(t: Tracer, x: Tensor, w: Tensor, b: Tensor | None = None, z: Tensor | None = None, **attrs: Any) -> Tensor:
+    """FusedConv of x [N, d..., C], with z and the result [N, o..., M]; w is [M, C / group, k...] as in ai.onnx."""
+    if x.ndim < 3:
+        t.fail(f"expected x [N, spatial..., C], got rank {x.ndim}")
+    return to_channels_last(fused_conv(t, to_channels_first(x), w, b, None if z is None else to_channels_first(z), **attrs))
 
 
 @op("ConvTransposeWithDynamicPads", domain=MICROSOFT)

@@ -22,7 +22,7 @@ from .movement import take
 from .quantize import Params, dequantize, params, quantize, requantize, rescale, same
 from .reduction import reduce_axes
 from .registry import MICROSOFT, op
-from .util import norm_axes, norm_axis
+from .util import norm_axes, norm_axis, to_channels_first, to_channels_last
 
 
 # ------------------------------------------------------------------------------------------------------------------ elementwise
@@ -121,14 +121,6 @@ def qlinear_concat(t: Tracer, y_scale: Tensor, y_zero: Tensor, *parts: Tensor, a
 
 
 # ---------------------------------------------------------------------------------------------------------------------- pooling
-def _channels_first(x: Tensor) -> Tensor:
-    return x.permute((0, x.ndim - 1, *range(1, x.ndim - 1)))
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.permute((0, *range(2, x.ndim), 1))
-
-
 def _mean(t: Tracer, x: Tensor, p: Params, q: Params, axes: tuple[int, ...], keepdims: bool) -> Tensor:
     """The sum of the integers is exact in float32 up to 65,793 elements."""
     steps = reduce_axes(t, t.map(lambda v, z: e.cast(v, F32) - z, x, p.zero), "mean", axes, keepdims)
@@ -159,23 +151,23 @@ def qlinear_average_pool(
 ) -> Tensor:  # fmt: skip
     """Averages of the real numbers; padding, where it counts, is 0. Attributes of ai.onnx AveragePool."""
     p, q = params(t, x_scale, x_zero, x.dtype), params(t, y_scale, y_zero, x.dtype)
-    y = quantize(t, convolution.average_pool(t, dequantize(t, _channels_first(x) if channels_last else x, p), **attrs), q)
-    return _channels_last(y) if channels_last else y
+    y = quantize(t, convolution.average_pool(t, dequantize(t, to_channels_first(x) if channels_last else x, p), **attrs), q)
+    return to_channels_last(y) if channels_last else y
 
 
 @op("NhwcMaxPool", domain=MICROSOFT)
 def nhwc_max_pool(t: Tracer, x: Tensor, **attrs: Any) -> Tensor:
     """MaxPool of x [N, d..., C]."""
-    y: Tensor = convolution.max_pool(t, _channels_first(x), **attrs)[0]
-    return _channels_last(y)
+    y: Tensor = convolution.max_pool(t, to_channels_first(x), **attrs)[0]
+    return to_channels_last(y)
 
 
 # ------------------------------------------------------------------------------------------------------- convolution and products
 @op("QLinearConv", domain=MICROSOFT)
 def qlinear_conv(t: Tracer, x: Tensor, *rest: Tensor | None, channels_last: int = 0, **attrs: Any) -> Tensor:
     """ai.onnx QLinearConv; with channels_last x and y are [N, d..., C], and w is [M, C / group, k...] all the same."""
-    y = convolution.qlinear_conv(t, _channels_first(x) if channels_last else x, *rest, **attrs)  # type: ignore[arg-type]
-    return _channels_last(y) if channels_last else y
+    y = convolution.qlinear_conv(t, to_channels_first(x) if channels_last else x, *rest, **attrs)  # type: ignore[arg-type]
+    return to_channels_last(y) if channels_last else y
 
 
 def _one(t: Tracer, x: Tensor) -> Tensor:

@@ -34,3 +34,13 @@ def outputs_used(t: Tracer) -> list[bool]:
 def wants(t: Tracer, k: int) -> bool:
     """Is output k of the current node asked for?"""
     return k < len(t.node.outputs) and bool(t.node.outputs[k])
+
+
+def to_channels_first(x: Tensor) -> Tensor:
+    """[N, d..., C] seen as [N, C, d...]."""
+    return x.permute((0, x.ndim - 1, *range(1, x.ndim - 1)))
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """[N, C, d...] seen as [N, d..., C]."""
+    return x.permute((0, *range(2, x.ndim), 1))

@@ -103,6 +103,24 @@ def test_fused_conv(activation: str, values: list[float], summand: bool) -> None
         close(both("FusedConv", feeds, **attrs, **extra))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("summand", [False, True])
+def test_nhwc_fused_conv(summand: bool, dtype: Any) -> None:
+    """FusedConv between transpositions: onnxruntime has no kernel of it on x86-64."""
+    last: Any = lambda a: np.ascontiguousarray(np.moveaxis(a, 1, -1))
+    for attrs in ({}, {"activation": "Relu", "group": 2}, {"activation": "LeakyRelu", "activation_params": [0.3], "pads": [1, 0, 1, 2]}):
+        x, w = normal(2, 4, 9, 8, dtype=dtype), normal(6, 4 // attrs.get("group", 1), 3, 3, dtype=dtype) / 6
+        feeds: dict[str, Any] = {"x": x, "w": w, "b": normal(6, dtype=dtype)}
+        z = normal(*run("Conv", feeds, **{k: v for k, v in attrs.items() if k in ("group", "pads")})[0].shape, dtype=dtype)
+        feeds = feeds | ({"z": z} if summand else {})
+        (want,) = run("FusedConv", feeds, **MS, **attrs)
+        (got,) = run("NhwcFusedConv", {k: last(v) if k in "xz" else v for k, v in feeds.items()}, **MS, **attrs)
+        assert got.dtype == dtype and got.shape == last(want).shape
+        close([(got, last(want))], 2e-6 if dtype == np.float32 else 4e-3)
+    with pytest.raises(rt.PlanError, match="got rank 2"):
+        run("NhwcFusedConv", {"x": normal(2, 4), "w": normal(6, 4)}, **MS)
+
+
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 1, 1]])
 def test_conv_transpose_with_dynamic_pads(pads: list[int]) -> None:
     for attrs in ({}, {"strides": [2, 1], "output_padding": [1, 0]}, {"group": 2}):
