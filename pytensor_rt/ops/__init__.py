@@ -24,7 +24,7 @@ FAMILIES: dict[str, str] = {
         "QEmbedLayerNormalization QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul Unique"
     ),
     "contrib_quantized": (
-        "com.microsoft: DynamicQuantizeMatMul GatherBlockQuantized MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm QLinearAdd QLinearAveragePool "
+        "com.microsoft: DynamicQuantizeMatMul GatherBlockQuantized MatMulBnb4 MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm QLinearAdd QLinearAveragePool "
         "QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid "
         "QLinearSoftmax QLinearWhere"
     ),
@@ -46,7 +46,7 @@ FAMILIES: dict[str, str] = {
     "linear": "Gemm MatMul MatMulInteger QLinearMatMul com.microsoft: MatMulNBits pytensor_rt: Attention MatMulDequantized",
     "movement": (
         "Compress Det Gather GatherElements GatherND NonMaxSuppression NonZero OneHot ReverseSequence Scatter ScatterElements "
-        "ScatterND TensorScatter TopK Unique com.microsoft: GatherND"
+        "ScatterND TensorScatter TopK Unique com.microsoft: GatherND Inverse"
     ),
     "normalization": (
         "BatchNormalization GroupNormalization Hardmax InstanceNormalization LRN LayerNormalization LogSoftmax LpNormalization "

@@ -222,6 +222,68 @@ def matmul_integer16(t: Tracer, a: Tensor, b: Tensor) -> Tensor:
     return matmul_like(t, t.cast(a, I32), t.cast(b, I32))
 
 
+# fmt: off
+_FOUR_BIT_FLOATS = (  # what bitsandbytes' codes 0 to 15 stand for, at an absmax of 1
+    ("FP4", [sign * v for sign in (1, -1) for v in (0, 0.005208333333, 0.666666667, 1, 0.333333333, 0.5, 0.166666667, 0.25)]),
+    ("NF4", [-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0,
+             0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+             0.7229568362236023, 1]),
+)
+# fmt: on
+
+
+def _once(t: Tracer, parts: tuple[Tensor, ...], make: Callable[[], Tensor]) -> Tensor:
+    """What `make` computes of these parts; of constants once for this node, so that its traces share the result and what is packed of it."""
+    if not all(p.known for p in parts):
+        return make()
+    key = [(id(p.buffer.data), p.offset, p.shape, p.strides) for p in parts]
+    kept: dict[str, Any] = t.derived("constant", dict)
+    if kept.get("key") != key:
+        made = make()
+        if not made.known:
+            return made
+        kept.update(key=key, parts=[p.buffer.data for p in parts], value=made.value)  # the parts live on, or others could get their ids
+    return t.const(kept["value"])
+
+
+@op("MatMulBnb4", domain=MICROSOFT)
+def matmul_bnb4(
+    t: Tracer,
+    a: Tensor,
+    b: Tensor,
+    absmax: Tensor,
+    *,
+    K: int,
+    N: int,
+    block_size: int,
+    quant_type: int,
+    transB: int = 1,
+    training_mode: int = 0,
+) -> Tensor:
+    """com.microsoft MatMulBnb4: a [..., K] times the transpose of a weight [N, K], or without transB a [..., N] times the weight.
+
+    b: uint8 [ceil(N * K / 2)], FP4 (quant_type 0) or NF4 (1) codes of the weight in row-major order, the high half of a byte first; absmax [ceil(N *
+    K / block_size)], of a's dtype: float32, float16 or bfloat16. Constant weights are dequantised once, to a's dtype.
+    """
+    if quant_type not in (0, 1):
+        t.fail(f"quant_type must be 0 (FP4) or 1 (NF4), got {quant_type}")
+    if block_size < 16 or block_size & (block_size - 1):
+        t.fail(f"block_size must be a power of 2 and at least 16, got {block_size}")
+    for what, p, size in (("B", b, -(-N * K // 2)), ("absmax", absmax, -(-N * K // block_size))):
+        if p.size != size:
+            t.fail(f"expected {what} of {size} elements for N = {N}, K = {K}, block_size = {block_size}, got {list(map(int, p.shape))}")
+
+    def weight() -> Tensor:
+        codes = t.map(lambda v, s: e.band(e.shr(v, s), 15), t.reshape(b, (b.size, 1)), t.const(np.array([4, 0], np.uint8)))
+        codes = t.reshape(codes, (2 * b.size,)).slice(0, 0, N * K)
+        values = take(t, t.const(np.array(_FOUR_BIT_FLOATS[quant_type][1], np.float32)), t.cast(codes, I32), 0)
+        scale = blocked(t, t.reshape(absmax, (absmax.size,)), values, 0, block_size)
+        return t.reshape(t.map(lambda v, s: e.cast(v * e.cast(s, F32), a.dtype), values, scale), (N, K))
+
+    w = _once(t, (b, absmax), weight)
+    return matmul_like(t, a, w.permute((1, 0)) if transB else w)
+
+
 # ------------------------------------------------------------------------------------------------------------- tables of embeddings
 def _unpacked(t: Tracer, x: Tensor, bits: int) -> Tensor:
     """The integers of `bits` bits in bytes x [..., n], the low ones first: uint8 [..., n * 8 / bits]."""

@@ -221,3 +221,20 @@ def reverse_sequence(t: Tracer, x: Tensor, lengths: Tensor, *, batch_axis: int =
 @op("Det", since=11)
 def det(t: Tracer, x: Tensor) -> Tensor:
     return t.record("linear_algebra", [x], [(x.shape[:-2], x.dtype)], {"op": "det"})[0]
+
+
+@op("Inverse", domain=MICROSOFT)
+def inverse(t: Tracer, x: Tensor) -> Tensor:
+    """com.microsoft Inverse: of the matrices of x [..., n, n], in float64 and cast to x's dtype (float16, float32, float64); NaN where one is singular."""
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        t.fail(f"expected square matrices [..., n, n], got {list(map(int, x.shape))}")
+    return t.host(lambda v: (_inverse(v.astype(np.float64)).astype(v.dtype),), [x], [(x.shape, x.dtype)])[0]
+
+
+def _inverse(x: Any) -> Any:
+    try:
+        return np.linalg.inv(x)
+    except np.linalg.LinAlgError:
+        if x.ndim == 2:
+            return np.full_like(x, np.nan)
+        return np.stack([_inverse(m) for m in x])
