@@ -23,7 +23,7 @@ FAMILIES: dict[str, str] = {
         "EmbedLayerNormalization ExpandDims FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation GridSample NhwcFusedConv "
         "QEmbedLayerNormalization QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul Unique"
     ),
-    "contrib_moe": "com.microsoft: MoE",
+    "contrib_moe": "com.microsoft: MoE QMoE",
     "contrib_quantized": (
         "com.microsoft: DynamicQuantizeMatMul GatherBlockQuantized MatMulBnb4 MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm QLinearAdd QLinearAveragePool "
         "QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid "

@@ -19,7 +19,7 @@ from . import convolution
 from .elementwise import blocked, dynamic_quantize_linear
 from .linear import integer_product, matmul_like
 from .movement import take
-from .quantize import Params, dequantize, params, quantize, requantize, rescale, same
+from .quantize import Params, dequantize, made_once, params, quantize, requantize, rescale, same, unpacked
 from .reduction import reduce_axes
 from .registry import MICROSOFT, op
 from .util import norm_axes, norm_axis, to_channels_first, to_channels_last
@@ -232,20 +232,6 @@ _FOUR_BIT_FLOATS = (  # what bitsandbytes' codes 0 to 15 stand for, at an absmax
 # fmt: on
 
 
-def _once(t: Tracer, parts: tuple[Tensor, ...], make: Callable[[], Tensor]) -> Tensor:
-    """What `make` computes of these parts; of constants once for this node, so that its traces share the result and what is packed of it."""
-    if not all(p.known for p in parts):
-        return make()
-    key = [(id(p.buffer.data), p.offset, p.shape, p.strides) for p in parts]
-    kept: dict[str, Any] = t.derived("constant", dict)
-    if kept.get("key") != key:
-        made = make()
-        if not made.known:
-            return made
-        kept.update(key=key, parts=[p.buffer.data for p in parts], value=made.value)  # the parts live on, or others could get their ids
-    return t.const(kept["value"])
-
-
 @op("MatMulBnb4", domain=MICROSOFT)
 def matmul_bnb4(
     t: Tracer,
@@ -280,18 +266,11 @@ def matmul_bnb4(
         scale = blocked(t, t.reshape(absmax, (absmax.size,)), values, 0, block_size)
         return t.reshape(t.map(lambda v, s: e.cast(v * e.cast(s, F32), a.dtype), values, scale), (N, K))
 
-    w = _once(t, (b, absmax), weight)
+    w = made_once(t, "weight", (b, absmax), weight)
     return matmul_like(t, a, w.permute((1, 0)) if transB else w)
 
 
 # ------------------------------------------------------------------------------------------------------------- tables of embeddings
-def _unpacked(t: Tracer, x: Tensor, bits: int) -> Tensor:
-    """The integers of `bits` bits in bytes x [..., n], the low ones first: uint8 [..., n * 8 / bits]."""
-    shifts = t.const(np.arange(0, 8, bits, dtype=np.uint8))
-    parts = t.map(lambda v, s: e.band(e.shr(v, s), (1 << bits) - 1), x.unsqueeze(x.ndim), shifts)
-    return t.reshape(parts, (*x.shape[:-1], x.shape[-1] * shifts.shape[0]))
-
-
 def _places(t: Tracer, index: Tensor, n: int) -> tuple[Tensor, Tensor | None]:
     """Where along an axis of size n the indices point, and which of them do; 0 for those that do not. None: all do."""
     inside: Any = lambda i: e.land(i >= -n, i < n)
@@ -354,12 +333,12 @@ def gather_block_quantized(
 
     y = take(t, x, place, g)
     if each > 1:
-        y = _unpacked(t, y, bits)
+        y = unpacked(t, y, bits)
     shape = y.shape
     params = [rows(scale, block_of)]
     if zero is not None:
         z = rows(zero, block_of)
-        params.append(_unpacked(t, z, bits).slice(z.ndim - 1, 0, grid[-1]) if each > 1 else z)
+        params.append(unpacked(t, z, bits).slice(z.ndim - 1, 0, grid[-1]) if each > 1 else z)
     if g != a and block_size:
         k = a if a < g else a - 1 + index.ndim
         if shape[k] % block_size == 0:

@@ -134,7 +134,7 @@ def matmul_dequantized(
     return t.map((lambda v, x: v + x) if beta == 1.0 else lambda v, x: v + x * beta, y, c)
 
 
-_MIDDLE = {4: np.full((1, 1), 8, np.float32), 8: np.full((1, 1), 128, np.float32)}  # the zero point where none is given
+MIDDLE = {bits: np.full((1, 1), 1 << (bits - 1), np.float32) for bits in (2, 4, 8)}  # the zero point where none is given
 
 
 @op("MatMulNBits", domain=MICROSOFT)
@@ -153,7 +153,7 @@ def matmul_nbits(
     blocks, per_byte = -(-K // block_size), 8 // bits
     w = t.reshape(b, (N, blocks * block_size // per_byte)).slice(1, 0, -(-K // per_byte)).permute((1, 0))
     if zeros is None:
-        zero = t.const(_MIDDLE[bits])
+        zero = t.const(MIDDLE[bits])
     else:
         columns = blocks if is_float(zeros.dtype) else -(-blocks // per_byte)
         zero = t.reshape(zeros, (N, columns)).permute((1, 0))
