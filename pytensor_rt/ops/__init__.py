@@ -25,9 +25,9 @@ FAMILIES: dict[str, str] = {
     ),
     "contrib_moe": "com.microsoft: MoE QMoE",
     "contrib_quantized": (
-        "com.microsoft: DynamicQuantizeMatMul GatherBlockQuantized MatMulBnb4 MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm QLinearAdd QLinearAveragePool "
-        "QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid "
-        "QLinearSoftmax QLinearWhere"
+        "com.microsoft: DynamicQuantizeMatMul GatherBlockQuantized MatMulBnb4 MatMulInteger16 MatMulIntegerToFloat NhwcMaxPool QGemm "
+        "QLinearAdd QLinearAveragePool QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean "
+        "QLinearSigmoid QLinearSoftmax QLinearWhere"
     ),
     "control": "If Loop Scan",
     "convolution": (

@@ -125,6 +125,19 @@ def test_skip_group_norm(dtype: Any, activation: int, channels_last: int) -> Non
         close(list(zip(got, want, strict=True)), 2 * TOLERANCE[dtype])
 
 
+def test_one_session_takes_images_of_any_size() -> None:
+    g, b, w = normal(8), normal(8, seed=1), normal(6, 3, 3, 8)
+    norm = session("SkipGroupNorm", {"x": np.zeros((1, 1, 1, 8), np.float32), "g": g, "b": b, "s": normal(1, 8)}, constants=("g", "b"), outputs=2,
+                   groups=2, activation=1, **MS)  # fmt: skip
+    conv = session("NhwcConv", {"x": np.zeros((1, 3, 3, 8), np.float32), "w": w}, constants=("w",), **MS)
+    for n, height, width in ((1, 4, 4), (2, 5, 9), (1, 8, 3), (8, 3, 3), (1, 4, 4)):
+        x, skip = normal(n, height, width, 8), normal(n, 8, seed=4)
+        y, total = norm.run(None, {"x": x, "s": skip})
+        want = x + skip[:, None, None]
+        close([(total, want), (y, group_norm(want, g, b, 2, 1e-5, 1, 1))], 2e-5)
+        close([(conv.run(None, {"x": x})[0], from_conv(x, w, None))], 2e-5)
+
+
 def test_empty_images() -> None:
     for shape in ((0, 4, 4, 8), (2, 0, 4, 8)):
         feeds = {"x": np.zeros(shape, np.float32), "g": normal(8), "b": normal(8)}
