@@ -18,7 +18,7 @@ from .tensor import Array, Tensor
 if TYPE_CHECKING:
     from .tracer import Tracer
 
-_SEEDS = frozenset(("Conv", "ConvTranspose", "FusedConv", "NhwcConv"))
+_SEEDS = frozenset(("Conv", "ConvTranspose", "FusedConv", "NhwcConv", "NhwcFusedConv"))
 # Their values have a dtype of their own that several nodes must agree on, or read float16 bit by bit.
 _STRICT = ("Sequence", "SplitToSequence", "ConcatFromSequence", "Optional", "BitCast")
 
