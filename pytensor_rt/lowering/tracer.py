@@ -261,8 +261,8 @@ class Tracer(Recorder):
         env = frame.env
         rule = self.resolve(node)
         recorded = len(self.launches)
-        inputs = [(env[i] if i in env else frame.get(i)) if i else None for i in node.inputs]
         try:
+            inputs = [(env[i] if i in env else frame.get(i)) if i else None for i in node.inputs]
             if self.widens is not None:
                 inputs = widened(self, node, inputs)
             values = rule(self, *inputs, **node.attrs)
