@@ -71,6 +71,10 @@ PTRT_LOT(1, __m128i, __m128, _mm)
 // Where channel c of a lot of `lanes` lanes lies among its units.
 int unit_of(int64_t c, int lanes) { return static_cast<int>(c % 16 / 4 * 4 * lanes + c / 16 * 4 + c % 4); }
 
+// Input rows under n output rows.
+int64_t rows_under(const ConvGeometry& g, int64_t n) { return (n - 1) * g.stride[1] + (g.kernel[1] - 1) * g.dilation[1] + 1; }
+bool side_by_side(const ConvGeometry& g, const ConvStrides& xs) { return g.C == 1 || xs.c == 1; }
+
 class ByteDepthwise final : public Kernel {
  public:
   PTRT_COLD ByteDepthwise(LaunchDesc d, BindContext& bind, const ConvGeometry& g)
@@ -195,11 +199,9 @@ class ByteDepthwise final : public Kernel {
   };
 
   // Input and results that do not have their channels side by side are turned on the way, a lot and some rows at a time.
-  bool staged() const { return g_.C > 1 && xs_.c != 1; }
   size_t line_bytes() const { return static_cast<size_t>(quads_ * line_ * 256); }
   size_t staged_bytes(int64_t rows) const {
-    const int64_t span = (rows - 1) * g_.stride[1] + (g_.kernel[1] - 1) * g_.dilation[1] + 1;
-    return staged() ? static_cast<size_t>(least(span, g_.in[1]) * g_.in[2] * kLot) : 0;
+    return side_by_side(g_, xs_) ? 0 : static_cast<size_t>(least(rows_under(g_, rows), g_.in[1]) * g_.in[2] * kLot);
   }
   size_t result_bytes() const {
     return out_.direct(desc) ? 0 : static_cast<size_t>(rows_ * g_.out[2] * kLot) * itemsize(desc.outs[0].dtype);
@@ -208,10 +210,9 @@ class ByteDepthwise final : public Kernel {
   // What `count` output rows from h0 on read.
   Input input(const Part& l, int64_t n, int64_t h0, int64_t count, char* stage) const {
     const auto* x = desc.ins[0].as<uint8_t>() + n * xs_.n + l.first * xs_.c;
-    if (!staged()) return {x, 0, xs_.s[1], xs_.s[2]};
+    if (side_by_side(g_, xs_)) return {x, 0, xs_.s[1], xs_.s[2]};
     const int64_t top = h0 * g_.stride[1] - g_.pad[1], first = least(g_.in[1], most(0, top)),
-                  end = most(first, least(g_.in[1], top + (count - 1) * g_.stride[1] + (g_.kernel[1] - 1) * g_.dilation[1] + 1)),
-                  row = g_.in[2] * kLot;
+                  end = most(first, least(g_.in[1], top + rows_under(g_, count))), row = g_.in[2] * kLot;
     const bool whole = xs_.s[1] == g_.in[2] * xs_.s[2];
     const int64_t moves = whole ? least(1, end - first) : end - first, pixels = whole ? (end - first) * g_.in[2] : g_.in[2];
     for (int64_t h = 0; h < moves; h++)
@@ -345,9 +346,8 @@ std::unique_ptr<Kernel> make_byte_depthwise_conv(LaunchDesc& desc, BindContext& 
       (desc.ins.size() > 4 && desc.ins[4].present() && !desc.ins[4].is_const()) || (desc.ins.size() > 2 && desc.ins[2].present()))
     return nullptr;
   const ConvOutput out(desc, g, ConvMath::i8, true);
-  const int64_t window = ((g.kernel[1] - 1) * g.dilation[1] + 1) * g.in[2];
-  const bool turned = (g.C != 1 && conv_strides(desc.ins[0]).c != 1) || !out.direct(desc);
-  if (!out.requantises() || (turned && most(window, 4 * g.out[2]) > kStagedMost / kLot)) return nullptr;
+  const bool turned = !side_by_side(g, conv_strides(desc.ins[0])) || !out.direct(desc);
+  if (!out.requantises() || (turned && most(rows_under(g, 1) * g.in[2], 4 * g.out[2]) > kStagedMost / kLot)) return nullptr;
   return std::make_unique<ByteDepthwise>(std::move(desc), bind, g);
 }
 

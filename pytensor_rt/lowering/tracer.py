@@ -12,13 +12,16 @@ of the Recorder it is:
     t.need / t.ints / t.floats / t.item  the value of a tensor, if the plan depends on it
     t.host(fn, ins, outs)                a Python function between kernels (strings, maps)
     t.derived(key, make)                 what depends on the node's attributes alone, made once for all traces
+    t.made_once(name, parts, make)       a tensor made of others: of constants once for all traces
     t.node, t.fail(message)              the node being traced; a PlanError naming it; t.unsupported(what): an UnsupportedError
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
+
+import numpy as np
 
 from ..dtypes import DType
 from ..errors import PlanError, PytensorRtError, UnsupportedError
@@ -98,9 +101,9 @@ class Tracer(Recorder):
         cut: Callable[[Tracer, Tensor, list[Tensor]], Array] | None = None,
         steer: Callable[[str], bool] = lambda name: True,
         first_buffer: int = 0,
-        widens: Mapping[str, Value] | None = None,
+        widens: bool = False,
     ) -> None:
-        """widens: the constants that all traces share, if float16 becomes float32 (widening.py)."""
+        """widens: float16 becomes float32 (widening.py)."""
         super().__init__(first_buffer)
         self.resolve = resolve
         self.widens = widens
@@ -208,6 +211,20 @@ class Tracer(Recorder):
             self.node.derived[key] = make()
         return self.node.derived[key]
 
+    def made_once(self, name: Any, parts: tuple[Tensor, ...], make: Callable[[], Tensor]) -> Tensor:
+        """What `make` computes of these parts; of constants once for this node and name, so that traces share the result and what is packed of it."""
+        if self.node is None or not all(p.known for p in parts):
+            return make()
+        key = [(id(p.buffer.data), p.offset, p.shape, p.strides) for p in parts]
+        found = self.node.derived.get(name)
+        if found is None or found[0] != key:
+            made = make()
+            if not made.known:
+                return made
+            memory = [p.buffer.data for p in parts]  # lives on, or something else could get its id
+            found = self.node.derived[name] = key, memory, np.ascontiguousarray(made.value)
+        return self.const(found[2])
+
     def where(self) -> str:
         n = self.node
         return "graph" if n is None else f"[{n.domain + '.' if n.domain else ''}{n.op_type}] {n.name or '/'.join(n.outputs)!r}"
@@ -250,7 +267,7 @@ class Tracer(Recorder):
             frame.index = len(graph.nodes)
             self.node = caller
             values = [frame.get(v.name) for v in graph.outputs]
-            return narrowed(self, values, graph.outputs) if outer is None and self.widens is not None else values
+            return narrowed(self, values, graph.outputs) if outer is None and self.widens else values
         finally:
             if hidden is not None:
                 self.kept.pop()
@@ -263,7 +280,7 @@ class Tracer(Recorder):
         recorded = len(self.launches)
         try:
             inputs = [(env[i] if i in env else frame.get(i)) if i else None for i in node.inputs]
-            if self.widens is not None:
+            if self.widens:
                 inputs = widened(self, node, inputs)
             values = rule(self, *inputs, **node.attrs)
         except (PytensorRtError, Steer):

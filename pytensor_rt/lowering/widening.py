@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..dtypes import F16, F32, from_code
-from .tensor import Array, Tensor
+from .tensor import Tensor
 
 if TYPE_CHECKING:
     from .tracer import Tracer
@@ -39,18 +39,14 @@ def widened(t: Tracer, node: Any, inputs: list[Any]) -> list[Any]:
         return inputs
     if node.op_type not in _SEEDS and not any(isinstance(x, Tensor) and x.dtype == F32 for x in inputs):
         return inputs
-    shared = t.widens or {}
-
-    def wide(name: str, x: Tensor) -> Tensor:
-        if shared.get(name) is x:
-            return t.const(t.derived(("float32", name), partial(_float32, t, x)))
-        return t.cast(x, F32)
-
-    return [wide(name, x) if isinstance(x, Tensor) and x.dtype == F16 else x for name, x in zip(node.inputs, inputs)]
+    return [
+        t.made_once(("float32", name), (x,), partial(_float32, t, x)) if isinstance(x, Tensor) and x.dtype == F16 else x
+        for name, x in zip(node.inputs, inputs)
+    ]
 
 
-def _float32(t: Tracer, x: Tensor) -> Array:
-    return t.need(x).astype(F32)
+def _float32(t: Tracer, x: Tensor) -> Tensor:
+    return t.const(t.need(x).astype(F32)) if x.known else t.cast(x, F32)
 
 
 def narrowed(t: Tracer, values: list[Any], infos: Iterable[Any]) -> list[Any]:

@@ -15,12 +15,7 @@ from .convolution import conv
 from .elementwise import swish
 from .normalization import normalize
 from .registry import MICROSOFT, op
-from .util import to_channels_first, to_channels_last
-
-
-def _check_shape(t: Tracer, what: str, x: Tensor, shape: tuple[int, ...]) -> None:
-    if x.shape != shape:
-        t.fail(f"expected {what} of shape {list(map(int, shape))}, got {list(map(int, x.shape))}")
+from .util import expect_shape, to_channels_first, to_channels_last
 
 
 @op("NhwcConv", domain=MICROSOFT)
@@ -58,8 +53,8 @@ def group_norm(
     c = x.shape[at]
     if groups < 1 or c % groups != 0:
         t.fail(f"groups must divide the {int(c)} channels, got {groups}")
-    _check_shape(t, "gamma", gamma, (c,))
-    _check_shape(t, "beta", beta, (c,))
+    expect_shape(t, "gamma", gamma, (c,))
+    expect_shape(t, "beta", beta, (c,))
 
     dtype = x.dtype if gamma.dtype == beta.dtype == x.dtype else F32
     grouped = (*x.shape[:at], groups, c // groups, *x.shape[at + 1 :])
@@ -95,7 +90,7 @@ def skip_group_norm(
     if bias is None:
         total = t.map(lambda v, s: v + s, x, skip)
     else:
-        _check_shape(t, "bias", bias, (c,))
+        expect_shape(t, "bias", bias, (c,))
         total = t.map(lambda v, s, b: v + s + b, x, skip, spread(bias.unsqueeze(0)))
     return [group_norm(t, total, gamma, beta, channels_last=channels_last, **attrs), total]
 
@@ -103,8 +98,8 @@ def skip_group_norm(
 @op("BiasAdd", domain=MICROSOFT)
 def bias_add(t: Tracer, x: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
     """com.microsoft BiasAdd: x + bias + skip of x and skip [N, S, C] and bias [C]. float16, float32."""
-    _check_shape(t, "bias", bias, x.shape[-1:])
-    _check_shape(t, "skip", skip, x.shape)
+    expect_shape(t, "bias", bias, x.shape[-1:])
+    expect_shape(t, "skip", skip, x.shape)
     return t.map(lambda v, b, s: v + b + s, x, bias, skip)
 
 
@@ -113,7 +108,7 @@ def bias_split_gelu(t: Tracer, x: Tensor, bias: Tensor) -> Tensor:
     """com.microsoft BiasSplitGelu: of x + bias, x [N, S, D] and bias [D], the first half times Gelu of the second: [N, S, D / 2]. float16, float32."""
     if x.ndim < 1 or x.shape[-1] % 2 != 0:
         t.fail(f"expected x [..., D] with an even D, got {list(map(int, x.shape))}")
-    _check_shape(t, "bias", bias, x.shape[-1:])
+    expect_shape(t, "bias", bias, x.shape[-1:])
     half, last = x.shape[-1] // 2, x.ndim - 1
     parts = [p.slice(axis, k * half, half) for k in (0, 1) for p, axis in ((x, last), (bias, 0))]
     return t.map(lambda v, b, w, c: (v + b) * e.gelu_erf(w + c), *parts)

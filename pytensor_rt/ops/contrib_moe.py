@@ -18,9 +18,10 @@ from ..lowering.tensor import Tensor
 from ..lowering.tracer import Tracer
 from .linear import MIDDLE, dequantized_product, matmul_like
 from .movement import take
-from .quantize import made_once, unpacked
+from .quantize import unpacked
 from .reduction import reduce_axes
 from .registry import MICROSOFT, op
+from .util import expect_shape
 
 _PLAIN: dict[str, Callable[[Var], Var]] = {
     "relu": e.relu, "gelu": e.gelu_tanh, "silu": e.silu, "identity": lambda v: v, "relu2": lambda v: e.relu(v) * e.relu(v),
@@ -68,7 +69,7 @@ class QuantizedLayer(Layer):
         blocks = scale.shape[-1]
         if w.known and scale.known and (zero is None or zero.known) and scale.ndim == 2:
             if self.bits == 2:  # one to a byte
-                w = made_once(t, f"{self.name} bytes", (w,), lambda: unpacked(t, self.w, 2))
+                w = t.made_once(f"{self.name} bytes", (w,), lambda: unpacked(t, self.w, 2))
             zero = t.const(MIDDLE[self.bits]) if zero is None else zero.permute((1, 0))
             columns = pick(w).permute((1, 0))
             pairs = int(self.bits == 4)
@@ -165,11 +166,6 @@ def mixture(
     return t.cast(total, x.dtype)
 
 
-def _expect(t: Tracer, what: str, p: Tensor | None, shape: tuple[int, ...]) -> None:
-    if p is not None and p.shape != shape:
-        t.fail(f"expected {what} of shape {list(map(int, shape))}, got {list(map(int, p.shape))}")
-
-
 def _operator(
     t: Tracer, x: Tensor, scores: Tensor, given: Tensor | None, inner: int, layer: Callable[[int, int, int], Layer | None], *, k: int = 1,
     normalize_routing_weights: int = 0, use_sparse_mixer: int = 0, activation_type: str = "relu", activation_alpha: float = 1.0,
@@ -192,8 +188,8 @@ def _operator(
         t.fail(f"expected input of rank 2 or 3, got rank {x.ndim}")
     hidden = x.shape[-1]
     tokens = x.shape[0] if x.ndim == 2 else x.shape[0] * x.shape[1]
-    _expect(t, "router_probs", scores, (tokens, experts))
-    _expect(t, "router_weights", given, (tokens, experts))
+    expect_shape(t, "router_probs", scores, (tokens, experts))
+    expect_shape(t, "router_weights", given, (tokens, experts))
     fc1, fc2 = layer(1, (2 if fused else 1) * inner, hidden), layer(2, hidden, inner)
     fc3 = layer(3, inner, hidden) if gated else None
     assert fc1 is not None and fc2 is not None
@@ -221,8 +217,8 @@ def moe(
 
     def layer(i: int, n: int, k: int) -> Layer | None:
         w, b = parts[i]
-        _expect(t, f"fc{i}_experts_weights", w, (experts, n, k))
-        _expect(t, f"fc{i}_experts_bias", b, (experts, n))
+        expect_shape(t, f"fc{i}_experts_weights", w, (experts, n, k))
+        expect_shape(t, f"fc{i}_experts_bias", b, (experts, n))
         return None if w is None else Layer(w, b)
 
     return _operator(t, x, scores, None, w2.shape[2], layer, gated=w3 is not None, experts=experts, **attrs)
@@ -271,14 +267,14 @@ def qmoe(
             t.fail(f"block_size {block_size} does not divide the {int(k)} columns of fc{i}")
         blocks = (k // block_size,) if block_size else ()
         packed: Any = lambda m: -(-m * bits // 8)
-        _expect(t, f"fc{i}_experts_weights", w, (experts, n, packed(k)))
-        _expect(t, f"fc{i}_scales", scale, (experts, n, *blocks))
-        _expect(t, f"fc{i}_zero_points", zero, (experts, n, packed(blocks[0])) if blocks else (experts, packed(n)))
-        _expect(t, f"fc{i}_experts_bias", b, (experts, n))
+        expect_shape(t, f"fc{i}_experts_weights", w, (experts, n, packed(k)))
+        expect_shape(t, f"fc{i}_scales", scale, (experts, n, *blocks))
+        expect_shape(t, f"fc{i}_zero_points", zero, (experts, n, packed(blocks[0])) if blocks else (experts, packed(n)))
+        expect_shape(t, f"fc{i}_experts_bias", b, (experts, n))
         if zero is not None:
             z = zero
             kept: Any = lambda v: v.slice(v.ndim - 1, 0, blocks[0] if blocks else n)
-            zero = made_once(t, f"fc{i} zeros", (z,), lambda: t.cast(z if bits == 8 else kept(unpacked(t, z, bits)), F32))
+            zero = t.made_once(f"fc{i} zeros", (z,), lambda: t.cast(z if bits == 8 else kept(unpacked(t, z, bits)), F32))
         wide: Any = lambda p: p if p is None or p.ndim == 3 else p.unsqueeze(2)
         return QuantizedLayer(f"fc{i}", w, wide(scale), wide(zero), bits, b)
 

@@ -19,7 +19,7 @@ from . import convolution
 from .elementwise import blocked, dynamic_quantize_linear
 from .linear import integer_product, matmul_like
 from .movement import take
-from .quantize import Params, dequantize, made_once, params, quantize, requantize, rescale, same, unpacked
+from .quantize import Params, dequantize, params, quantize, requantize, rescale, same, unpacked
 from .reduction import reduce_axes
 from .registry import MICROSOFT, op
 from .util import norm_axes, norm_axis, to_channels_first, to_channels_last
@@ -266,7 +266,7 @@ def matmul_bnb4(
         scale = blocked(t, t.reshape(absmax, (absmax.size,)), values, 0, block_size)
         return t.reshape(t.map(lambda v, s: e.cast(v * e.cast(s, F32), a.dtype), values, scale), (N, K))
 
-    w = made_once(t, "weight", (b, absmax), weight)
+    w = t.made_once("weight", (b, absmax), weight)
     return matmul_like(t, a, w.permute((1, 0)) if transB else w)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,19 +66,3 @@ def unpacked(t: Tracer, x: Tensor, bits: int) -> Tensor:
     shifts = t.const(np.arange(0, 8, bits, dtype=np.uint8))
     parts = t.map(lambda v, s: e.band(e.shr(v, s), (1 << bits) - 1), x.unsqueeze(x.ndim), shifts)
     return t.reshape(parts, (*x.shape[:-1], x.shape[-1] * shifts.shape[0]))
-
-
-def made_once(t: Tracer, name: str, parts: tuple[Tensor, ...], make: Callable[[], Tensor]) -> Tensor:
-    """What `make` computes of these parts; of constants once for this node and name, so that traces share the result and what is packed of it."""
-    if not all(p.known for p in parts):
-        return make()
-    key = [(id(p.buffer.data), p.offset, p.shape, p.strides) for p in parts]
-    kept: dict[str, Any] = t.derived(name, dict)
-    if kept.get("key") != key:
-        made = make()
-        if not made.known:
-            return made
-        kept.update(
-            key=key, parts=[p.buffer.data for p in parts], value=np.ascontiguousarray(made.value)
-        )  # parts: they live on, or others could get their ids
-    return t.const(kept["value"])

@@ -44,3 +44,9 @@ def to_channels_first(x: Tensor) -> Tensor:
 def to_channels_last(x: Tensor) -> Tensor:
     """[N, C, d...] seen as [N, d..., C]."""
     return x.permute((0, *range(2, x.ndim), 1))
+
+
+def expect_shape(t: Tracer, what: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
+    """Fails unless x, if it is there, has this shape."""
+    if x is not None and x.shape != shape:
+        t.fail(f"expected {what} of shape {list(map(int, shape))}, got {list(map(int, x.shape))}")

@@ -63,9 +63,8 @@ class Engine:
         self.overridable = graph.overridable
         self.input_infos = [v for v in graph.inputs if v.name not in graph.initializers]
         self.output_names = [v.name for v in graph.outputs]
-        wide = memory.replays_natively and widens(graph)
+        self.widens = memory.replays_natively and widens(graph)
         self.base_env, self.graph, self.next_buffer = self._fold(graph)
-        self.widens = self.base_env if wide else None
         self.templates = Templates(self) if memory.replays_natively and not self.overridable else None
 
     def sibling(self) -> Engine:
