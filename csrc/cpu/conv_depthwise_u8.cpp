@@ -192,10 +192,10 @@ class ByteDepthwise final : public Kernel {
       }
   }
 
-  // Channels of a lot, one beside the other: pixel (h, w) at data[(h - first_row) * row + w * pixel].
+  // Channels of a lot, one beside the other: pixel (h, w) at data[(h - first_row) * row + w * pixel], of rows [first_row, end_row).
   struct Input {
     const uint8_t* data;
-    int64_t first_row, row, pixel;
+    int64_t first_row, end_row, row, pixel;
   };
 
   // Input and results that do not have their channels side by side are turned on the way, a lot and some rows at a time.
@@ -210,7 +210,7 @@ class ByteDepthwise final : public Kernel {
   // What `count` output rows from h0 on read.
   Input input(const Part& l, int64_t n, int64_t h0, int64_t count, char* stage) const {
     const auto* x = desc.ins[0].as<uint8_t>() + n * xs_.n + l.first * xs_.c;
-    if (side_by_side(g_, xs_)) return {x, 0, xs_.s[1], xs_.s[2]};
+    if (side_by_side(g_, xs_)) return {x, 0, g_.in[1], xs_.s[1], xs_.s[2]};
     const int64_t top = h0 * g_.stride[1] - g_.pad[1], first = least(g_.in[1], most(0, top)),
                   end = most(first, least(g_.in[1], top + rows_under(g_, count))), row = g_.in[2] * kLot;
     const bool whole = xs_.s[1] == g_.in[2] * xs_.s[2];
@@ -218,7 +218,7 @@ class ByteDepthwise final : public Kernel {
     for (int64_t h = 0; h < moves; h++)
       PTRT_PLAIN::move2d(1, pixels, l.n, reinterpret_cast<const char*>(x + (first + h) * xs_.s[1]), xs_.s[2], xs_.c, stage + h * row, kLot,
                          1);
-    return {reinterpret_cast<const uint8_t*>(stage), first, row, kLot};
+    return {reinterpret_cast<const uint8_t*>(stage), first, end, row, kLot};
   }
 
   template <int LANES>
@@ -253,7 +253,7 @@ class ByteDepthwise final : public Kernel {
     const auto zero = X::splat8(static_cast<int>(stored_zero())), flip = X::splat8(x.dtype == DType::i8 ? 128 : 0);
     const bool whole = l.n == X::kChannels;
     const uint64_t mask = whole ? ~uint64_t{0} : (uint64_t{1} << l.n) - 1;
-    // Rows that do not exist are one vector of zero points, again and again.
+    // Rows that do not exist, or that only an output row of the next task is under, are one vector of zero points, again and again.
     alignas(64) uint8_t none[64];
     X::store(none, X::splat8(static_cast<int>(stored_zero()) ^ (x.dtype == DType::i8 ? 128 : 0)));
     const int64_t iw0 = w0 * g_.stride[2] - g_.pad[2], count = (cols - 1) * g_.stride[2] + (g_.kernel[2] - 1) * g_.dilation[2] + 1;
@@ -262,7 +262,7 @@ class ByteDepthwise final : public Kernel {
     int64_t step[kQuad];
     for (int i = 0; i < kQuad; i++) {
       const int64_t kh = q * kQuad + i, ih = h * g_.stride[1] - g_.pad[1] + kh * g_.dilation[1];
-      const bool inside = (pairs_ || kh < g_.kernel[1]) && ih >= 0 && ih < g_.in[1] && first < end;
+      const bool inside = (pairs_ || kh < g_.kernel[1]) && ih >= in.first_row && ih < in.end_row && first < end;
       from[i] = inside ? in.data + (ih - in.first_row) * in.row + (iw0 + first) * in.pixel : none;
       step[i] = inside ? in.pixel : 0;
     }
