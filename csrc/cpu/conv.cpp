@@ -50,9 +50,10 @@ std::unique_ptr<Kernel> make_conv(LaunchDesc desc, BindContext& bind) {
   }
   if (plane_conv_applies(desc, g)) return make_plane_conv(std::move(desc), bind, g);
   if (depthwise_applies(desc, g)) return make_depthwise_conv(std::move(desc), bind, g);
-  if (tap_conv_applies(desc, g)) return make_tap_conv(std::move(desc), bind, g);
+  if (tap_conv_skips_padding(desc, g)) return make_tap_conv(std::move(desc), bind, g);
   if (winograd_applies(desc, g)) return make_winograd_conv(std::move(desc), bind, g);
   if (row_winograd_applies(desc, g)) return make_row_winograd_conv(std::move(desc), bind, g);
+  if (tap_conv_skips_staging(desc, g)) return make_tap_conv(std::move(desc), bind, g);
   return make_direct_conv(std::move(desc), bind, g);
 }
 

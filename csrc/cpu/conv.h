@@ -158,6 +158,10 @@ class ConvOutput {
   bool channels_last_, same_type_, fused_;
 };
 
+// Of the input block that a task of a direct convolution stages: it stays in L2 while all weight panels pass over it.
+constexpr int64_t kConvStageBytes = 320 << 10;
+constexpr int64_t kConvStageCols = 32;  // of results, at least
+
 // The output box of block number `block`: blocks of rows x cols outputs, columns innermost, then rows, depth and batch entries. m and chans
 // are left to the caller.
 ConvOutBox conv_block(const ConvGeometry& g, int64_t block, int64_t rows, int64_t cols);
@@ -175,7 +179,8 @@ bool winograd_enabled();  // PTRT_WINOGRAD=0 turns the transforms off
 bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g);
 bool row_winograd_applies(const LaunchDesc& desc, const ConvGeometry& g);
 bool depthwise_applies(const LaunchDesc& desc, const ConvGeometry& g);
-bool tap_conv_applies(const LaunchDesc& desc, const ConvGeometry& g);
+bool tap_conv_skips_padding(const LaunchDesc& desc, const ConvGeometry& g);
+bool tap_conv_skips_staging(const LaunchDesc& desc, const ConvGeometry& g);
 bool plane_conv_applies(const LaunchDesc& desc, const ConvGeometry& g);
 
 // Packs `rows` output channels from m0 on as [tap][input channel of the group][nr], nr >= rows.

@@ -11,7 +11,6 @@ namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
-constexpr int64_t kStageBytes = 320 << 10;  // of the input block of a task: it stays in L2 while all weight panels pass over it
 constexpr int64_t kBlockBytes = 128 << 10;  // of the result block where results do not go straight to the output
 constexpr int64_t kResidentWeights = 128 << 10;
 constexpr int64_t kTasks = 16;               // enough for a balanced split over a few cores
@@ -149,8 +148,8 @@ class DirectConv : public Kernel {
       if (!in_place_) return most(stage_size(rows, cols), results);
       return most(rows * cols * g_.C * static_cast<int64_t>(sizeof(S)), results);
     };
-    while (rows_ > 1 && bytes(rows_, cols_) > kStageBytes) rows_ = (rows_ + 1) / 2;
-    while (cols_ > 32 && bytes(rows_, cols_) > kStageBytes) cols_ = (cols_ + 1) / 2;
+    while (rows_ > 1 && bytes(rows_, cols_) > kConvStageBytes) rows_ = (rows_ + 1) / 2;
+    while (cols_ > kConvStageCols && bytes(rows_, cols_) > kConvStageBytes) cols_ = (cols_ + 1) / 2;
     const int64_t outer = g_.N * g_.out[0];
     auto blocks = [&] { return outer * ceil_div(OH, rows_) * ceil_div(OW, cols_); };
     const bool heavy_weights = panels_ > 1 && g_.Cg * g_.Mg * g_.G * g_.taps() > g_.C * g_.in[0] * g_.in[1] * g_.in[2];

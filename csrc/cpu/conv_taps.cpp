@@ -1,6 +1,7 @@
 // Convolution as a sum of shifted 1x1 convolutions, one per tap of the window, each over the outputs that it reaches without leaving the
 // input: for dilated windows that mostly lie in the padding (the atrous convolutions of segmentation heads), where staging a zero-haloed
-// window and multiplying its zeros would be most of the work. x is read in place.
+// window and multiplying its zeros would be most of the work, and for those that span so much more than a block of results that staging is
+// (the last layers of a WaveNet). x is read in place.
 #include "cpu/conv.h"
 #include "cpu/tile.h"
 
@@ -8,8 +9,9 @@ namespace ptrt::PTRT_LEVEL {
 
 namespace {
 
-constexpr int64_t kPixels = 224;  // of a block: its sums stay in L2 from tap to tap
-constexpr int64_t kTasks = 4;     // per thread
+constexpr int64_t kPixels = 224;     // of a block: its sums stay in L2 from tap to tap
+constexpr int64_t kTasks = 4;        // per thread
+constexpr double kStagingCost = 16;  // of one value, in multiply-adds
 
 struct Range {
   int64_t begin, end;
@@ -163,19 +165,40 @@ class TapConv final : public Kernel {
 
 }  // namespace
 
-bool tap_conv_applies(const LaunchDesc& desc, const ConvGeometry& g) {
+namespace {
+
+bool dilated_floats(const LaunchDesc& desc, const ConvGeometry& g) {
   const Operand &x = desc.ins[0], &w = desc.ins[1];
-  if (x.dtype != DType::f32 || !w.is_const() || g.G != 1 || g.C < 16 || g.taps() == 1) return false;
-  if (conv_strides(x).c != 1) return false;
-  double used = 1;
-  bool dilated = false;
+  if (x.dtype != DType::f32 || !w.is_const() || g.G != 1 || g.C < 16 || g.taps() == 1 || conv_strides(x).c != 1) return false;
+  for (int axis = 0; axis < 3; axis++)
+    if (g.kernel[axis] > 1 && g.dilation[axis] > 1) return true;
+  return false;
+}
+
+}  // namespace
+
+bool tap_conv_skips_padding(const LaunchDesc& desc, const ConvGeometry& g) {
+  if (!dilated_floats(desc, g)) return false;
+  double used = 1;  // of the window
   for (int axis = 0; axis < 3; axis++) {
     int64_t reached = 0;
     for (int64_t j = 0; j < g.kernel[axis]; j++) reached += reach(g, axis, j).size();
-    dilated = dilated || (g.kernel[axis] > 1 && g.dilation[axis] > 1);
     used *= static_cast<double>(reached) / static_cast<double>(g.kernel[axis] * g.out[axis]);
   }
-  return dilated && used < 0.6;  // of the window
+  return used < 0.6;
+}
+
+bool tap_conv_skips_staging(const LaunchDesc& desc, const ConvGeometry& g) {
+  if (!dilated_floats(desc, g)) return false;
+  int64_t rows = g.out[1], cols = g.out[2];  // of a block of results, as the direct form chooses them
+  const auto staged = [&] {                  // pixels
+    return static_cast<double>(g.kernel[0]) * static_cast<double>((rows - 1) * g.stride[1] + (g.kernel[1] - 1) * g.dilation[1] + 1) *
+           static_cast<double>((cols - 1) * g.stride[2] + (g.kernel[2] - 1) * g.dilation[2] + 1);
+  };
+  const double most_pixels = static_cast<double>(kConvStageBytes) / static_cast<double>(4 * g.C);
+  while (rows > 1 && staged() > most_pixels) rows = (rows + 1) / 2;
+  while (cols > kConvStageCols && staged() > most_pixels) cols = (cols + 1) / 2;
+  return staged() * kStagingCost > static_cast<double>(rows * cols * g.taps() * g.M);
 }
 
 std::unique_ptr<Kernel> make_tap_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {

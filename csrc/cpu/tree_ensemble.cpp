@@ -73,8 +73,7 @@ class TreeEnsemble final : public Kernel {
     };
     off_sum_ = take(kTreeRows * pitch_, 8);
     off_have_ = take(aggregate_ >= kMin ? kTreeRows * targets_ : 0, 8);
-    off_columns_ = take(kTreeRows * std::max<int64_t>(h.features, 1), wide_ ? 8 : 4);
-    off_row_ = take(row_by_tests_ ? std::max<int64_t>(h.features, 64) : 0, 4);
+    off_columns_ = take(kTreeRows * std::max<int64_t>(h.features, 1), wide_ ? 8 : 4);  // or a row, of 64 values at least
     scratch_ = static_cast<size_t>(at);
   }
 
@@ -95,37 +94,41 @@ class TreeEnsemble final : public Kernel {
  private:
   static void check(bool ok, const char* what) { need(ok, "tree_ensemble", what); }
 
-  // leaves[i]: the node where row i (or, of_trees, row 0 in tree i) of kGroup ends, from trees' roots and heights; x: columns.
+  // leaves[i]: the node where row i (or, of_trees, the row in tree i) of kGroup ends, from trees' roots and heights; x: columns (the row).
   template <class C, bool Missing>
   void walk_fast(const int32_t* roots, const int32_t* heights, bool of_trees, const C* x, int32_t* leaves) const {
     if (of_trees) steps<C, Missing, true>(roots, heights, x, leaves);
     else steps<C, Missing, false>(roots, heights, x, leaves);
   }
 
-  template <class C, bool Missing, bool OfTrees>
+  // The trees of a row, half a group at a time: they end at different heights.
+  template <class C, bool Missing, bool OfTrees, int G = OfTrees ? kGroup / 2 : kGroup>
   PTRT_INLINE void steps(const int32_t* roots, const int32_t* heights, const C* x, int32_t* leaves) const {
     const FastNode<C>* nodes = forest_.at<FastNode<C>>(forest_.header().node);
-    // Unsigned numbers become addresses without being extended.
-    uint32_t at[kGroup];
-    int32_t height = 0;
-    for (int i = 0; i < kGroup; i++) {
-      at[i] = static_cast<uint32_t>(roots[OfTrees ? i : 0]);
-      height = std::max(height, heights[OfTrees ? i : 0]);
-    }
-    for (int32_t d = 0; d < height; d++) {
-      uint32_t moved = 0;
-      PTRT_UNROLL for (int i = 0; i < kGroup; i++) {
-        const FastNode<C>& node = nodes[at[i]];
-        const C v = *(x + static_cast<uint32_t>(Missing ? node.feature & -2 : node.feature) + (OfTrees ? 0 : i));
-        bool no = !(v <= node.threshold);
-        if constexpr (Missing) no = no & ((v == v) | ((node.feature & 1) == 0));
-        const uint32_t next = static_cast<uint32_t>(node.left) + no;
-        if (d % 4 == 3) moved |= next ^ at[i];
-        at[i] = next;
+    for (int begin = 0; begin < kGroup; begin += G) {
+      // Unsigned numbers become addresses without being extended.
+      uint32_t at[G];
+      int32_t height = 0;
+      for (int i = 0; i < G; i++) {
+        at[i] = static_cast<uint32_t>(roots[OfTrees ? begin + i : 0]);
+        height = std::max(height, heights[OfTrees ? begin + i : 0]);
       }
-      if (d % 4 == 3 && !moved) break;
+      for (int32_t d = 0; d < height; d++) {
+        uint32_t moved = 0;
+        PTRT_UNROLL for (int i = 0; i < G; i++) {
+          const FastNode<C>& node = nodes[at[i]];
+          const auto column = static_cast<uint32_t>(node.feature);
+          const C v = OfTrees ? x[column / kTreeRows] : *(x + (Missing ? column & ~1u : column) + i);
+          bool no = !(v <= node.threshold);
+          if constexpr (Missing) no = no & ((v == v) | ((node.feature & 1) == 0));
+          const uint32_t next = static_cast<uint32_t>(node.left) + no;
+          if (OfTrees || d % 4 == 3) moved |= next ^ at[i];
+          at[i] = next;
+        }
+        if ((OfTrees || d % 4 == 3) && !moved) break;
+      }
+      for (int i = 0; i < G; i++) leaves[begin + i] = static_cast<int32_t>(at[i]);
     }
-    for (int i = 0; i < kGroup; i++) leaves[i] = static_cast<int32_t>(at[i]);
   }
 
   template <class C>
@@ -139,7 +142,7 @@ class TreeEnsemble final : public Kernel {
         const AnyNode<C>& node = nodes[at];
         const auto mode = static_cast<NodeMode>(node.mode);
         if (mode == NodeMode::leaf_) break;
-        const C v = x[node.feature + (of_trees ? 0 : i)];
+        const C v = of_trees ? x[node.feature / kTreeRows] : x[node.feature + i];
         bool yes = false;
         switch (mode) {
           case NodeMode::leq_: yes = v <= node.threshold; break;
@@ -236,20 +239,26 @@ class TreeEnsemble final : public Kernel {
       for (int64_t c = 0; c < targets_; c++) std::fill(sum + c * kTreeRows, sum + c * kTreeRows + padded, 0.0);
     else std::fill(sum, sum + n * pitch_, 0.0);
     if (aggregate_ >= kMin) std::fill(have, have + n * targets_, 0.0);
-    auto* columns = reinterpret_cast<C*>(scratch + off_columns_);
     const int32_t* used = forest_.at<int32_t>(h.used);
     const X* from = x.as<X>() + begin * x.strides[0];
-    for (int64_t f = 0; f < h.features; f++) {
-      for (int r = 0; r < n; r++) columns[f * kTreeRows + r] = static_cast<C>(from[r * x.strides[0] + used[f] * x.strides[1]]);
-      for (int r = n; r < padded; r++) columns[f * kTreeRows + r] = C(0);
+    const auto value = [&](int64_t r, int64_t f) { return static_cast<C>(from[r * x.strides[0] + used[f] * x.strides[1]]); };
+    const bool tests = row_by_tests_ && n <= kFewRows;
+    const bool walks =
+        n < kGroup && n * h.steps * kStepCycles < h.walked_steps * kGroup * kStepCycles + ceil_div(n, Lanes<C>::n) * h.tests * kTestCycles;
+    auto* columns = reinterpret_cast<C*>(scratch + off_columns_);
+    if (tests || walks) {
+      for (int r = 0; r < n; r++) {
+        for (int64_t f = 0; f < h.features; f++) columns[f] = value(r, f);  // a row, side by side
+        if (tests) row_by_tests(reinterpret_cast<const float*>(columns), sum + sum_at(r, 0), have + r * targets_);
+        else row_by_walks(columns, sum + sum_at(r, 0), have + r * targets_);
+      }
+    } else {
+      for (int64_t f = 0; f < h.features; f++) {
+        for (int r = 0; r < n; r++) columns[f * kTreeRows + r] = value(r, f);
+        for (int r = n; r < padded; r++) columns[f * kTreeRows + r] = C(0);
+      }
+      many_rows(columns, n, sum, have);
     }
-    if (row_by_tests_ && n <= kFewRows)
-      for (int r = 0; r < n; r++)
-        row_by_tests(columns + r, reinterpret_cast<float*>(scratch + off_row_), sum + sum_at(r, 0), have + r * targets_);
-    else if (n < kGroup &&
-             n * h.steps * kStepCycles < h.walked_steps * kGroup * kStepCycles + ceil_div(n, Lanes<C>::n) * h.tests * kTestCycles)
-      for (int r = 0; r < n; r++) row_by_walks(columns + r, sum + sum_at(r, 0), have + r * targets_);
-    else many_rows(columns, n, sum, have);
     const double scale = aggregate_ == kAverage && h.trees > 0 ? static_cast<double>(h.trees) : 1.0;
     for (int64_t r = 0; r < n; r++)
       for (int64_t c = 0; c < targets_; c++) {
@@ -284,7 +293,7 @@ class TreeEnsemble final : public Kernel {
   }
 
   template <class C>
-  PTRT_NOINLINE void row_by_walks(const C* columns, double* sum, double* have) const {
+  PTRT_NOINLINE void row_by_walks(const C* row, double* sum, double* have) const {
     const Forest::Header& h = forest_.header();
     const int32_t *roots = forest_.at<int32_t>(h.roots), *heights = forest_.at<int32_t>(h.heights),
                   *leaf_of = forest_.at<int32_t>(h.leaf_of);
@@ -292,7 +301,7 @@ class TreeEnsemble final : public Kernel {
     for (int64_t t = 0; t < h.trees; t += kGroup) {
       const int m = static_cast<int>(std::min<int64_t>(kGroup, h.trees - t));
       int32_t leaves[kGroup];
-      (this->*std::get<Walk<C>>(walks_))(roots + t, heights + t, true, columns, leaves);
+      (this->*std::get<Walk<C>>(walks_))(roots + t, heights + t, true, row, leaves);
       for (int i = 0; i < m; i++) {
         const int32_t leaf = leaf_of[leaves[i]] - info[t + i].leaf;
         arrive(info[t + i], &leaf, 1, sum, have);
@@ -300,11 +309,9 @@ class TreeEnsemble final : public Kernel {
     }
   }
 
-  template <class C>
-  void row_by_tests(const C* columns, float* values, double* sum, double* have) const {
+  PTRT_NOINLINE void row_by_tests(const float* values, double* sum, double* have) const {
 #if defined(__AVX512CD__)
     const Forest::Header& h = forest_.header();
-    for (int64_t f = 0; f < h.features; f++) values[f] = static_cast<float>(columns[f * kTreeRows]);
     __m512 held[4];
     for (int k = 0; k < 4; k++) held[k] = _mm512_loadu_ps(values + 16 * k);
     const TreeInfo* info = forest_.at<TreeInfo>(h.info);
@@ -317,14 +324,14 @@ class TreeEnsemble final : public Kernel {
       arrive(info[t], &leaf, 1, sum, have);
     }
 #else
-    (void)columns, (void)values, (void)sum, (void)have;
+    (void)values, (void)sum, (void)have;
 #endif
   }
 
   Aggregate aggregate_;
   int64_t targets_, pitch_ = 0;
   bool wide_ = false, row_by_tests_ = false;
-  int64_t off_sum_ = 0, off_have_ = 0, off_columns_ = 0, off_row_ = 0;
+  int64_t off_sum_ = 0, off_have_ = 0, off_columns_ = 0;
   size_t scratch_ = 0;
   std::shared_ptr<const void> pack_;
   Forest forest_{};

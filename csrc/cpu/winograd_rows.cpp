@@ -6,7 +6,8 @@
 // output channels after the other, the products P = V * U for the 8 positions and their output transform, while P is in L2.
 //   V [input row][tile][channel / 16][position][16]    P [tile][panel's vectors][position][W]    U [panel][position][cross
 //   tap][channel][NR]
-// With dilation d the outputs of equal residue modulo d form lines of their own; tile t of a block is residue t % d.
+// With dilation d the outputs of equal residue modulo d form lines of their own; tile t of a block is residue t % d. Where a tile of each
+// of them is too much for a block, a block has one tile of some residues ("lanes"), and its results are `results` runs that lie d apart.
 // With many blocks, a block is one task and has its own workspace. With few, the two steps are parallel inside a block.
 #include "cpu/conv.h"
 #include "cpu/tile.h"
@@ -23,9 +24,11 @@ constexpr int64_t kManyBlocks = 8;          // from here on a block is a task
 constexpr int64_t kInputBytes = 512 << 10;  // of V, unless that leaves too few tiles to share the weights
 constexpr int64_t kMostTiles = 84, kLeastTiles = 42;
 
-// A rectangle of output tiles: `rows` along the cross axis, `steps` groups of `dilation` tiles along the line.
+// A rectangle of output tiles: `rows` along the cross axis, `steps` groups of a tile for each of `lanes` residues, from `lane` on, along
+// the line. All residues, or one step.
 struct Tiles {
-  int64_t n, row, step, rows, steps;
+  int64_t n, row, step, lane, rows, steps, lanes;
+  int64_t line() const { return steps * lanes; }
 };
 
 // The line axis and its window.
@@ -63,7 +66,7 @@ class RowWinogradConv : public Kernel {
     p_pitch_ = kA * nr_ + kSkew;
     plan_blocks();
     slice_ = g.kernel[line_.cross] * Cp_ * nr_;
-    const int64_t tap_rows = g.dilation[line_.cross] * block_steps_ * step_ * v_pitch_;
+    const int64_t tap_rows = cross_step_ * block_line() * v_pitch_;
     for (int64_t y = 0; y < g.kernel[line_.cross]; y++)
       for (int64_t c = 0; c < Cp_ / kLane; c++) taps_.push_back(y * tap_rows + c * (kA * kLane));
     const std::string key =
@@ -80,7 +83,7 @@ class RowWinogradConv : public Kernel {
   PTRT_COLD std::string describe() const override {
     return "winograd F(" + std::to_string(line_.results) + "," + std::to_string(line_.taps) + ") along axis " +
            std::to_string(line_.along + g_.spatial - 1) + ", blocks of " + std::to_string(block_rows_) + "x" +
-           std::to_string(block_steps_ * step_) + " tiles" + out_.activation_name();
+           std::to_string(block_line()) + " tiles" + out_.activation_name();
   }
 
   void run(const RunContext& ctx) override {
@@ -107,30 +110,38 @@ class RowWinogradConv : public Kernel {
   }
 
  private:
-  int64_t cross_extent(int64_t rows) const {
-    return (rows - 1) * g_.stride[line_.cross] + (g_.kernel[line_.cross] - 1) * g_.dilation[line_.cross] + 1;
-  }
+  // Input rows of V. Taps of the cross axis that lie so far apart that they share no row of a block have rows of their own.
+  int64_t reach(int64_t rows) const { return (rows - 1) * g_.stride[line_.cross] + 1; }  // of one tap
+  int64_t cross_extent(int64_t rows) const { return (g_.kernel[line_.cross] - 1) * cross_step_ + reach(rows); }
+  int64_t input_row(int64_t y) const { return y / cross_step_ * g_.dilation[line_.cross] + y % cross_step_; }
   int64_t along_extent(int64_t steps) const { return step_ * (line_.results * (steps - 1) + kA); }
+  bool split() const { return block_lanes_ < step_; }
+  int64_t block_line() const { return block_steps_ * block_lanes_; }  // tiles along the line
 
   PTRT_COLD void plan_blocks() {
     const int64_t rows = g_.out[line_.cross], taps = g_.kernel[line_.cross];
     const int64_t target = most(kLeastTiles, least(kMostTiles, kInputBytes / (kA * 4 * Cp_)));
     block_rows_ = taps > 1 ? least(rows, 4) : 1;
-    const int64_t steps = most(1, target / (block_rows_ * step_));
+    const int64_t lanes = most(1, target / block_rows_), steps = most(1, lanes / step_);
+    block_lanes_ = step_ <= lanes + lanes / 4 ? step_ : ceil_div(step_, ceil_div(step_, lanes));
     block_steps_ = line_.steps <= steps + steps / 4 ? line_.steps : ceil_div(line_.steps, ceil_div(line_.steps, steps));
-    block_rows_ = least(rows, most(block_rows_, target / (block_steps_ * step_)));
+    if (split()) block_steps_ = 1;
+    block_rows_ = least(rows, most(block_rows_, target / block_line()));
     block_rows_ = ceil_div(rows, ceil_div(rows, block_rows_));
+    cross_step_ = least(g_.dilation[line_.cross], reach(block_rows_));
     row_blocks_ = ceil_div(rows, block_rows_);
     step_blocks_ = ceil_div(line_.steps, block_steps_);
-    blocks_ = g_.N * row_blocks_ * step_blocks_;
-    const int64_t tiles = block_rows_ * block_steps_ * step_;
-    const __int128 v = static_cast<__int128>(cross_extent(block_rows_)) * block_steps_ * step_ * v_pitch_;
+    lane_blocks_ = ceil_div(step_, block_lanes_);
+    blocks_ = g_.N * row_blocks_ * step_blocks_ * lane_blocks_;
+    const int64_t tiles = block_rows_ * block_line();
+    const __int128 v = static_cast<__int128>(cross_extent(block_rows_)) * block_line() * v_pitch_;
     if (v > int64_t{1} << 31) throw KernelError("conv: the window spans too much of the input");
     v_bytes_ = static_cast<size_t>(round_up(static_cast<int64_t>(v) * 4 + 4096, 64));
     p_bytes_ = static_cast<size_t>(round_up(tiles * p_pitch_ * 4, 64));
     if (!in_place_) {
-      const int64_t height = line_.along == 2 ? cross_extent(block_rows_) : along_extent(block_steps_);
-      const int64_t width = line_.along == 2 ? along_extent(block_steps_) : cross_extent(block_rows_);
+      const int64_t length = split() ? kA * block_lanes_ : along_extent(block_steps_);
+      const int64_t height = line_.along == 2 ? cross_extent(block_rows_) : length;
+      const int64_t width = line_.along == 2 ? length : cross_extent(block_rows_);
       stage_row_ = width * Cp_ + kSkew;
       stage_bytes_ = static_cast<size_t>(round_up(height * stage_row_ * 4 + 64, 64));
     }
@@ -139,12 +150,15 @@ class RowWinogradConv : public Kernel {
 
   Tiles tiles(int64_t b) const {
     Tiles t;
+    t.lane = b % lane_blocks_ * block_lanes_;
+    b /= lane_blocks_;
     t.step = b % step_blocks_ * block_steps_;
     b /= step_blocks_;
     t.row = b % row_blocks_ * block_rows_;
     t.n = b / row_blocks_;
     t.rows = least(block_rows_, g_.out[line_.cross] - t.row);
     t.steps = least(block_steps_, line_.steps - t.step);
+    t.lanes = least(block_lanes_, step_ - t.lane);
     return t;
   }
 
@@ -173,50 +187,66 @@ class RowWinogradConv : public Kernel {
     const Operand& x = desc.ins[0];
     int64_t begin[3] = {0, 0, 0};
     begin[line_.cross] = t.row * g_.stride[line_.cross] - g_.pad[line_.cross];
-    begin[line_.along] = t.step * line_.results * step_ - g_.pad[line_.along];
-    const int64_t rows = cross_extent(t.rows), length = along_extent(t.steps);
+    begin[line_.along] = t.step * line_.results * step_ + t.lane - g_.pad[line_.along];
+    const int64_t rows = cross_extent(t.rows), length = split() ? (kA - 1) * step_ + t.lanes : along_extent(t.steps);
     const float* p = staged;
     int64_t row = line_.along == 2 ? stage_row_ : Cp_, pixel = line_.along == 2 ? Cp_ : stage_row_;
+    int64_t tap = step_ * pixel;                              // from a tile's input to its next
     int64_t first = 0, end = length, top = 0, bottom = rows;  // what of the block exists
     if (in_place_) {
       row = xs_.s[line_.cross];
       pixel = xs_.s[line_.along];
+      tap = step_ * pixel;
       p = x.as<float>() + t.n * xs_.n + begin[line_.cross] * row + begin[line_.along] * pixel;
       first = -begin[line_.along], end = g_.in[line_.along] + first;
       top = -begin[line_.cross], bottom = g_.in[line_.cross] + top;
     } else if (c0 < g_.C) {
+      if (split()) tap = t.lanes * pixel;
       ConvBox b;
       for (int k = 0; k < 3; k++) b.begin[k] = begin[k];
       b.size[0] = 1;
-      b.size[line_.cross] = rows, b.size[line_.along] = length;
+      b.size[line_.cross] = rows, b.size[line_.along] = split() ? t.lanes : length;
       b.depth_step = 1;
       b.c0 = c0;
       b.cn = b.group = b.group_pitch = least(c1, g_.C) - c0;
       b.plane = 0;
       b.row = stage_row_;
       b.pixel = Cp_;
-      conv_stage(ConvMath::f32, x, x.as<char>() + t.n * xs_.n * static_cast<int64_t>(itemsize(x.dtype)), xs_, g_.in, b, 0, staged + c0);
+      const char* image = x.as<char>() + t.n * xs_.n * static_cast<int64_t>(itemsize(x.dtype));
+      const int64_t cross = line_.along == 2 ? stage_row_ : Cp_, apart = g_.dilation[line_.cross];
+      const bool rows_apart = cross_step_ < apart;
+      if (rows_apart) b.size[line_.cross] = reach(t.rows);
+      for (int64_t j = 0; j < (rows_apart ? g_.kernel[line_.cross] : 1); j++)
+        for (int64_t k = 0; k < (split() ? kA : 1); k++) {
+          b.begin[line_.cross] = begin[line_.cross] + j * apart;
+          b.begin[line_.along] = begin[line_.along] + k * step_;
+          conv_stage(ConvMath::f32, x, image, xs_, g_.in, b, 0, staged + j * cross_step_ * cross + k * tap + c0);
+        }
     }
-    for (int64_t y = 0; y < rows; y++)
-      for (int64_t i = 0; i < t.steps * step_; i++) {
-        const int64_t at = i / step_ * line_.results * step_ + i % step_;  // its first input, relative to the block
-        float* to = v + (y * block_steps_ * step_ + i) * v_pitch_;
-        const float* from = p + y * row + at * pixel;
-        const bool inside = y >= top && y < bottom, whole = inside && at >= first && at + (kA - 1) * step_ < end;
+    for (int64_t y = 0; y < rows; y++) {
+      const int64_t h = in_place_ ? input_row(y) : y;
+      const bool inside = h >= top && h < bottom;
+      if (y % cross_step_ >= reach(t.rows)) continue;  // no output reads it
+      for (int64_t i = 0; i < t.line(); i++) {
+        const int64_t at = i / t.lanes * line_.results * step_ + i % t.lanes;  // its first input, relative to the block
+        float* to = v + (y * block_line() + i) * v_pitch_;
+        const float* from = p + h * row + at * pixel;
+        const bool whole = inside && at >= first && at + (kA - 1) * step_ < end;
         for (int64_t c = c0; c < c1; c += W) {
           const int n = static_cast<int>(least(W, g_.C - c));
           vf d[kA];
           if (whole && n == W) {
-            PTRT_UNROLL for (int k = 0; k < kA; k++) d[k] = load(from + c + k * step_ * pixel);
+            PTRT_UNROLL for (int k = 0; k < kA; k++) d[k] = load(from + c + k * tap);
           } else {
             for (int k = 0; k < kA; k++) {
               const int64_t w = at + k * step_;
-              d[k] = inside && w >= first && w < end && n > 0 ? load_n(from + c + k * step_ * pixel, n) : vf{};
+              d[k] = inside && w >= first && w < end && n > 0 ? load_n(from + c + k * tap, n) : vf{};
             }
           }
           RowWinograd::input(d, to + c / kLane * (kA * kLane) + c % kLane, kLane);
         }
       }
+    }
   }
 
   // All of the block's results in the channels of one panel.
@@ -230,26 +260,37 @@ class RowWinogradConv : public Kernel {
     box.od = 0;
     box.m = m0;
     box.chans = least(nr_, g_.M - m0);
-    const int64_t first = t.step * line_.results * step_, length = least(t.steps * line_.results * step_, g_.out[line_.along] - first);
+    const int64_t first = t.step * line_.results * step_ + t.lane, left = g_.out[line_.along] - first;
+    const int64_t length = split() ? left : least(t.steps * line_.results * step_, left);  // that the tiles' results may reach
+    const int64_t run = split() ? least(t.lanes, left) : length;                           // of results side by side
     (line_.along == 2 ? box.ow : box.oh) = first;
-    (line_.along == 2 ? box.cols : box.rows) = length;
+    (line_.along == 2 ? box.cols : box.rows) = run;
     (line_.along == 2 ? box.oh : box.ow) = t.row;
     (line_.along == 2 ? box.rows : box.cols) = t.rows;
+    if (run <= 0) return;
     const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch + p_bytes_, box.cols * box.chans, box.chans};
     const Place place(line_, r), residual(line_, out_.residual(desc, box)), late(line_, out_.residual_of_activation(desc, box));
+    // From a tile's result to its next.
+    const int64_t next = split() && !direct ? box.rows * box.cols * box.chans : place.pixel * step_;
     const VectorEpilogue e(out_.linear());
     for (int64_t y = 0; y < t.rows; y++)
-      for (int64_t i = 0; i < t.steps * step_; i++) {
-        const int64_t at = i / step_ * line_.results * step_ + i % step_;
+      for (int64_t i = 0; i < t.line(); i++) {
+        const int64_t at = i / t.lanes * line_.results * step_ + i % t.lanes;
         if (at >= length) continue;
         const int count = static_cast<int>(least(line_.results, ceil_div(length - at, step_)));
-        const float* from = products + (y * t.steps * step_ + i) * p_pitch_;
+        const float* from = products + (y * t.line() + i) * p_pitch_;
         float* to = place.at(y, at);
-        emit(from, to, place.pixel * step_, residual.at(y, at), residual.pixel * step_, bias + m0, box.chans, count, e);
-        if (out_.activates())
-          out_.activate(desc, m0, to, place.pixel * step_, to, place.pixel * step_, count, box.chans, late.at(y, at), late.pixel * step_);
+        emit(from, to, next, residual.at(y, at), residual.pixel * step_, bias + m0, box.chans, count, e);
+        if (out_.activates()) out_.activate(desc, m0, to, next, to, next, count, box.chans, late.at(y, at), late.pixel * step_);
       }
-    if (!direct || out_.must_finish()) out_.finish(desc, box, r, scratch + p_bytes_ + out_bytes_);
+    if (direct && !out_.must_finish()) return;
+    const int64_t runs = split() ? least(line_.results, ceil_div(length, step_)) : 1;
+    for (int64_t j = 0; j < runs; j++) {
+      (line_.along == 2 ? box.ow : box.oh) = first + j * step_;
+      (line_.along == 2 ? box.cols : box.rows) = split() ? least(run, left - j * step_) : run;
+      const ConvResult part{r.data + j * next * static_cast<int64_t>(sizeof(float)), r.row, r.pixel};
+      out_.finish(desc, box, part, scratch + p_bytes_ + out_bytes_);
+    }
   }
 
   // A box's memory with the axes named by what they are to this kernel.
@@ -262,8 +303,8 @@ class RowWinogradConv : public Kernel {
   };
 
   void multiply(const Tiles& t, int64_t p, const float* v, float* products) const {
-    const int64_t width = t.steps * step_;
-    const bool one_run = g_.stride[line_.cross] == 1 && t.steps == block_steps_;
+    const int64_t width = t.line();
+    const bool one_run = g_.stride[line_.cross] == 1 && width == block_line();
     const int64_t runs = one_run ? 1 : t.rows, length = one_run ? t.rows * width : width;
     const RowSplit split(length, kMaxRows[nv_]);
     TileArgs<float> a;
@@ -284,7 +325,7 @@ class RowWinogradConv : public Kernel {
       int64_t calls = 0;
       for (int64_t y = 0; y < runs; y++)
         for (int64_t i = 0; i < split.blocks; i++, calls++) {
-          a.A = v + (y * g_.stride[line_.cross] * block_steps_ * step_ + split.start(i)) * v_pitch_ + xi * kLane;
+          a.A = v + (y * g_.stride[line_.cross] * block_line() + split.start(i)) * v_pitch_ + xi * kLane;
           a.C = products + (y * width + split.start(i)) * p_pitch_ + xi * W;
           a.next = calls < nv_ && !end ? a.B + slice_ + calls * a.taps * kLane * 16 : nullptr;
           tile_f32(static_cast<int>(split.rows(i)), a.n / W)(a);
@@ -325,7 +366,8 @@ class RowWinogradConv : public Kernel {
   bool in_place_ = false;
   int nv_ = 1;
   int64_t step_ = 1, nr_ = 0, panels_ = 0, Cp_ = 0, v_pitch_ = 0, p_pitch_ = 0, slice_ = 0, stage_row_ = 0;
-  int64_t block_rows_ = 0, block_steps_ = 0, row_blocks_ = 0, step_blocks_ = 0, blocks_ = 0;
+  int64_t block_rows_ = 0, block_steps_ = 0, block_lanes_ = 0, cross_step_ = 1, row_blocks_ = 0, step_blocks_ = 0, lane_blocks_ = 0,
+          blocks_ = 0;
   std::vector<int64_t> taps_;
   size_t v_bytes_ = 0, p_bytes_ = 0, stage_bytes_ = 0, out_bytes_ = 0;
   std::shared_ptr<const void> packed_;

@@ -63,10 +63,12 @@ def conv(
 
 
 def record_conv(t: Tracer, ins: list[Tensor | None], params: dict[str, Any], out: tuple[int, ...], group: int, dtype: Any) -> Tensor:
-    """A conv launch without the spatial axes on which nothing happens (size, kernel and output 1): a 1-d convolution spelled as 2-d is one."""
+    """A conv launch without the taps that no output reaches the input with, and without the spatial axes on which nothing happens (size, kernel
+    and output 1): a 1-d convolution spelled as 2-d is one."""
     x, w = ins[0], ins[1]
     assert x is not None and w is not None
     n = x.ndim - 2
+    w, params = reaching_taps(x.shape[2:], w, params, out)
     idle = [
         i
         for i in range(n)
@@ -85,6 +87,31 @@ def record_conv(t: Tracer, ins: list[Tensor | None], params: dict[str, Any], out
     for i in idle:
         y = y.unsqueeze(2 + i)
     return y
+
+
+def reaches(at: int, stride: int, size: int, outputs: int) -> bool:
+    """Whether a tap meets the input at any output of an axis, if it does so at `at` (negative: in the padding) for output 0."""
+    first = 0 if at >= 0 else (stride - 1 - at) // stride
+    return bool(first < outputs and first * stride + at < size)
+
+
+def reaching_taps(spatial: tuple[int, ...], w: Tensor, params: dict[str, Any], out: tuple[int, ...]) -> tuple[Tensor, dict[str, Any]]:
+    """w without the first and last taps of each axis that meet nothing but padding, and the parameters that go with it: a 3x3 window on an image
+    of one pixel has one tap."""
+    n = len(spatial)
+    begins, ends = list(params["pads"][:n]), list(params["pads"][n:])
+    for i in range(n):
+        stride, step, taps = params["strides"][i], params["dilations"][i], w.shape[2 + i]
+        begin, end = begins[i], ends[i]
+        first, last = 0, taps - 1
+        while first < last and begin >= step and not reaches(first * step - begins[i], stride, spatial[i], out[i]):
+            first, begin = first + 1, begin - step
+        while first < last and end >= step and not reaches(last * step - begins[i], stride, spatial[i], out[i]):
+            last, end = last - 1, end - step
+        if last - first + 1 < taps:
+            w = w.slice(2 + i, first, last - first + 1)
+            begins[i], ends[i] = begin, end
+    return w, {**params, "pads": (*begins, *ends)}
 
 
 def check_conv(t: Tracer, x: Tensor, w: Tensor, group: int) -> None:

@@ -1,0 +1,89 @@
+"""Windows whose taps lie far apart: residues that blocks of row Winograd divide, rows of V of their own, and windows too wide to stage.
+
+What the C++ kernels choose; the same arithmetic on other devices is replayed by test_conv.py's cases.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from . import conv_reference as ref
+from .harness import run
+from .test_conv import EPILOGUES, channels_last, check, data, layout
+
+FAR = [  # x shape, w shape, strides, dilations, pads, axis: a block of tiles has not room for all residues
+    ((1, 16, 1600), (16, 16, 3), [1], [120], [120, 120], 2),
+    ((2, 17, 1290), (33, 17, 5), [1], [211], [600, 244], 2),
+    ((1, 40, 2000), (18, 40, 7), [1], [230], [690, 690], 2),
+    ((1, 16, 20, 240), (16, 16, 3, 5), [1, 1], [4, 30], [4, 60, 4, 60], 3),  # rows of the cross taps apart, too
+    ((2, 20, 41, 130), (18, 20, 2, 3), [2, 1], [11, 26], [11, 0, 0, 52], 3),
+    ((1, 16, 180, 29), (37, 16, 4, 2), [1, 1], [40, 13], [60, 13, 60, 0], 2),
+    ((1, 24, 31, 60), (20, 24, 3, 3), [1, 1], [7, 2], [7, 2, 7, 2], 3),  # rows apart, all residues in a block
+]
+
+
+@pytest.mark.parametrize("lx,ly", [("last", "last"), ("first", "first"), ("any", "any")])
+@pytest.mark.parametrize("xs,ws,strides,dilations,pads,axis", FAR)
+def test_residues_are_divided(xs: Any, ws: Any, strides: Any, dilations: Any, pads: Any, axis: int, lx: str, ly: str) -> None:
+    says: list[str] = []
+    check(np.random.default_rng(31), xs, ws, strides, dilations, pads, lx=lx, ly=ly, describe=says, tolerance=2e-5)
+    k = ws[axis]
+    assert all(s.startswith(f"winograd F({9 - k},{k}) along axis {axis}") for s in says), says
+
+
+@pytest.mark.parametrize("ly", ["last", "first", "any"])
+@pytest.mark.parametrize("name", EPILOGUES)
+def test_epilogues_of_divided_residues(name: str, ly: str) -> None:
+    rng = np.random.default_rng(32)
+    fn, np_fn, kinds = EPILOGUES[name]
+    for xs, ws, strides, dilations, pads, _ in (FAR[0], FAR[3]):
+        n = len(xs) - 2
+        x, w, b = data(rng, xs), data(rng, ws), data(rng, ws[0])
+        plain = ref.conv(x, w, b, strides, dilations, pads, 1)
+        per_channel = data(rng, ws[0]).reshape((1, -1) + (1,) * n)
+        residual = data(rng, plain.shape)
+        want = np_fn(plain, *(per_channel if k == "b" else residual for k in kinds))
+        widest = max(1.0, float(np.abs(per_channel).max())) ** (2 if "twice" in name else 1) if "scaled" in name else 1.0
+        params = {"strides": strides, "dilations": dilations, "pads": pads, "group": 1}
+        for in_place in (False, True):
+            y = layout(rng, residual, ly)
+            r = y if in_place else layout(rng, residual, "last")
+            operands = [np.broadcast_to(per_channel, plain.shape) if k == "b" else r for k in kinds]
+            run("conv", [channels_last(x), w, b], [y], params, epilogue=fn, epi_ins=operands, consts=(1, 2), threads=2)
+            np.testing.assert_allclose(y, want, rtol=0, atol=2e-5 * np.abs(plain).max() * widest)
+
+
+def test_windows_too_wide_to_stage_go_tap_by_tap() -> None:
+    rng = np.random.default_rng(33)
+    for xs, ws, dilations, pads in (
+        ((1, 128, 3000), (32, 128, 3), [1300], [1300, 1300]),
+        ((1, 300, 90, 40), (40, 300, 3, 2), [33, 9], [20, 0, 20, 9]),
+    ):
+        for ly in ("last", "first"):
+            says: list[str] = []
+            check(rng, xs, ws, None, dilations, pads, ly=ly, describe=says)
+            assert all(s.startswith("tap by tap") for s in says), says
+    says = []
+    check(rng, (1, 128, 3000), (32, 128, 3), None, [1300], [1300, 1300], lx="first", describe=says)  # not where x lies elsewhere
+    assert all(s.startswith("direct") for s in says), says
+
+
+def test_random_far_taps() -> None:
+    rng, fired = np.random.default_rng(34), 0
+    for _ in range(60):
+        n = int(rng.integers(1, 3))
+        size = [int(v) for v in (rng.integers(100, 1500, 1) if n == 1 else rng.integers(20, 90, 2))]
+        kernel, strides = [int(v) for v in rng.integers(1, 8, n)], [int(v) for v in rng.choice([1, 1, 2], n)]
+        dilations = [int(rng.integers(1, max(2, s // k))) for s, k in zip(size, kernel)]
+        pads = [int(rng.integers(0, 1 + d * (k - 1) // 2)) for k, d in zip(kernel * 2, dilations * 2)]
+        says: list[str] = []
+        lx, ly = (str(v) for v in rng.choice(["last", "first", "any"], 2))
+        c, m = (int(v) for v in rng.integers(16, 50, 2))
+        check(
+            rng, (int(rng.integers(1, 3)), c, *size), (m, c, *kernel), strides, dilations, pads, lx=lx, ly=ly, describe=says, tolerance=3e-5
+        )
+        fired += "along axis" in says[0]
+    assert fired > 20
