@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -32,8 +33,9 @@
 namespace ptrt {
 
 namespace {
-constexpr auto kSpin = std::chrono::microseconds(60);  // longer than the gap between two launches, far shorter than a scheduler quantum
-constexpr int kPatience = 4096;                        // pauses for which a caller waits for the last workers before it yields its CPU
+constexpr auto kSpin = std::chrono::microseconds(60);    // longer than the gap between two launches, far shorter than a scheduler quantum
+constexpr int kPatience = 4096;                          // pauses for which a caller waits for the last workers before it looks after them
+constexpr auto kGlance = std::chrono::microseconds(20);  // in which a worker that runs uses some of its CPU's time
 
 using Clock = std::chrono::steady_clock;
 
@@ -97,9 +99,12 @@ struct ThreadPool::Impl {
     std::mutex mutex;
     std::condition_variable wake;
     std::atomic<bool> asleep{false};
+    std::atomic<bool> busy{false};  // it is, or is about to be, inside a job
     pthread_t thread{};
-    int kept_off = -1;  // the CPU of the last caller, that it was moved away from, or -1; guarded by job_mutex
+    // The CPU of the last caller, that it was moved away from; -1: none; kMoved: it was moved to one. Guarded by job_mutex.
+    int kept_off = -1;
   };
+  static constexpr int kMoved = -2;
   struct alignas(64) Range {
     std::atomic<int64_t> next{0};  // to claim
     int64_t end = 0;
@@ -160,10 +165,12 @@ struct ThreadPool::Impl {
       const uint64_t now = epoch.load(std::memory_order_acquire);
       if (now != seen) {
         seen = now;
+        me.busy.store(true, std::memory_order_relaxed);
         inside.fetch_add(1);
         const bool mine = open.load() && worker < wanted;
         if (mine) work(worker);
         inside.fetch_sub(1, std::memory_order_release);
+        me.busy.store(false, std::memory_order_relaxed);
         if (mine) deadline = Clock::now() + kSpin;
         continue;
       }
@@ -187,6 +194,42 @@ struct ThreadPool::Impl {
     if (cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof set, &set) != 0) return;
     if (cpu >= 0) CPU_CLR(cpu, &set);
     if (CPU_COUNT(&set) > 0) pthread_setaffinity_np(w.thread, sizeof set, &set);
+  }
+
+  // CPU time that a worker has had, in nanoseconds, or -1.
+  static int64_t cpu_time(const Worker& w) {
+    clockid_t clock;
+    timespec t;
+    if (pthread_getcpuclockid(w.thread, &clock) != 0 || clock_gettime(clock, &t) != 0) return -1;
+    return int64_t{1000000000} * t.tv_sec + t.tv_nsec;
+  }
+
+  // The caller has nothing left to do and some worker is still at its task. If another process took that worker's CPU in the middle of it,
+  // which may be for milliseconds, the worker gets the caller's, which is free meanwhile. With one busy process beside two threads on two
+  // CPUs, networks of 0.5 to 15 ms took 1.3 times as long without.
+  void make_way() {
+    for (auto& worker : workers) {
+      Worker& w = *worker;
+      if (!w.busy.load(std::memory_order_relaxed) || w.kept_off == kMoved) continue;
+      const int64_t before = cpu_time(w);
+      const auto until = Clock::now() + kGlance;
+      while (inside.load() != 0 && Clock::now() < until) PTRT_PAUSE();
+      if (inside.load() == 0) return;
+      if (before < 0 || cpu_time(w) - before > std::chrono::nanoseconds(kGlance).count() / 4) continue;  // it runs
+      cpu_set_t set;
+      CPU_ZERO(&set);
+      const int here = sched_getcpu();
+      if (here < 0 || here >= CPU_SETSIZE) return;
+      CPU_SET(here, &set);
+      if (pthread_setaffinity_np(w.thread, sizeof set, &set) != 0) continue;
+      w.kept_off = kMoved;  // until the next job
+    }
+    for (auto& worker : workers)
+      if (worker->kept_off == kMoved && worker->busy.load(std::memory_order_relaxed)) {
+        const timespec moment{0, 1000};  // (the system makes it 50 microseconds)
+        nanosleep(&moment, nullptr);
+        return;
+      }
   }
 
   // Makes sure that workers 1 .. count exist, or as many as the system allows.
@@ -276,6 +319,7 @@ void ThreadPool::run(int64_t n, int threads, void (*call)(void*, int64_t, int), 
   p.open.store(false);
   for (int spins = 0; p.inside.load() != 0; spins++) {
     if (spins < kPatience) PTRT_PAUSE();
+    else if (here >= 0) p.make_way();
     else sched_yield();
   }
   if (p.error) std::rethrow_exception(std::exchange(p.error, nullptr));

@@ -173,6 +173,25 @@ def test_unwanted_workers_sleep_through_other_jobs() -> None:
     assert used < 2.2 * (time.perf_counter() - start) + 0.05
 
 
+def test_workers_whose_cpus_are_taken() -> None:
+    """With a busy process on every CPU, workers lose theirs in the middle of tasks, and are moved to their caller's: all tasks are done once."""
+    case = gather_case()
+    want = expected(case)
+    program = case.bind(threads=2)
+    hog = "import os, sys\nos.sched_setaffinity(0, [int(sys.argv[1])])\nwhile True: pass"
+    hogs = [subprocess.Popen([sys.executable, "-c", hog, str(cpu)]) for cpu in sorted(os.sched_getaffinity(0))[:8]]
+    try:
+        start = time.perf_counter()
+        while time.perf_counter() - start < 1.5:
+            case.outputs[0][...] = 0
+            program.run(case.inputs, case.outputs, 0, 1)
+            np.testing.assert_array_equal(result(case), want)
+    finally:
+        for process in hogs:
+            process.kill()
+            process.wait()
+
+
 def test_available_cpus() -> None:
     assert 1 <= _native.available_cpus() <= len(os.sched_getaffinity(0))
 
