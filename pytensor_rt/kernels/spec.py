@@ -255,6 +255,16 @@ _SPECS = (
         doc="DynamicQuantizeLinear's scale (f32 rank 0) and zero_point (uint8 rank 0) of x: min and max widened to include 0, scale = "
             "(max-min)/255, zero_point = saturate(round(-min/scale)), scale 0 gives zero_point 0.",
     ),
+    KernelSpec(
+        "linear_attention", 30, ("q", "k", "v", "state?", "decay?", "beta?"), ("y", "present?"), (_float("scale"), _int("delta", 0)),
+        doc="q [B, H, T, D], k [B, G, T, D], v [B, N, T, E], state [B, N, D, E] (absent: zeros), decay [B, N, T, D] (logarithms; stride 0 along D "
+            "if one serves a head; absent: 0), beta [B, N, T] (absent: 1), y [B, M, T, E] with M = max(H, N), present [W, B, N, D, E], W >= 1. N is a "
+            "multiple of G; of H and N one is a multiple of the other. Each of the N state heads n keeps S [D, E], at first its state, and reads key "
+            "head n // (N/G); output head m reads query head m // (M/H) and state head m // (M/N). For t = 0 .. T-1: S[d, :] *= exp(decay[t, d]); "
+            "u = beta[t] * (v[t] - S^T k[t]) with delta, else beta[t] * v[t]; S += k[t] u^T; y[t] = scale * S^T q[t]. present[W-1] is S "
+            "after the last step (T = 0: the state), present[j] for j < W-1 is S after step T-W+j, zeros if there is no such step. Each operand "
+            "is f32, f16, bf16 or f64; computed in f64 if q is f64, else in f32. S is not rounded between steps.",
+    ),
 )  # fmt: skip
 
 SPECS: dict[str, KernelSpec] = {s.name: s for s in _SPECS}

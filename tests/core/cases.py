@@ -138,6 +138,12 @@ BUILDERS: dict[str, Callable[[], Case]] = {
     "col2im": lambda: record("col2im", [_f(1, 9, 16)], [((1, 1, 4, 4), F32)], {"kernel": (3, 3), **_WINDOW}),
     "max_unpool": lambda: record("max_unpool", [_f(1, 1, 2, 2), _i(16, 1, 1, 2, 2)], [((1, 1, 4, 4), F32)], {"reference_shape": (1, 1, 4, 4)}),
     "quantize_stats": lambda: record("quantize_stats", [_f(3, 4)], [((), F32), ((), np.uint8)]),
+    "linear_attention": lambda: record(
+        "linear_attention",
+        [_f(1, 2, 3, 4), _f(1, 2, 3, 4), _f(1, 2, 3, 5), _f(1, 2, 4, 5), _f(1, 2, 3, 4), _f(1, 2, 3)],
+        [((1, 2, 3, 5), F32), ((1, 1, 2, 4, 5), F32)],
+        {"scale": 0.5, "delta": 1},
+    ),
 }  # fmt: skip
 
 

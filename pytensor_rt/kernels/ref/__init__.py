@@ -24,7 +24,7 @@ KERNELS: dict[str, str] = {
     "nonzero": "indexing", "compress": "indexing", "linear_algebra": "linear", "col2im": "convolution", "max_unpool": "indexing",
     "deform_conv": "sampling", "pool": "pooling", "recurrent": "recurrent", "resample": "sampling", "grid_sample": "sampling",
     "roi_align": "sampling", "topk": "selection", "unique": "selection", "nms": "selection", "fft": "signal", "random": "signal",
-    "tree_ensemble": "signal", "quantize_stats": "signal",
+    "tree_ensemble": "signal", "quantize_stats": "signal", "linear_attention": "linear",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""gemm, linear_algebra and attention."""
+"""gemm, linear_algebra, attention and linear_attention."""
 
 from __future__ import annotations
 
@@ -138,3 +138,31 @@ def _not_finite(weights: Array, v: Array) -> Array:
     odd = np.where(np.isfinite(v), 0.0, v)[:, :, None]
     w = weights[..., None]
     return np.asarray(np.where((w == 0) | (odd == 0), 0.0, w * odd).sum(axis=3))
+
+
+def linear_attention(ins: Sequence[Array | None], outs: Sequence[Out | None], params: Params, body: Program) -> list[Array | None]:
+    q, k, v = (wide(required(x)) for x in ins[:3])
+    state, decay, beta = (None if x is None else wide(x) for x in (optional(ins, i) for i in (3, 4, 5)))
+    batch, states, steps, depth = v.shape[0], v.shape[1], v.shape[2], k.shape[3]
+    heads = max(q.shape[1], states)
+    q, k = np.repeat(q, heads // q.shape[1], axis=1), np.repeat(k, states // k.shape[1], axis=1)
+    s = np.zeros((batch, states, depth, v.shape[3])) if state is None else state
+    y = np.zeros((batch, heads, steps, v.shape[3]))
+    slots = outs[1][0][0] if len(outs) > 1 and outs[1] is not None else 0
+    present = np.zeros((slots, *s.shape))
+    with np.errstate(all="ignore"):
+        for t in range(steps):
+            if decay is not None:
+                s = s * np.exp(decay[:, :, t])[..., None]
+            update = v[:, :, t]
+            if params.get("delta", 0):
+                update = update - np.einsum("bnde,bnd->bne", s, k[:, :, t])
+            if beta is not None:
+                update = update * beta[:, :, t, None]
+            s = s + k[:, :, t, :, None] * update[:, :, None, :]
+            y[:, :, t] = params["scale"] * np.einsum("bmde,bmd->bme", np.repeat(s, heads // states, axis=1), q[:, :, t])
+            if steps - t <= slots:
+                present[slots - (steps - t)] = s
+    if slots and not steps:
+        present[-1] = s
+    return [result(y, out_spec(outs)), *([result(present, out_spec(outs, 1))] if slots else [None] * (len(outs) - 1))]
