@@ -45,6 +45,7 @@ FAMILIES: dict[str, str] = {
     "flex_attention": "ai.onnx.preview: FlexAttention",
     "image": "ImageDecoder",
     "linear": "Gemm MatMul MatMulInteger QLinearMatMul com.microsoft: MatMulNBits pytensor_rt: Attention MatMulDequantized",
+    "linear_attention": ("CausalConvWithState LinearAttention com.microsoft: CausalConvWithState GatedDeltaNet LinearAttention"),
     "movement": (
         "Compress Det Gather GatherElements GatherND NonMaxSuppression NonZero OneHot ReverseSequence Scatter ScatterElements "
         "ScatterND TensorScatter TopK Unique com.microsoft: GatherND Inverse"
