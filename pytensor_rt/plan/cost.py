@@ -64,12 +64,12 @@ def _own(launch: Launch, ins: list[Tensor | None], y: Tensor) -> int:
         b, h, s, d = _shape(x)
         keys, e = _shape(w)[2], _shape(y)[3]
         return b * h * s * keys * (2 * d + 2 * e + 5)
-    if kernel == "linear_attention" and ins[2] is not None and w is not None:
-        b, n, steps, e = _shape(ins[2])
-        depth, outputs, rows = _shape(x)[3], _shape(y)[1], ins[4] is not None and plain(ins[4].strides[3]) != 0
-        retrieve = 2 if launch.params["delta"] else 0
-        decay = (1 if ins[4] is not None else 0) * (b * n * steps * depth * e + b * n * steps * (depth if rows else 1))
-        return b * steps * depth * e * (n * (2 + retrieve) + 2 * outputs) + decay
+    if kernel == "linear_attention" and w is not None and ins[2] is not None:
+        (b, n, steps, e), depth, heads = _shape(ins[2]), _shape(x)[3], _shape(y)[1]
+        decay = ins[4] if len(ins) > 4 else None
+        per_element = n * (2 + 2 * bool(launch.params["delta"]) + (decay is not None)) + 2 * heads
+        powers = 0 if decay is None else b * n * steps * (depth if plain(decay.strides[3]) != 0 else 1)
+        return b * steps * depth * e * per_element + powers
     if kernel == "recurrent" and w is not None and ins[2] is not None:
         steps, n = _shape(x)[:2]
         return 2 * steps * n * (_size(w) + _size(ins[2]))

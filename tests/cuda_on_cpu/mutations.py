@@ -220,6 +220,18 @@ def determinant(threads: int) -> None:
     np.testing.assert_allclose(y, np.linalg.det(x.astype(np.float64)), rtol=1e-5)
 
 
+def linear_attention(threads: int) -> None:
+    from pytensor_rt.kernels import ref
+
+    rng = _rng()
+    ins = [rng.standard_normal(s).astype(np.float32) * 0.3 for s in ((1, 2, 3, 40), (1, 1, 3, 40), (1, 1, 3, 33), (1, 1, 40, 33))]
+    shapes = [((1, 2, 3, 33), F32), ((2, 1, 1, 40, 33), F32)]
+    params = {"scale": 0.5, "delta": 1}
+    got = harness.run("linear_attention", [*ins, None, None], shapes, params, threads=threads)
+    for a, b in zip(got, ref.execute("linear_attention", [*ins, None, None], shapes, params)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 WRONG = "wrong result"
 SYNC = "__syncthreads();"
 MUTATIONS = (
@@ -255,6 +267,8 @@ MUTATIONS = (
     Mutation("sort.cuh", "const int first = own & ~(2 * run - 1);", "const int first = own & ~(run - 1);", topped, (WRONG, "out_of_bounds", "uninitialised_read")),
     Mutation("sort.cuh", SYNC, "", topped, ("race",), nth=1),
     Mutation("sort.cuh", "const bool second = before(y, x);", "const bool second = before(x, y);", topped, (WRONG, "out_of_bounds")),
+    Mutation("linear_attention.cuh", SYNC, "", linear_attention, ("race", "uninitialised_read")),
+    Mutation("linear_attention.cuh", "buffer ^= 1;", "", linear_attention, ("race",), nth=1),
     Mutation("attention.cuh", SYNC, "", attended, ("race",), nth=1),
     Mutation("attention.cuh", "sum[i] = sum[i] * factor + add;", "sum[i] = sum[i] + add;", attended, (WRONG,)),
     Mutation("fft.cuh", SYNC, "", transformed, ("race",)),

@@ -46,6 +46,21 @@ def launch(name: str, ins: list[Tensor | None], outs: list[Tensor | None], /, **
             2 * 7 * 2 * 112,
             4 * (42 + 112 + 56),
         ),
+        (
+            launch("linear_attention", [tensor(1, 4, 3, 5), tensor(1, 2, 3, 5), tensor(1, 2, 3, 7)], [tensor(1, 4, 3, 7)], delta=1),
+            3 * 5 * 7 * (2 * 4 + 4 * 2),
+            4 * 3 * (20 + 10 + 14 + 28),
+        ),
+        (
+            launch(
+                "linear_attention",
+                [tensor(1, 2, 3, 5)] * 2 + [tensor(1, 2, 3, 7), None, tensor(1, 2, 3, 5, strides=(6, 3, 1, 0))],
+                [tensor(1, 2, 3, 7)],
+                delta=0,
+            ),
+            3 * 5 * 7 * (2 * 2 + 2 * 2 + 2) + 2 * 3,
+            4 * (3 * (10 + 10 + 14 + 14) + 6),
+        ),
         (launch("gather", [tensor(1000, 8), tensor(3, dtype=I64)], [tensor(3, 8)], mode="axis"), 0, 4 * 24 + 8 * 3 + 4 * 24),
         (launch("resample", [tensor(1, 1, 2, 2), None], [tensor(1, 1, 4, 4)], op="linear"), 2 * 16 * 4, 4 * (4 + 16)),
         (launch("fft", [tensor(1, 8, 1)], [tensor(1, 8, 2)], axis=1), 5 * 8 * 3, 4 * (8 + 16)),

@@ -1,4 +1,4 @@
-"""gemm, determinant, attention, conv, conv_transpose and col2im of the NumPy backend against onnx.reference or plain loops."""
+"""gemm, determinant, attention, linear attention, conv, conv_transpose and col2im of the NumPy backend against onnx.reference or plain loops."""
 
 from __future__ import annotations
 
@@ -142,3 +142,22 @@ def test_col2im():
         attrs = {"strides": (s, s), "dilations": (d, d), "pads": (p, p, p, p)}
         want = onnx_run("Col2Im", [x, np.array(image), np.array(kernel)], **attrs)
         check("col2im", [x], want, {"kernel": kernel, **attrs}, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["linear", "gated", "delta", "gated_delta"])
+@pytest.mark.parametrize("heads", [2, 4])
+def test_linear_attention(rule, heads):
+    b, n, steps, d, e = 2, 2, 5, 4, 3
+    shapes = ((b, steps, heads * d), (b, steps, n * d), (b, steps, n * e), (b, n, d, e))
+    q, k, v, state = (0.5 * floats(*s) for s in shapes)
+    decay = -np.abs(floats(b, steps, n * d)) if rule.startswith("gated") else None
+    beta = np.abs(floats(b, steps, n)) if rule.endswith("delta") else None
+    ins = [q, k, v, state, decay, beta]
+    y, present = onnx_run("LinearAttention", ins, 2, opset=27, q_num_heads=heads, kv_num_heads=n, update_rule=rule, scale=0.3)
+    split = [
+        x if x is None or x.ndim == 4 else x.reshape(b, steps, h, -1).transpose(0, 2, 1, 3) for x, h in zip(ins, (heads, n, n, 0, n, n))
+    ]
+    if split[5] is not None:
+        split[5] = split[5][..., 0]
+    wants = [y.reshape(b, steps, heads, e).transpose(0, 2, 1, 3), present[None]]
+    check("linear_attention", split, wants, {"scale": 0.3, "delta": int(rule.endswith("delta"))})

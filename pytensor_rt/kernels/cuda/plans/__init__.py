@@ -19,7 +19,7 @@ FAMILIES: dict[str, str] = {
     "col2im": "convolution", "pool": "windows", "max_unpool": "windows", "resample": "sampling", "grid_sample": "sampling",
     "roi_align": "sampling", "gather": "indexing", "scatter": "indexing", "nonzero": "selection", "compress": "selection",
     "unique": "selection", "topk": "selection", "nms": "selection", "attention": "attention", "recurrent": "recurrent", "fft": "signal",
-    "random": "signal", "linear_algebra": "signal", "tree_ensemble": "trees",
+    "random": "signal", "linear_algebra": "signal", "tree_ensemble": "trees", "linear_attention": "linear_attention",
 }  # fmt: skip
 
 
