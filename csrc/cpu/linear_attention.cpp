@@ -3,7 +3,8 @@
 // delta rule already r += k' S for the next step's key k', because that step needs S^T k' before it can begin. The first step reads the
 // state where it lies and the last one writes `present` directly, where their rows are plain: decoding (T = 1) copies nothing.
 //
-// Sums over D are two chains (even and odd d) in every column, whatever the width of a task and the number of threads.
+// Sums over D are two chains (even and odd d) in every column, whatever the number of threads. Tasks of one vector for the last columns
+// were rejected: a third more code, for heads of odd sizes.
 #include "cpu/float_rows.h"
 #include "cpu/kernels.h"
 #include "cpu/lanes.h"
@@ -40,12 +41,12 @@ struct Sums {
 };
 
 // The sum over d of x[d] * row d.
-template <int NV, class S>
+template <class S>
 PTRT_NOINLINE Sums<S> dots(const Block<S> s, const S* x, int64_t depth) {
   constexpr int L = Lanes<S>::n;
   using V = typename Lanes<S>::V;
-  V sum[2][NV] = {};
-  const auto add = [&](int64_t d, V* to) { PTRT_UNROLL for (int v = 0; v < NV; v++) to[v] += x[d] * load(s.p + d * s.pitch + v * L); };
+  V sum[2][kVecs] = {};
+  const auto add = [&](int64_t d, V* to) { PTRT_UNROLL for (int v = 0; v < kVecs; v++) to[v] += x[d] * load(s.p + d * s.pitch + v * L); };
   int64_t d = 0;
   for (; d + 2 <= depth; d += 2) {
     add(d, sum[0]);
@@ -53,21 +54,21 @@ PTRT_NOINLINE Sums<S> dots(const Block<S> s, const S* x, int64_t depth) {
   }
   if (d < depth) add(d, sum[0]);
   Sums<S> out = {};
-  for (int v = 0; v < NV; v++) out.at[v] = sum[0][v] + sum[1][v];
+  for (int v = 0; v < kVecs; v++) out.at[v] = sum[0][v] + sum[1][v];
   return out;
 }
 
 // One step: `to` (it may be `from`) becomes g * from + k u. Returns the sums with q in `y`, and with the next key in `r`.
-template <int NV, bool kRows, bool kNext, class S>
+template <bool kRows, bool kNext, class S>
 PTRT_NOINLINE void advance(const Block<S> from, const Block<S> to, const Key<S>& key, const Sums<S>& update, const S* q, const S* next,
                            int64_t depth, Sums<S>& y, Sums<S>& r) {
   constexpr int L = Lanes<S>::n;
   using V = typename Lanes<S>::V;
-  V ys[2][NV] = {}, rs[2][NV] = {}, u[NV];
-  for (int v = 0; v < NV; v++) u[v] = update.at[v];
+  V ys[2][kVecs] = {}, rs[2][kVecs] = {}, u[kVecs];
+  for (int v = 0; v < kVecs; v++) u[v] = update.at[v];
   const S *k = key.k, *g = key.g, factor = key.factor;
   const auto row = [&](int64_t d, V* y_to, V* r_to) {
-    PTRT_UNROLL for (int v = 0; v < NV; v++) {
+    PTRT_UNROLL for (int v = 0; v < kVecs; v++) {
       const V s = load(from.p + d * from.pitch + v * L) * (kRows ? g[d] : factor) + k[d] * u[v];
       store(to.p + d * to.pitch + v * L, s);
       y_to[v] += q[d] * s;
@@ -80,7 +81,7 @@ PTRT_NOINLINE void advance(const Block<S> from, const Block<S> to, const Key<S>&
     row(d + 1, ys[1], rs[1]);
   }
   if (d < depth) row(d, ys[0], rs[0]);
-  for (int v = 0; v < NV; v++) {
+  for (int v = 0; v < kVecs; v++) {
     y.at[v] = ys[0][v] + ys[1][v];
     r.at[v] = rs[0][v] + rs[1][v];
   }
@@ -112,8 +113,7 @@ class LinearAttention final : public Kernel {
       const int64_t first = task % blocks_ * kColumns, n = task / blocks_ % N_, b = task / blocks_ / N_;
       const int64_t count = E_ - first < kColumns ? E_ - first : kColumns;
       S* scratch = reinterpret_cast<S*>(ctx.thread_scratch(worker));
-      if (count <= L) columns<1>(b, n, first, count, scratch);
-      else columns<kVecs>(b, n, first, count, scratch);
+      columns(b, n, first, count, scratch);
     });
   }
 
@@ -194,9 +194,7 @@ class LinearAttention final : public Kernel {
   }
 
   // Is the block's part of a state, or of a slot of present, as plain as scratch is?
-  static bool plain(const Operand& o, int64_t columns, int64_t width) {
-    return o.dtype == kType && o.strides[o.ndim - 1] == 1 && columns == width;
-  }
+  static bool plain(const Operand& o, int64_t columns) { return o.dtype == kType && o.strides[o.ndim - 1] == 1 && columns == kColumns; }
 
   void write(const Block<S> s, int64_t slot, int64_t b, int64_t n, int64_t first, int64_t count) const {
     const Operand& p = desc.outs[1];
@@ -208,25 +206,24 @@ class LinearAttention final : public Kernel {
     return slot * p.strides[0] + b * p.strides[1] + n * p.strides[2] + first * p.strides[4];
   }
 
-  template <int NV>
-  PTRT_NOINLINE void columns(int64_t b, int64_t n, int64_t first, int64_t count, S* scratch) const {
-    const Block<S> own = {scratch, NV * L};
+  void columns(int64_t b, int64_t n, int64_t first, int64_t count, S* scratch) const {
+    const Block<S> own = {scratch, kColumns};
     S *rows = scratch + D_ * kColumns, *v = rows + depth_ * kRowCount, *result = v + kColumns;
-    const bool present = presents(), plain_present = present && plain(desc.outs[1], count, NV * L);
+    const bool present = presents(), plain_present = present && plain(desc.outs[1], count);
     Block<S> s = own;
     std::memset(v, 0, static_cast<size_t>(kColumns) * sizeof(S));
     if (present) zero_slots(W_ - (T_ > 0 ? T_ : 1), own, b, n, first, count);
-    begin(s, own, b, n, first, count, NV * L);
+    begin(s, own, b, n, first, count);
     Key<S> now{}, next{};
     Sums<S> r{}, y{}, u{};
     if (T_ > 0) now = key(b, n, 0, rows);
-    if (delta_ && T_ > 0) r = dots<NV>(s, now.reads, D_);
+    if (delta_ && T_ > 0) r = dots(s, now.reads, D_);
     for (int64_t t = 0; t < T_; t++) {
       const Operand& values = desc.ins[kV];
       load_row(v, values.dtype, values.data,
                b * values.strides[0] + n * values.strides[1] + t * values.strides[2] + first * values.strides[3], values.strides[3], count);
       const S beta = has(kBeta) ? single(desc.ins[kBeta], b * beta_stride(0) + n * beta_stride(1) + t * beta_stride(2)) : S(1);
-      for (int i = 0; i < NV; i++) u.at[i] = beta * (delta_ ? load(v + i * L) - now.factor * r.at[i] : load(v + i * L));
+      for (int i = 0; i < kVecs; i++) u.at[i] = beta * (delta_ ? load(v + i * L) - now.factor * r.at[i] : load(v + i * L));
       const bool ahead = t + 1 < T_;
       if (ahead) next = key(b, n, t + 1, rows + (t + 1) % 2 * 3 * depth_);
       const int64_t slot = present ? t - (T_ - W_) : -1;
@@ -235,9 +232,9 @@ class LinearAttention final : public Kernel {
       for (int64_t i = 0; i < M_ / N_; i++) {
         const int64_t m = n * (M_ / N_) + i;
         const S* q = row(desc.ins[kQ], b, m / (M_ / H_), t, rows + 6 * depth_);
-        if (i == 0) step<NV>(s, to, now, u, q, delta_ && ahead ? next.reads : nullptr, y, r);
-        else y = dots<NV>(to, q, D_);
-        give(y, NV, b, m, t, first, count, result);
+        if (i == 0) step(s, to, now, u, q, delta_ && ahead ? next.reads : nullptr, y, r);
+        else y = dots(to, q, D_);
+        give(y, b, m, t, first, count, result);
       }
       s = to;
       if (slot >= 0 && !direct) write(s, slot, b, n, first, count);
@@ -247,13 +244,12 @@ class LinearAttention final : public Kernel {
   }
   int64_t beta_stride(int axis) const { return desc.ins[kBeta].strides[axis]; }
 
-  template <int NV>
   PTRT_INLINE void step(const Block<S> from, const Block<S> to, const Key<S>& k, const Sums<S>& u, const S* q, const S* next, Sums<S>& y,
                         Sums<S>& r) const {
-    if (k.g && next) advance<NV, true, true>(from, to, k, u, q, next, D_, y, r);
-    else if (k.g) advance<NV, true, false>(from, to, k, u, q, next, D_, y, r);
-    else if (next) advance<NV, false, true>(from, to, k, u, q, next, D_, y, r);
-    else advance<NV, false, false>(from, to, k, u, q, next, D_, y, r);
+    if (k.g && next) advance<true, true>(from, to, k, u, q, next, D_, y, r);
+    else if (k.g) advance<true, false>(from, to, k, u, q, next, D_, y, r);
+    else if (next) advance<false, true>(from, to, k, u, q, next, D_, y, r);
+    else advance<false, false>(from, to, k, u, q, next, D_, y, r);
   }
 
   // Slots [0, slots) of present become zeros. `own` is overwritten if there are any.
@@ -264,19 +260,19 @@ class LinearAttention final : public Kernel {
   }
 
   // s becomes the state before the first step: in place where it is plain, else in `own`.
-  void begin(Block<S>& s, const Block<S> own, int64_t b, int64_t n, int64_t first, int64_t count, int64_t width) const {
-    if (!has(kState) || count < width) std::memset(own.p, 0, static_cast<size_t>(D_ * own.pitch) * sizeof(S));
+  void begin(Block<S>& s, const Block<S> own, int64_t b, int64_t n, int64_t first, int64_t count) const {
+    if (!has(kState) || count < kColumns) std::memset(own.p, 0, static_cast<size_t>(D_ * own.pitch) * sizeof(S));
     if (!has(kState)) return;
     const Operand& o = desc.ins[kState];
     const int64_t offset = b * o.strides[0] + n * o.strides[1] + first * o.strides[3];
-    if (plain(o, count, width)) s = {o.template as<S>() + offset, o.strides[2]};  // read only: every step writes elsewhere
+    if (plain(o, count)) s = {o.template as<S>() + offset, o.strides[2]};  // read only: every step writes elsewhere
     else
       for (int64_t d = 0; d < D_; d++) load_row(own.p + d * own.pitch, o.dtype, o.data, offset + d * o.strides[2], o.strides[3], count);
   }
 
-  void give(const Sums<S>& y, int vecs, int64_t b, int64_t m, int64_t t, int64_t first, int64_t count, S* result) const {
+  void give(const Sums<S>& y, int64_t b, int64_t m, int64_t t, int64_t first, int64_t count, S* result) const {
     const Operand& o = desc.outs[0];
-    for (int i = 0; i < vecs; i++) store(result + i * L, y.at[i] * scale_);
+    for (int i = 0; i < kVecs; i++) store(result + i * L, y.at[i] * scale_);
     store_row(result, o.dtype, o.data, b * o.strides[0] + m * o.strides[1] + t * o.strides[2] + first * o.strides[3], o.strides[3], count);
   }
 

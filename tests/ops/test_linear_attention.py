@@ -94,6 +94,27 @@ def test_threads_and_calls_give_the_same_bits() -> None:
     np.testing.assert_allclose(state, results[0][1], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["LinearAttention", "GatedDeltaNet", "CausalConvWithState"])
+def test_one_session_runs_many_shapes(name: str) -> None:
+    """Sizes are symbolic from the second shape on."""
+    attrs: dict[str, Any] = {
+        "LinearAttention": {"q_num_heads": 4, "kv_num_heads": 2, "state_window": 3},
+        "CausalConvWithState": {"state_window": 3},
+    }
+    make: dict[str, Any] = {
+        "LinearAttention": lambda b, steps: packed(b, steps, 4, 2, 8, 12, window=3),
+        "GatedDeltaNet": lambda b, steps: tokens(b, steps, 2, 4, 8, 12),
+        "CausalConvWithState": lambda b, steps: {**inputs(b, 3, steps, 4), "past": normal(3, b, 3, 3)},
+    }
+    options = {"outputs": 2, **MS, **attrs.get(name, {})}
+    one = session(name, make[name](1, 1), **options)
+    for b, steps in [(1, 4), (1, 1), (2, 5), (2, 9), (3, 1), (1, 2), (2, 17)]:
+        feeds = {k: v for k, v in make[name](b, steps).items() if v is not None}
+        for got, want in zip(one.run(None, feeds), run(name, make[name](b, steps), **options), strict=True):
+            assert got.shape == want.shape
+            np.testing.assert_array_equal(got, want)
+
+
 def test_a_step_is_one_launch() -> None:
     """Heads are views, and results are written where they belong."""
     feeds = packed(1, 3, 4, 2, 16, 32)
