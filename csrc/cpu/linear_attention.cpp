@@ -3,6 +3,9 @@
 // delta rule already r += k' S for the next step's key k', because that step needs S^T k' before it can begin. The first step reads the
 // state where it lies and the last one writes `present` directly, where their rows are plain: decoding (T = 1) copies nothing.
 //
+// A decay that all rows share need not be carried out in every step: S is kept divided by what is due, as long as that is between 2^-24 and
+// 2^24, and u is divided by it instead. That saves a quarter of the arithmetic.
+//
 // Sums over D are two chains (even and odd d) in every column, whatever the number of threads. Tasks of one vector for the last columns
 // were rejected: a third more code, for heads of odd sizes.
 #include "cpu/float_rows.h"
@@ -58,21 +61,33 @@ PTRT_NOINLINE Sums<S> dots(const Block<S> s, const S* x, int64_t depth) {
   return out;
 }
 
+enum class Decay { none, all, rows };  // of a step's state: not multiplied, one factor for all rows, one for each
+template <Decay kDecay>
+struct Is {
+  static constexpr Decay value = kDecay;
+};
+
 // One step: `to` (it may be `from`) becomes g * from + k u. Returns the sums with q in `y`, and with the next key in `r`.
-template <bool kRows, bool kNext, class S>
-PTRT_NOINLINE void advance(const Block<S> from, const Block<S> to, const Key<S>& key, const Sums<S>& update, const S* q, const S* next,
-                           int64_t depth, Sums<S>& y, Sums<S>& r) {
+template <Decay kDecay, bool kNext, class S>
+PTRT_NOINLINE void advance(const Block<S> from, const Block<S> to, const Key<S>& key, S factor, const Sums<S>& update, const S* q,
+                           const S* next, int64_t depth, Sums<S>& y, Sums<S>& r) {
   constexpr int L = Lanes<S>::n;
   using V = typename Lanes<S>::V;
   V ys[2][kVecs] = {}, rs[2][kVecs] = {}, u[kVecs];
   for (int v = 0; v < kVecs; v++) u[v] = update.at[v];
-  const S *k = key.k, *g = key.g, factor = key.factor;
+  const S *k = key.k, *g = key.g;
+  // What is read comes first: a store might be to the memory of k or q, for all that the compiler knows.
   const auto row = [&](int64_t d, V* y_to, V* r_to) {
+    V s[kVecs];
+    const V kd = splat(k[d]), gd = splat(kDecay == Decay::rows ? g[d] : factor), qd = splat(q[d]), nd = splat(kNext ? next[d] : S(0));
     PTRT_UNROLL for (int v = 0; v < kVecs; v++) {
-      const V s = load(from.p + d * from.pitch + v * L) * (kRows ? g[d] : factor) + k[d] * u[v];
-      store(to.p + d * to.pitch + v * L, s);
-      y_to[v] += q[d] * s;
-      if (kNext) r_to[v] += next[d] * s;
+      s[v] = load(from.p + d * from.pitch + v * L);
+      s[v] = (kDecay == Decay::none ? s[v] : s[v] * gd) + kd * u[v];
+    }
+    PTRT_UNROLL for (int v = 0; v < kVecs; v++) {
+      store(to.p + d * to.pitch + v * L, s[v]);
+      y_to[v] += qd * s[v];
+      if (kNext) r_to[v] += nd * s[v];
     }
   };
   int64_t d = 0;
@@ -91,6 +106,7 @@ template <class S>
 class LinearAttention final : public Kernel {
   static constexpr int L = Lanes<S>::n;
   static constexpr int64_t kColumns = kVecs * L;
+  static constexpr S kLeastDue = S(0x1p-24), kMostDue = S(0x1p24);
   static constexpr DType kType = sizeof(S) == 4 ? DType::f32 : DType::f64;
   using V = typename Lanes<S>::V;
   enum In { kQ, kK, kV, kState, kDecay, kBeta };
@@ -163,6 +179,7 @@ class LinearAttention final : public Kernel {
     return temp;
   }
   static S single(const Operand& o, int64_t offset) {
+    if (o.dtype == kType) return o.as<const S>()[offset];
     S x;
     load_row(&x, o.dtype, o.data, offset, 1, 1);
     return x;
@@ -193,13 +210,16 @@ class LinearAttention final : public Kernel {
     return out;
   }
 
-  // Is the block's part of a state, or of a slot of present, as plain as scratch is?
+  // Is the block's part of a row of this operand as plain as scratch is?
   static bool plain(const Operand& o, int64_t columns) { return o.dtype == kType && o.strides[o.ndim - 1] == 1 && columns == kColumns; }
 
-  void write(const Block<S> s, int64_t slot, int64_t b, int64_t n, int64_t first, int64_t count) const {
+  // A slot of present becomes factor * s.
+  void write(const Block<S> s, S factor, int64_t slot, int64_t b, int64_t n, int64_t first, int64_t count, S* temp) const {
     const Operand& p = desc.outs[1];
-    for (int64_t d = 0; d < D_; d++)
-      store_row(s.p + d * s.pitch, p.dtype, p.data, at(slot, b, n, first) + d * p.strides[3], p.strides[4], count);
+    for (int64_t d = 0; d < D_; d++) {
+      for (int v = 0; v < kVecs; v++) store(temp + v * L, load(s.p + d * s.pitch + v * L) * factor);
+      store_row(temp, p.dtype, p.data, at(slot, b, n, first) + d * p.strides[3], p.strides[4], count);
+    }
   }
   int64_t at(int64_t slot, int64_t b, int64_t n, int64_t first) const {
     const Operand& p = desc.outs[1];
@@ -208,55 +228,65 @@ class LinearAttention final : public Kernel {
 
   void columns(int64_t b, int64_t n, int64_t first, int64_t count, S* scratch) const {
     const Block<S> own = {scratch, kColumns};
-    S *rows = scratch + D_ * kColumns, *v = rows + depth_ * kRowCount, *result = v + kColumns;
+    S *rows = scratch + D_ * kColumns, *temp = rows + depth_ * kRowCount, *result = temp + kColumns;
     const bool present = presents(), plain_present = present && plain(desc.outs[1], count);
+    const Operand& values = desc.ins[kV];
+    const bool plain_values = plain(values, count);
     Block<S> s = own;
-    std::memset(v, 0, static_cast<size_t>(kColumns) * sizeof(S));
-    if (present) zero_slots(W_ - (T_ > 0 ? T_ : 1), own, b, n, first, count);
+    std::memset(temp, 0, static_cast<size_t>(kColumns) * sizeof(S));
+    if (present) zero_slots(W_ - (T_ > 0 ? T_ : 1), own, b, n, first, count, result);
     begin(s, own, b, n, first, count);
     Key<S> now{}, next{};
     Sums<S> r{}, y{}, u{};
+    S due = 1;  // what `s` must still be multiplied by to be the state
     if (T_ > 0) now = key(b, n, 0, rows);
     if (delta_ && T_ > 0) r = dots(s, now.reads, D_);
     for (int64_t t = 0; t < T_; t++) {
-      const Operand& values = desc.ins[kV];
-      load_row(v, values.dtype, values.data,
-               b * values.strides[0] + n * values.strides[1] + t * values.strides[2] + first * values.strides[3], values.strides[3], count);
-      const S beta = has(kBeta) ? single(desc.ins[kBeta], b * beta_stride(0) + n * beta_stride(1) + t * beta_stride(2)) : S(1);
-      for (int i = 0; i < kVecs; i++) u.at[i] = beta * (delta_ ? load(v + i * L) - now.factor * r.at[i] : load(v + i * L));
+      const int64_t value = b * values.strides[0] + n * values.strides[1] + t * values.strides[2] + first * values.strides[3];
+      if (!plain_values) load_row(temp, values.dtype, values.data, value, values.strides[3], count);
+      const S* v = plain_values ? values.as<const S>() + value : temp;
       const bool ahead = t + 1 < T_;
+      const S beta = has(kBeta) ? single(desc.ins[kBeta], b * beta_stride(0) + n * beta_stride(1) + t * beta_stride(2)) : S(1);
+      const S decayed = due * now.factor;
+      const bool later = ahead && !now.g && decayed > kLeastDue && decayed < kMostDue;
+      const S weight = later ? beta / decayed : beta;
+      for (int i = 0; i < kVecs; i++) u.at[i] = weight * (delta_ ? load(v + i * L) - decayed * r.at[i] : load(v + i * L));
       if (ahead) next = key(b, n, t + 1, rows + (t + 1) % 2 * 3 * depth_);
       const int64_t slot = present ? t - (T_ - W_) : -1;
-      const bool direct = slot >= 0 && plain_present;
+      const bool direct = !ahead && plain_present;
       const Block<S> to = direct ? Block<S>{desc.outs[1].template as<S>() + at(slot, b, n, first), desc.outs[1].strides[3]} : own;
+      due = later ? decayed : S(1);
       for (int64_t i = 0; i < M_ / N_; i++) {
         const int64_t m = n * (M_ / N_) + i;
         const S* q = row(desc.ins[kQ], b, m / (M_ / H_), t, rows + 6 * depth_);
-        if (i == 0) step(s, to, now, u, q, delta_ && ahead ? next.reads : nullptr, y, r);
+        if (i == 0) step(s, to, now, later ? S(1) : decayed, u, q, delta_ && ahead ? next.reads : nullptr, y, r);
         else y = dots(to, q, D_);
-        give(y, b, m, t, first, count, result);
+        give(y, due * scale_, b, m, t, first, count, result);
       }
       s = to;
-      if (slot >= 0 && !direct) write(s, slot, b, n, first, count);
+      if (slot >= 0 && !direct) write(s, due, slot, b, n, first, count, result);
       now = next;
     }
-    if (present && T_ == 0) write(s, W_ - 1, b, n, first, count);
+    if (present && T_ == 0) write(s, S(1), W_ - 1, b, n, first, count, result);
   }
   int64_t beta_stride(int axis) const { return desc.ins[kBeta].strides[axis]; }
 
-  PTRT_INLINE void step(const Block<S> from, const Block<S> to, const Key<S>& k, const Sums<S>& u, const S* q, const S* next, Sums<S>& y,
-                        Sums<S>& r) const {
-    if (k.g && next) advance<true, true>(from, to, k, u, q, next, D_, y, r);
-    else if (k.g) advance<true, false>(from, to, k, u, q, next, D_, y, r);
-    else if (next) advance<false, true>(from, to, k, u, q, next, D_, y, r);
-    else advance<false, false>(from, to, k, u, q, next, D_, y, r);
+  PTRT_INLINE void step(const Block<S> from, const Block<S> to, const Key<S>& k, S factor, const Sums<S>& u, const S* q, const S* next,
+                        Sums<S>& y, Sums<S>& r) const {
+    const auto with = [&](auto decay) {
+      if (next) advance<decay.value, true>(from, to, k, factor, u, q, next, D_, y, r);
+      else advance<decay.value, false>(from, to, k, factor, u, q, next, D_, y, r);
+    };
+    if (k.g) with(Is<Decay::rows>());
+    else if (factor == 1) with(Is<Decay::none>());
+    else with(Is<Decay::all>());
   }
 
   // Slots [0, slots) of present become zeros. `own` is overwritten if there are any.
-  void zero_slots(int64_t slots, const Block<S> own, int64_t b, int64_t n, int64_t first, int64_t count) const {
+  void zero_slots(int64_t slots, const Block<S> own, int64_t b, int64_t n, int64_t first, int64_t count, S* temp) const {
     if (slots <= 0) return;
     std::memset(own.p, 0, static_cast<size_t>(D_ * own.pitch) * sizeof(S));
-    for (int64_t slot = 0; slot < slots; slot++) write(own, slot, b, n, first, count);
+    for (int64_t slot = 0; slot < slots; slot++) write(own, S(1), slot, b, n, first, count, temp);
   }
 
   // s becomes the state before the first step: in place where it is plain, else in `own`.
@@ -270,10 +300,13 @@ class LinearAttention final : public Kernel {
       for (int64_t d = 0; d < D_; d++) load_row(own.p + d * own.pitch, o.dtype, o.data, offset + d * o.strides[2], o.strides[3], count);
   }
 
-  void give(const Sums<S>& y, int64_t b, int64_t m, int64_t t, int64_t first, int64_t count, S* result) const {
+  void give(const Sums<S>& y, S factor, int64_t b, int64_t m, int64_t t, int64_t first, int64_t count, S* temp) const {
     const Operand& o = desc.outs[0];
-    for (int i = 0; i < kVecs; i++) store(result + i * L, y.at[i] * scale_);
-    store_row(result, o.dtype, o.data, b * o.strides[0] + m * o.strides[1] + t * o.strides[2] + first * o.strides[3], o.strides[3], count);
+    const int64_t offset = b * o.strides[0] + m * o.strides[1] + t * o.strides[2] + first * o.strides[3];
+    const bool direct = plain(o, count);
+    S* to = direct ? o.as<S>() + offset : temp;
+    for (int i = 0; i < kVecs; i++) store(to + i * L, y.at[i] * factor);
+    if (!direct) store_row(temp, o.dtype, o.data, offset, o.strides[3], count);
   }
 
   S scale_ = 1;
