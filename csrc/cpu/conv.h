@@ -178,6 +178,7 @@ std::unique_ptr<Kernel> make_plane_conv(LaunchDesc desc, BindContext& bind, cons
 bool winograd_enabled();  // PTRT_WINOGRAD=0 turns the transforms off
 bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g);
 bool row_winograd_applies(const LaunchDesc& desc, const ConvGeometry& g);
+double row_winograd_gain(const ConvGeometry& g);  // how many times fewer multiplications than the direct form's
 bool depthwise_applies(const LaunchDesc& desc, const ConvGeometry& g);
 bool tap_conv_skips_padding(const LaunchDesc& desc, const ConvGeometry& g);
 bool tap_conv_skips_staging(const LaunchDesc& desc, const ConvGeometry& g);

@@ -19,7 +19,7 @@ template <int F>
 double steps(const ConvGeometry& g, double transform) {
   constexpr int A = Winograd<F>::A, M = Winograd<F>::M;
   const double read = g.Cg * g.M * A * A * 4 > kCacheBytes ? 16 : 2;  // a vector
-  const double tiles = static_cast<double>(g.N * ceil_div(g.out[1], M) * ceil_div(g.out[2], M));
+  const double tiles = static_cast<double>(winograd_tiles(g, M));
   const double products = (tiles < 4 ? 4 : tiles) * A * A;
   return (products > read * A * A ? products : read * A * A) +
          tiles * transform * (1.0 / static_cast<double>(g.Cg) + 1.0 / static_cast<double>(g.Mg));
@@ -34,8 +34,18 @@ double direct_steps(const ConvGeometry& g) { return static_cast<double>(9 * most
 // one).
 bool groups_apply(const ConvGeometry& g) {
   constexpr int64_t kWork = 640;
-  const int64_t tiles = g.N * ceil_div(g.out[1], Winograd<4>::M) * ceil_div(g.out[2], Winograd<4>::M);
+  const int64_t tiles = winograd_tiles(g, Winograd<4>::M);
   return g.Cg % 16 == 0 && g.Mg % W == 0 && least(g.Cg, g.Mg) * tiles >= kWork;
+}
+
+// Dilated windows: where results go straight to the output and x is read in place, images of residues being scattered over both, and one
+// axis at a time would not save as much.
+bool dilation_applies(const LaunchDesc& desc, const ConvGeometry& g) {
+  if (g.dilation[1] == 1 && g.dilation[2] == 1) return true;
+  const ConvOutput out(desc, g, ConvMath::f32, true);
+  const Operand& x = desc.ins[0];
+  return g.G == 1 && x.dtype == DType::f32 && conv_strides(x).c == 1 && out.direct(desc) && !out.must_finish() &&
+         least(steps4(g), steps2(g)) * row_winograd_gain(g) < direct_steps(g);
 }
 
 }  // namespace
@@ -51,8 +61,8 @@ bool winograd_enabled() {
 bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g) {
   return winograd_enabled() && desc.ins[1].is_const() && conv_math(desc.ins[0].dtype) == ConvMath::f32 && (g.G == 1 || groups_apply(g)) &&
          g.Cg >= 16 && g.Mg >= 16 && g.kernel[0] == 1 && g.kernel[1] == 3 && g.kernel[2] == 3 && g.in[0] == 1 && g.out[0] == 1 &&
-         g.pad[0] == 0 && g.stride[1] == 1 && g.stride[2] == 1 && g.dilation[1] == 1 && g.dilation[2] == 1 &&
-         least(steps4(g), steps2(g)) < direct_steps(g);
+         g.pad[0] == 0 && g.stride[1] == 1 && g.stride[2] == 1 && least(steps4(g), steps2(g)) < direct_steps(g) &&
+         dilation_applies(desc, g);
 }
 
 std::unique_ptr<Kernel> make_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {

@@ -18,7 +18,18 @@ bool winograd_has_many_blocks(const ConvGeometry& g);
 std::unique_ptr<Kernel> make_winograd_blocks(LaunchDesc desc, BindContext& bind, const ConvGeometry& g);
 std::unique_ptr<Kernel> make_winograd_positions(int f, LaunchDesc desc, BindContext& bind, const ConvGeometry& g);  // F(2) or F(4)
 
-// A rectangle of output tiles of `images` batch entries; with several, it is the whole image.
+// With dilations the outputs of equal residues modulo them form images of their own, which read every dilation-th pixel of the input: every
+// batch entry is as many images as there are residues.
+inline int64_t winograd_images(const ConvGeometry& g) { return g.N * g.dilation[1] * g.dilation[2]; }
+// Tiles along an axis of the largest image, for tiles of `results` outputs.
+inline int64_t winograd_tiles_along(const ConvGeometry& g, int axis, int64_t results) {
+  return ceil_div(ceil_div(g.out[axis], g.dilation[axis]), results);
+}
+inline int64_t winograd_tiles(const ConvGeometry& g, int64_t results) {
+  return winograd_images(g) * winograd_tiles_along(g, 1, results) * winograd_tiles_along(g, 2, results);
+}
+
+// A rectangle of output tiles of `images` images; with several, it is the whole image.
 struct WinogradTiles {
   int64_t n, images, ty, tx, rows, cols;
   int64_t per_image() const { return rows * cols; }
@@ -80,15 +91,16 @@ class WinogradConv : public Kernel {
     Mp_ = round_up(g.M, W);
     v_pitch_ = A2 * Cp_ + kSkew;
     p_pitch_ = A2 * Mp_ + kSkew;
-    th_ = ceil_div(g.out[1], M);
-    tw_ = ceil_div(g.out[2], M);
+    images_ = winograd_images(g);
+    th_ = winograd_tiles_along(g, 1, M);
+    tw_ = winograd_tiles_along(g, 2, M);
     block_cols_ = tw_ <= target + target / 4 ? tw_ : ceil_div(tw_, ceil_div(tw_, target));
     block_rows_ = least(th_, most(1, (target + block_cols_ / 2) / block_cols_));
     block_rows_ = ceil_div(th_, ceil_div(th_, block_rows_));
     row_blocks_ = ceil_div(th_, block_rows_);
     col_blocks_ = ceil_div(tw_, block_cols_);
-    if (row_blocks_ * col_blocks_ == 1) block_images_ = most(1, least(g.N, target / (th_ * tw_)));
-    blocks_ = ceil_div(g.N, block_images_) * row_blocks_ * col_blocks_;
+    if (row_blocks_ * col_blocks_ == 1) block_images_ = most(1, least(images_, target / (th_ * tw_)));
+    blocks_ = ceil_div(images_, block_images_) * row_blocks_ * col_blocks_;
     const int64_t tiles = block_images_ * block_rows_ * block_cols_;
     v_bytes_ = static_cast<size_t>(round_up(tiles * v_pitch_ * 4 + 4096, 64));
     p_bytes_ = static_cast<size_t>(round_up(tiles * p_pitch_ * 4 + 4096, 64));
@@ -171,7 +183,7 @@ class WinogradConv : public Kernel {
     b /= col_blocks_;
     t.ty = b % row_blocks_ * block_rows_;
     t.n = b / row_blocks_ * block_images_;
-    t.images = least(block_images_, g_.N - t.n);
+    t.images = least(block_images_, images_ - t.n);
     t.rows = least(block_rows_, th_ - t.ty);
     t.cols = least(block_cols_, tw_ - t.tx);
     return t;
@@ -223,19 +235,22 @@ class WinogradConv : public Kernel {
     const float* p = products + m0 / W * (A2 * W);
     ConvOutBox box;
     box.od = 0;
-    box.oh = t.ty * M;
-    box.ow = t.tx * M;
     box.m = m0;
-    box.rows = least(t.rows * M, g_.out[1] - box.oh);
-    box.cols = least(t.cols * M, g_.out[2] - box.ow);
     box.chans = channels;
-    for (int64_t image = 0; image < t.images; image++, p += t.per_image() * p_pitch_) {
-      box.n = t.n + image;
-      const ConvResult r = direct ? out_.at(desc, box) : ConvResult{scratch, box.cols * box.chans, box.chans};
-      const ConvResult res = out_.residual(desc, box), late = out_.residual_of_activation(desc, box);
+    for (int64_t k = 0; k < t.images; k++, p += t.per_image() * p_pitch_) {
+      const Image image = at(t.n + k);
+      box.n = image.n;
+      box.oh = image.y.first + t.ty * M * g_.dilation[1];
+      box.ow = image.x.first + t.tx * M * g_.dilation[2];
+      box.rows = least(t.rows * M, image.y.out - t.ty * M);
+      box.cols = least(t.cols * M, image.x.out - t.tx * M);
+      if (box.rows <= 0 || box.cols <= 0) continue;
+      const ConvResult r = direct ? spread(out_.at(desc, box)) : ConvResult{scratch, box.cols * box.chans, box.chans};
+      const ConvResult res = spread(out_.residual(desc, box)), late = spread(out_.residual_of_activation(desc, box));
       for (int64_t i = 0; i < t.per_image(); i++) {
         const int64_t y0 = i / t.cols * M, x0 = i % t.cols * M;
         const int h = static_cast<int>(least(M, box.rows - y0)), v = static_cast<int>(least(M, box.cols - x0));
+        if (h <= 0 || v <= 0) continue;
         float* out = reinterpret_cast<float*>(r.data) + y0 * r.row + x0 * r.pixel;
         const float* residual = res.data ? reinterpret_cast<const float*>(res.data) + y0 * res.row + x0 * res.pixel : nullptr;
         emit_tile(p + i * p_pitch_, bias + m0, out, r, residual, res, h, v, channels);
@@ -251,6 +266,27 @@ class WinogradConv : public Kernel {
 
  private:
   int64_t pixels() const { return block_rows_ * block_cols_ * M * M; }  // of one image
+
+  // One axis of an image: its first output, how many it has, and its input: the first pixel, how many there are, and which of them the
+  // first tap of the first output reads (negative: padding).
+  struct Axis {
+    int64_t first, out, in_first, in, begin;
+  };
+  struct Image {
+    int64_t n;  // batch entry
+    Axis y, x;
+  };
+  Axis axis(int k, int64_t residue) const {
+    const int64_t step = g_.dilation[k], reads = residue - g_.pad[k];
+    const int64_t begin = reads >= 0 ? reads / step : -ceil_div(-reads, step), first = reads - begin * step;
+    return {residue, ceil_div(most(0, g_.out[k] - residue), step), first, ceil_div(most(0, g_.in[k] - first), step), begin};
+  }
+  Image at(int64_t image) const {
+    const int64_t y = g_.dilation[1], x = g_.dilation[2];
+    return {image / (y * x), axis(1, image / x % y), axis(2, image % x)};
+  }
+  // From one pixel of an image to the next.
+  ConvResult spread(const ConvResult& r) const { return {r.data, r.row * g_.dilation[1], r.pixel * g_.dilation[2]}; }
 
   void stage(const WinogradTiles& t, float* staged, int64_t c0, int64_t c1) const {
     if (c1 <= c0) return;
@@ -274,11 +310,13 @@ class WinogradConv : public Kernel {
     int64_t row = stage_row_, pixel = Cp_, h0 = 0, w0 = 0, h1 = A, w1 = A;  // window of the tile that lies inside the input
     const float* p = staged + image * stage_image_ + ty * M * row + tx * M * pixel;
     if (in_place_) {
-      const int64_t ih = (t.ty + ty) * M - g_.pad[1], iw = (t.tx + tx) * M - g_.pad[2];
-      row = xs_.s[1];
-      pixel = xs_.s[2];
-      p = desc.ins[0].template as<float>() + (t.n + image) * xs_.n + ih * row + iw * pixel;
-      h0 = most(0, -ih), w0 = most(0, -iw), h1 = least(A, g_.in[1] - ih), w1 = least(A, g_.in[2] - iw);
+      const Image from = at(t.n + image);
+      const int64_t ih = (t.ty + ty) * M + from.y.begin, iw = (t.tx + tx) * M + from.x.begin;
+      row = xs_.s[1] * g_.dilation[1];
+      pixel = xs_.s[2] * g_.dilation[2];
+      p = desc.ins[0].template as<float>() + from.n * xs_.n + from.y.in_first * xs_.s[1] + from.x.in_first * xs_.s[2] + ih * row +
+          iw * pixel;
+      h0 = most(0, -ih), w0 = most(0, -iw), h1 = least(A, from.y.in - ih), w1 = least(A, from.x.in - iw);
     }
     const bool whole = h0 == 0 && w0 == 0 && h1 == A && w1 == A;
     for (int64_t c = c0; c < c1; c += W) {
@@ -324,7 +362,7 @@ class WinogradConv : public Kernel {
   bool in_place_ = false;
   int nv_ = 1;
   int64_t nr_ = 0, panels_per_group_ = 0, panels_ = 0, Cp_ = 0, Kp_ = 0, Mp_ = 0, v_pitch_ = 0, p_pitch_ = 0, th_ = 0, tw_ = 0;
-  int64_t block_images_ = 1, block_rows_ = 0, block_cols_ = 0, row_blocks_ = 0, col_blocks_ = 0, blocks_ = 0;
+  int64_t images_ = 0, block_images_ = 1, block_rows_ = 0, block_cols_ = 0, row_blocks_ = 0, col_blocks_ = 0, blocks_ = 0;
 
  private:
   size_t v_bytes_ = 0, p_bytes_ = 0, stage_bytes_ = 0;

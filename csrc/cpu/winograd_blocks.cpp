@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t kTasks = 6;       // per thread, for a balanced split, if the blocks stay large enough for their weights
 constexpr int64_t kManyBlocks = 8;  // from here on a block is a task
 
-int64_t all_tiles(const ConvGeometry& g) { return g.N * ceil_div(g.out[1], Winograd<4>::M) * ceil_div(g.out[2], Winograd<4>::M); }
+int64_t all_tiles(const ConvGeometry& g) { return winograd_tiles(g, Winograd<4>::M); }
 
 // The fewest tiles that hide the reading of the weights, from L2 or from further away.
 int64_t least_tiles(const ConvGeometry& g) {

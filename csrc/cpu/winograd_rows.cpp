@@ -35,6 +35,7 @@ struct Tiles {
 struct Line {
   int along = 0, cross = 0;  // axes of the geometry; along 0: the convolution has none
   int64_t taps = 0, results = 0, steps = 0;
+  double gain = 1;  // how many times fewer multiplications
 };
 
 Line line_of(const ConvGeometry& g) {
@@ -43,11 +44,11 @@ Line line_of(const ConvGeometry& g) {
   for (int along = 2; along > 0; along--) {
     const int64_t k = g.kernel[along], d = g.dilation[along];
     if (k < 3 || k > 7 || g.stride[along] != 1) continue;
-    Line l{along, 3 - along, k, kA + 1 - k, 0};
+    Line l{along, 3 - along, k, kA + 1 - k, 0, 1};
     l.steps = ceil_div(ceil_div(g.out[along], d), l.results);
     const double used = static_cast<double>(g.out[along]) / (static_cast<double>(l.steps) * static_cast<double>(d * l.results));
     const double gain = static_cast<double>(k * l.results) / kA * used;
-    if (gain > most_gain) most_gain = gain, best = l;
+    if (gain > most_gain) most_gain = l.gain = gain, best = l;
   }
   return best;
 }
@@ -374,6 +375,11 @@ class RowWinogradConv : public Kernel {
 };
 
 }  // namespace
+
+double row_winograd_gain(const ConvGeometry& g) {
+  const Line l = line_of(g);
+  return l.along > 0 ? l.gain : 1;
+}
 
 bool row_winograd_applies(const LaunchDesc& desc, const ConvGeometry& g) {
   if (!winograd_enabled() || !desc.ins[1].is_const() || conv_math(desc.ins[0].dtype) != ConvMath::f32) return false;

@@ -1,4 +1,4 @@
-"""Windows whose taps lie far apart: residues that blocks of row Winograd divide, rows of V of their own, and windows too wide to stage.
+"""Windows whose taps lie apart: Winograd of residues, in one and two dimensions, rows of V of their own, and windows too wide to stage.
 
 What the C++ kernels choose; the same arithmetic on other devices is replayed by test_conv.py's cases.
 """
@@ -12,7 +12,7 @@ import pytest
 
 from . import conv_reference as ref
 from .harness import run
-from .test_conv import EPILOGUES, channels_last, check, data, layout
+from .test_conv import EPILOGUES, WINOGRAD_TOLERANCE, channels_last, check, data, layout
 
 FAR = [  # x shape, w shape, strides, dilations, pads, axis: a block of tiles has not room for all residues
     ((1, 16, 1600), (16, 16, 3), [1], [120], [120, 120], 2),
@@ -54,6 +54,48 @@ def test_epilogues_of_divided_residues(name: str, ly: str) -> None:
             operands = [np.broadcast_to(per_channel, plain.shape) if k == "b" else r for k in kinds]
             run("conv", [channels_last(x), w, b], [y], params, epilogue=fn, epi_ins=operands, consts=(1, 2), threads=2)
             np.testing.assert_allclose(y, want, rtol=0, atol=2e-5 * np.abs(plain).max() * widest)
+
+
+SQUARE = [  # x shape, output channels, dilations, pads: images of residues, of unequal sizes
+    ((1, 64, 28, 28), 64, [2, 2], [2, 2, 2, 2]),
+    ((2, 32, 29, 31), 48, [2, 3], [2, 3, 2, 3]),
+    ((1, 17, 40, 23), 33, [4, 1], [4, 1, 4, 1]),
+    ((3, 40, 21, 34), 16, [1, 3], [0, 2, 1, 5]),
+    ((1, 48, 33, 30), 64, [4, 4], [1, 7, 6, 2]),
+    ((1, 128, 14, 14), 256, [2, 2], [2, 2, 2, 2]),
+    ((1, 32, 32, 28), 32, [8, 7], [8, 7, 8, 7]),
+]
+
+
+@pytest.mark.parametrize("xs,m,dilations,pads", SQUARE)
+def test_winograd_of_residues(xs: Any, m: int, dilations: Any, pads: Any) -> None:
+    rng, says = np.random.default_rng(35), []  # type: ignore[var-annotated]
+    ws = (m, xs[1], 3, 3)
+    check(rng, xs, ws, None, dilations, pads, describe=says, tolerance=WINOGRAD_TOLERANCE + 1e-5)
+    assert all(s.startswith(("winograd F(4,3), ", "winograd F(2,3), ")) for s in says), says
+    # Results and inputs that lie otherwise cannot be scattered.
+    for lx, ly in (("last", "first"), ("first", "last"), ("any", "any")):
+        check(rng, xs, ws, None, dilations, pads, lx=lx, ly=ly, tolerance=WINOGRAD_TOLERANCE + 1e-5)
+
+
+@pytest.mark.parametrize("name", EPILOGUES)
+def test_epilogues_of_winograd_of_residues(name: str) -> None:
+    rng = np.random.default_rng(36)
+    fn, np_fn, kinds = EPILOGUES[name]
+    xs, m, dilations, pads = SQUARE[1]
+    x, w, b = data(rng, xs), data(rng, (m, xs[1], 3, 3)), data(rng, m)
+    plain = ref.conv(x, w, b, [1, 1], dilations, pads, 1)
+    per_channel, residual = data(rng, m).reshape(1, -1, 1, 1), data(rng, plain.shape)
+    want = np_fn(plain, *(per_channel if k == "b" else residual for k in kinds))
+    widest = max(1.0, float(np.abs(per_channel).max())) ** (2 if "twice" in name else 1) if "scaled" in name else 1.0
+    for ly in ("last", "first"):
+        for in_place in (False, True):
+            y = layout(rng, residual, ly)
+            r = y if in_place else layout(rng, residual, "last")
+            operands = [np.broadcast_to(per_channel, plain.shape) if k == "b" else r for k in kinds]
+            params = {"strides": [1, 1], "dilations": dilations, "pads": pads, "group": 1}
+            run("conv", [channels_last(x), w, b], [y], params, epilogue=fn, epi_ins=operands, consts=(1, 2), threads=2)
+            np.testing.assert_allclose(y, want, rtol=0, atol=(WINOGRAD_TOLERANCE + 1e-5) * np.abs(plain).max() * widest)
 
 
 def test_windows_too_wide_to_stage_go_tap_by_tap() -> None:
