@@ -163,17 +163,18 @@ PTRT_INLINE vf verf(vf x) {
   return select(a > 0.9f, large, small);
 }
 
-// x/2 * erfc(-x / sqrt 2). erfc(a / sqrt 2) is 2^(a r(a)) for 0 <= a, r a polynomial: no cancellation on the negative side.
+// x/2 * erfc(-x / sqrt 2) = max(x, 0) - a/2 * erfc(a / sqrt 2), a = |x|. erfc(a / sqrt 2) is 2^(a r(a)), r a polynomial: no cancellation on
+// the negative side, and 0 from a = 10 on.
 PTRT_INLINE vf vgelu_erf(vf x) {
-  constexpr float kEnd = 5.66f, magic = 12582912.0f;  // results are 0 and x beyond
-  x = vmax(splat(-6.0f), x);
-  const vf a = vmin(splat(kEnd), vabs(x));
+  constexpr float magic = 12582912.0f;
+  const vf a = vmin(splat(11.0f), vabs(x));
   const vf r = horner(a, -1.15110743e+00f, -4.59186852e-01f, -5.25649749e-02f, 7.16588600e-03f, -2.16569155e-04f, -1.52976179e-04f,
                       3.23696840e-05f, -2.24958649e-06f);
   const vf z = a * r + magic, n = z - magic, f = a * r - n;
-  const vf t = select(a < kEnd, exp2_reduced(f, n, z), vf{});
-  const vf y = x * 0.5f * select(x < 0.0f, t, 2.0f - t);
-  return select(x == x, y, x);
+  // Half of 2^f: the coefficients of exp2_reduced().
+  const vf p =
+      horner(f, 0.5f, 6.931469776e-01f / 2, 2.402224208e-01f / 2, 5.550733747e-02f / 2, 9.671512910e-03f / 2, 1.326472689e-03f / 2);
+  return vmax(x, vf{}) - a * scale2(p, n, (vi)z - (vi)splat(magic));
 }
 
 // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) = x * sigmoid(2 * ...)
