@@ -343,6 +343,8 @@ def _cuttable(launch: Launch, axis: int) -> bool:
         return True
     if launch.kernel == "conv":
         return _streams(launch, axis)
+    if launch.kernel == "pool" and axis == _ROWS:  # (an average's last windows may reach beyond the pads that it counts)
+        return bool(launch.params["op"] == "max") and _sees_rows(launch)
     x = launch.ins[0] if launch.ins else None
     if axis != _IMAGES or x is None:
         return False
@@ -369,8 +371,7 @@ def _streams(launch: Launch, axis: int) -> bool:
     """
     x, w, y, p = launch.ins[0], launch.ins[1], launch.outs[0], launch.params
     assert x is not None and w is not None and y is not None
-    reach = [(n - 1) * d + 1 for n, d in zip(w.shape[2:], p["dilations"])]
-    if any(pad >= r for pad, r in zip(p["pads"], reach * 2)):  # rows of the output may see no row of x at all
+    if not _sees_rows(launch):
         return False
     group = p.get("group", 1)
     depthwise = w.shape[1] == 1 and w.shape[0] == group
@@ -390,12 +391,23 @@ def _by_axis(operands: list[Tensor], axis: int, y: Tensor) -> tuple[list[Tensor]
     return cut, [t for t in operands if not any(t is c for c in cut)]
 
 
+def _reaches(launch: Launch) -> list[int]:
+    """From the first to the last pixel under the window of a convolution or pool, along each spatial axis."""
+    w = launch.ins[1] if launch.kernel == "conv" else None
+    return [(n - 1) * d + 1 for n, d in zip(launch.params["kernel"] if w is None else w.shape[2:], launch.params["dilations"])]
+
+
+def _sees_rows(launch: Launch) -> bool:
+    """Does every window see some pixel of the input?"""
+    return all(pad < reach for pad, reach in zip(launch.params["pads"], _reaches(launch) * 2))
+
+
 def _window(launch: Launch, first: int, end: int) -> Shape:
-    """The rows of a convolution's input under the windows of rows [first, end) of its output."""
-    x, w, p = launch.ins[0], launch.ins[1], launch.params
-    assert x is not None and w is not None
-    step, pad, reach = p["strides"][0], p["pads"][0], (w.shape[_ROWS] - 1) * p["dilations"][0] + 1
-    return max(0, first * step - pad), min(x.shape[_ROWS], (end - 1) * step - pad + reach)
+    """The rows of the input of a convolution or pool under the windows of rows [first, end) of its output."""
+    x, p = launch.ins[0], launch.params
+    assert x is not None
+    step, pad = p["strides"][0], p["pads"][0]
+    return max(0, first * step - pad), min(x.shape[_ROWS], (end - 1) * step - pad + _reaches(launch)[0])
 
 
 def _piece(launch: Launch, axis: int, first: int, end: int) -> Launch:
@@ -403,12 +415,11 @@ def _piece(launch: Launch, axis: int, first: int, end: int) -> Launch:
     roles, y, x = _roles(launch, axis), _result(launch), launch.ins[0] if launch.ins else None
     params = launch.params
     source: Shape = (first, end)
-    if axis == _ROWS and launch.kernel == "conv":
-        w, pads, step = launch.ins[1], list(launch.params["pads"]), launch.params["strides"][0]
-        assert w is not None
+    if axis == _ROWS and launch.kernel in ("conv", "pool"):
+        pads, step = list(launch.params["pads"]), launch.params["strides"][0]
         source = _window(launch, first, end)
         top = first * step - pads[0]  # of the window, and below its bottom
-        bottom = (end - 1) * step - pads[0] + (w.shape[_ROWS] - 1) * launch.params["dilations"][0] + 1
+        bottom = (end - 1) * step - pads[0] + _reaches(launch)[0]
         pads[0], pads[len(pads) // 2] = source[0] - top, bottom - source[1]
         params = {**params, "pads": tuple(pads)}
 
