@@ -163,10 +163,6 @@ class TapConv final : public Kernel {
   std::shared_ptr<LazyPack> packed_;
 };
 
-}  // namespace
-
-namespace {
-
 bool dilated_floats(const LaunchDesc& desc, const ConvGeometry& g) {
   const Operand &x = desc.ins[0], &w = desc.ins[1];
   if (x.dtype != DType::f32 || !w.is_const() || g.G != 1 || g.C < 16 || g.taps() == 1 || conv_strides(x).c != 1) return false;

@@ -38,10 +38,9 @@ bool groups_apply(const ConvGeometry& g) {
   return g.Cg % 16 == 0 && g.Mg % W == 0 && least(g.Cg, g.Mg) * tiles >= kWork;
 }
 
-// Dilated windows: where results go straight to the output and x is read in place, images of residues being scattered over both, and one
-// axis at a time would not save as much.
+// Images of residues are scattered over x and over the results, so x must be read in place and results go straight to the output; and one
+// axis at a time must not save as much.
 bool dilation_applies(const LaunchDesc& desc, const ConvGeometry& g) {
-  if (g.dilation[1] == 1 && g.dilation[2] == 1) return true;
   const ConvOutput out(desc, g, ConvMath::f32, true);
   const Operand& x = desc.ins[0];
   return g.G == 1 && x.dtype == DType::f32 && conv_strides(x).c == 1 && out.direct(desc) && !out.must_finish() &&
@@ -59,10 +58,12 @@ bool winograd_enabled() {
 }
 
 bool winograd_applies(const LaunchDesc& desc, const ConvGeometry& g) {
-  return winograd_enabled() && desc.ins[1].is_const() && conv_math(desc.ins[0].dtype) == ConvMath::f32 && (g.G == 1 || groups_apply(g)) &&
-         g.Cg >= 16 && g.Mg >= 16 && g.kernel[0] == 1 && g.kernel[1] == 3 && g.kernel[2] == 3 && g.in[0] == 1 && g.out[0] == 1 &&
-         g.pad[0] == 0 && g.stride[1] == 1 && g.stride[2] == 1 && least(steps4(g), steps2(g)) < direct_steps(g) &&
-         dilation_applies(desc, g);
+  if (!winograd_enabled() || !desc.ins[1].is_const() || conv_math(desc.ins[0].dtype) != ConvMath::f32) return false;
+  if (g.kernel[0] != 1 || g.kernel[1] != 3 || g.kernel[2] != 3 || g.in[0] != 1 || g.out[0] != 1 || g.pad[0] != 0) return false;
+  if (g.stride[1] != 1 || g.stride[2] != 1 || g.Cg < 16 || g.Mg < 16) return false;
+  const bool dilated = g.dilation[1] > 1 || g.dilation[2] > 1;
+  if (dilated && (g.dilation[1] > g.out[1] || g.dilation[2] > g.out[2])) return false;  // there would be images without an output
+  return (g.G == 1 || groups_apply(g)) && least(steps4(g), steps2(g)) < direct_steps(g) && (!dilated || dilation_applies(desc, g));
 }
 
 std::unique_ptr<Kernel> make_winograd_conv(LaunchDesc desc, BindContext& bind, const ConvGeometry& g) {

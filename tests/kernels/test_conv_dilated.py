@@ -5,10 +5,13 @@ What the C++ kernels choose; the same arithmetic on other devices is replayed by
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
+
+from pytensor_rt import _native
 
 from . import conv_reference as ref
 from .harness import run
@@ -111,6 +114,20 @@ def test_windows_too_wide_to_stage_go_tap_by_tap() -> None:
     says = []
     check(rng, (1, 128, 3000), (32, 128, 3), None, [1300], [1300, 1300], lx="first", describe=says)  # not where x lies elsewhere
     assert all(s.startswith("direct") for s in says), says
+
+
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("lx", ["last", "first"])
+def test_dilations_beyond_the_image(lx: str, group: int) -> None:
+    """Almost all of the window is padding, which no memory and no loop may be as large as."""
+    rng, d = np.random.default_rng(37), 2**29
+    x, w = data(rng, (2, 32, 4, 3)), data(rng, (32, 32 // group, 3, 3))
+    y = channels_last(np.zeros((2, 32, 2, 1), np.float32))
+    params = {"strides": [1, 1], "dilations": [d, d], "pads": [d - 1] * 4, "group": group}
+    with contextlib.suppress(_native.LaunchError):  # the window spans too much of the input
+        run("conv", [layout(rng, x, lx), w], [y], params, consts=(1,))
+        centre = ref.conv(x[:, :, 1:-1, 1:-1], w[:, :, 1:2, 1:2], None, [1, 1], [1, 1], [0] * 4, group)
+        np.testing.assert_allclose(y, centre, rtol=0, atol=1e-5 * np.abs(centre).max())
 
 
 def test_random_far_taps() -> None:

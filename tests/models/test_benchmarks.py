@@ -10,6 +10,7 @@ import pytensor_rt as rt
 from benchmarks.check import verdict
 from benchmarks.compare import block_noise
 from benchmarks.float64 import NoReference, float64_outputs
+from benchmarks.published import feeds_for
 from tests.models_text import model
 from tests.session.models import DIGITS
 
@@ -57,3 +58,16 @@ def test_quantised_models_have_no_float64_form(tmp_path):
     onnx.save(m, tmp_path / "q.onnx")
     with pytest.raises(NoReference, match="MatMulInteger"):
         float64_outputs(tmp_path / "q.onnx", {"a": np.ones((2, 2), np.uint8)})
+
+
+def test_open_sizes_are_found_by_trial():
+    ort = pytest.importorskip("onnxruntime")
+    w = ", ".join(["0.5"] * 37)
+    m = model(
+        f"g (float[steps, features] x, int64[k] lengths) => (float[a, b] y, int64[k] n) <float[37, 1] w = {{{w}}}> {{ y = MatMul(x, w) n = Abs(lengths) }}"
+    )
+    session = ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = feeds_for(session, [37])
+    assert feeds["x"].dtype == np.float32 and feeds["x"].shape[1] == 37 and feeds["lengths"].dtype == np.int64
+    with pytest.raises(RuntimeError, match="no trial fits"):
+        feeds_for(session, [36])
