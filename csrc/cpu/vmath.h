@@ -57,10 +57,11 @@ PTRT_INLINE vf vexp(vf x) {
   return scale2(p, n, i);
 }
 
-// 2^(n + r) for |r| <= 1/2, z = n + 1.5 * 2^23.
-PTRT_INLINE vf exp2_reduced(vf r, vf n, vf z) {
-  return scale2(horner(r, 1.0f, 6.931469776e-01f, 2.402224208e-01f, 5.550733747e-02f, 9.671512910e-03f, 1.326472689e-03f), n,
-                (vi)z - (vi)splat(12582912.0f));
+// times * 2^(n + r) for |r| <= 1/2, z = n + 1.5 * 2^23; `times` is a power of 2.
+PTRT_INLINE vf exp2_reduced(vf r, vf n, vf z, float times = 1.0f) {
+  const vf p = horner(r, times, 6.931469776e-01f * times, 2.402224208e-01f * times, 5.550733747e-02f * times, 9.671512910e-03f * times,
+                      1.326472689e-03f * times);
+  return scale2(p, n, (vi)z - (vi)splat(12582912.0f));
 }
 
 // 2^x for x <= 127 (exactly 1 at 0; -inf gives 0, NaN stays NaN), in half of vexp's operations.
@@ -171,10 +172,7 @@ PTRT_INLINE vf vgelu_erf(vf x) {
   const vf r = horner(a, -1.15110743e+00f, -4.59186852e-01f, -5.25649749e-02f, 7.16588600e-03f, -2.16569155e-04f, -1.52976179e-04f,
                       3.23696840e-05f, -2.24958649e-06f);
   const vf z = a * r + magic, n = z - magic, f = a * r - n;
-  // Half of 2^f: the coefficients of exp2_reduced().
-  const vf p =
-      horner(f, 0.5f, 6.931469776e-01f / 2, 2.402224208e-01f / 2, 5.550733747e-02f / 2, 9.671512910e-03f / 2, 1.326472689e-03f / 2);
-  return vmax(x, vf{}) - a * scale2(p, n, (vi)z - (vi)splat(magic));
+  return vmax(x, vf{}) - a * exp2_reduced(f, n, z, 0.5f);
 }
 
 // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) = x * sigmoid(2 * ...)

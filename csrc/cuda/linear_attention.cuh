@@ -1,8 +1,7 @@
-// linear_attention: a block has a state head and 32 of its columns, one to each lane, and its warps share the rows (warp g has rows g, g +
-// GROUPS,
-// ...), so every element of the state belongs to one thread for all steps. The state lies in shared memory, or in scratch where it does not
-// fit. Sums over the rows are added up per warp, then across warps in a fixed order. Keys, queries and decays are read by all lanes at one
-// address. Rejected: chunks of steps as matrix products, which pay off for long prompts only.
+// linear_attention: a block has a state head and 32 of its columns, one to each lane, and its warps share the rows (warp g has row g and
+// every GROUPS-th after it), so every element of the state belongs to one thread for all steps. The state lies in shared memory, or in
+// scratch where it does not fit. Sums over the rows are added up per warp, then across warps in a fixed order. Keys, queries and decays are
+// read by all lanes at one address. Rejected: chunks of steps as matrix products, which pay off for long prompts only.
 #pragma once
 #include "states.cuh"
 

@@ -297,15 +297,14 @@ def contrib_causal_conv_with_state(
     if past_state is not None:
         if past_state.ndim != lead + len(last) or past_state.shape[lead:] != last:
             t.fail(f"expected past_state to end in {_shape(last)}, got {_shape(past_state.shape)}")
-        past_state = _first_channels(t.reshape(past_state, (*past_state.shape[:lead], size_of(last))))
-    flat = _first_channels(t.reshape(x, (*x.shape[:2], size_of(last))))
+        past_state = _turned(t.reshape(past_state, (*past_state.shape[:lead], size_of(last))))
+    flat = _turned(t.reshape(x, (*x.shape[:2], size_of(last))))
     y, present = _causal_conv(t, flat, weight, bias, past_state, activation, dilation, state_window)
-    outs = [None if o is None else o.permute((*range(o.ndim - 2), o.ndim - 1, o.ndim - 2)) for o in (y, present)]
-    return [None if o is None else t.reshape(o, (*o.shape[:-1], *last)) for o in outs]
+    return [None if o is None else t.reshape(_turned(o), (*o.shape[:-2], o.shape[-1], *last)) for o in (y, present)]
 
 
-def _first_channels(x: Tensor) -> Tensor:
-    """[..., L, C] -> [..., C, L], a view"""
+def _turned(x: Tensor) -> Tensor:
+    """[..., L, C] -> [..., C, L] and back, a view."""
     return x.permute((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
