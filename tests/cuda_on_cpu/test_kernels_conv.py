@@ -15,7 +15,7 @@ from tests.kernels import conv_reference as ref
 from tests.kernels import harness
 from tests.kernels import test_conv as cases
 from tests.kernels.test_conv import *  # noqa: F403
-from tests.kernels.test_conv import DEPTHWISE, EPILOGUES, PATHS, channels_last, check, data, layout, tolerance_of
+from tests.kernels.test_conv import DEPTHWISE, EPILOGUES, PATHS, channels_last, check, data, tolerance_of
 
 _COST = "asserts which path the C++ kernel's cost model chooses; the shapes are those of test_winograd_shapes and others below"
 NOT_REPLAYED = {
@@ -61,25 +61,10 @@ def _told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_epilogue(name: str) -> None:
     """On one path and layout each: those take turns, in place and not."""
     turn = list(EPILOGUES).index(name)
-    rng = np.random.default_rng(9)
-    fn, np_fn, kinds = EPILOGUES[name]
     for k, ly in ((turn, ("last", "first", "any")[turn % 3]), (turn + 5, "last")):
-        xs, ws, strides, dilations, pads, group = PATHS[k % len(PATHS)]
-        n = len(xs) - 2
-        w, b, x = data(rng, ws), data(rng, ws[0]), data(rng, xs)
-        plain = ref.conv(x, w, b, strides, dilations, pads, group)
-        per_channel = data(rng, ws[0]).reshape((1, -1) + (1,) * n)
-        residual = data(rng, plain.shape)
-        want = np_fn(plain, *(per_channel if k == "b" else residual for k in kinds))
-        tolerance = (tolerance_of(np.float32, int(np.prod(ws[1:]))) + 2.0**-21) * np.abs(plain).max()
-        if "scaled" in name:
-            tolerance = tolerance * max(1.0, float(np.abs(per_channel).max())) ** (2 if "twice" in name else 1)
-        params = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
-        y = layout(rng, residual, ly)
-        r = y if turn % 2 else layout(rng, residual, "last")
-        operands = [np.broadcast_to(per_channel, plain.shape) if k == "b" else r for k in kinds]
-        cases.run("conv", [layout(rng, x, ly), w, b], [y], params, epilogue=fn, epi_ins=operands, consts=(1, 2), threads=2)
-        np.testing.assert_allclose(y, want, rtol=0, atol=tolerance)
+        case = PATHS[k % len(PATHS)]
+        tolerance = tolerance_of(np.float32, int(np.prod(case[1][1:]))) + 2.0**-21
+        cases.check_epilogue(name, case, ly, tolerance, places=(turn % 2 == 1,))
 
 
 SHAPES = [

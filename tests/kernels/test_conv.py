@@ -418,30 +418,32 @@ PATHS = [  # one case for every path
 ]
 
 
-@pytest.mark.parametrize("name", EPILOGUES)
-@pytest.mark.parametrize("case", PATHS)
-def test_epilogues(case: Any, name: str) -> None:
+def check_epilogue(name: str, case: Any, ly: str, tolerance: float, places: tuple[bool, ...] = (False, True)) -> None:
+    """One of EPILOGUES, the residual elsewhere or (True) in the output's own memory. `tolerance`: of the sums before it, over the largest."""
     rng = np.random.default_rng(9)
     xs, ws, strides, dilations, pads, group = case
-    n = len(xs) - 2
     fn, np_fn, kinds = EPILOGUES[name]
-    w, b = data(rng, ws), data(rng, ws[0])
-    x = data(rng, xs)
+    x, w, b = data(rng, xs), data(rng, ws), data(rng, ws[0])
     plain = ref.conv(x, w, b, strides, dilations, pads, group)
-    per_channel = data(rng, ws[0]).reshape((1, -1) + (1,) * n)
-    residual = data(rng, plain.shape)
+    per_channel, residual = data(rng, ws[0]).reshape((1, -1) + (1,) * (len(xs) - 2)), data(rng, plain.shape)
     want = np_fn(plain, *(per_channel if k == "b" else residual for k in kinds))
-    tolerance = (2e-5 if case in (PATHS[3], PATHS[-1]) else tolerance_of(np.float32, int(np.prod(ws[1:]))) + 2.0**-21) * np.abs(plain).max()
     if "scaled" in name:  # so are the errors
         tolerance = tolerance * max(1.0, float(np.abs(per_channel).max())) ** (2 if "twice" in name else 1)
     params = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
+    for in_place in places:
+        y = layout(rng, residual, ly)
+        r = y if in_place else layout(rng, residual, str(rng.choice(["first", "last", "any"])))
+        operands = [np.broadcast_to(per_channel, plain.shape) if k == "b" else r for k in kinds]
+        run("conv", [layout(rng, x, ly), w, b], [y], params, epilogue=fn, epi_ins=operands, consts=(1, 2), threads=2)
+        np.testing.assert_allclose(y, want, rtol=0, atol=tolerance * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("name", EPILOGUES)
+@pytest.mark.parametrize("case", PATHS)
+def test_epilogues(case: Any, name: str) -> None:
+    tolerance = 2e-5 if case in (PATHS[3], PATHS[-1]) else tolerance_of(np.float32, int(np.prod(case[1][1:]))) + 2.0**-21
     for ly in ("last", "first", "any"):
-        for in_place in (False, True):
-            y = layout(rng, residual, ly)
-            r = y if in_place else layout(rng, residual, str(rng.choice(["first", "last", "any"])))
-            operands = [np.broadcast_to(per_channel, plain.shape) if k == "b" else r for k in kinds]
-            run("conv", [layout(rng, x, ly), w, b], [y], params, epilogue=fn, epi_ins=operands, consts=(1, 2), threads=2)
-            np.testing.assert_allclose(y, want, rtol=0, atol=tolerance)
+        check_epilogue(name, case, ly, tolerance)
 
 
 FIRES = {"silu": "silu", "silu residual": "silu", "x sigmoid(x)": "silu", "sigmoid(x) x": "silu", "sigmoid clamp": "sigmoid", "tanh residual relu": "tanh",

@@ -14,7 +14,7 @@ from pytensor_rt import _native
 
 from . import conv_reference as ref
 from .harness import run
-from .test_conv import EPILOGUES, WINOGRAD_TOLERANCE, channels_last, check, data, layout
+from .test_conv import EPILOGUES, WINOGRAD_TOLERANCE, channels_last, check, check_epilogue, data
 
 FAR = [  # x shape, w shape, strides, dilations, pads, axis: a block of tiles has not room for all residues
     ((1, 16, 1600), (16, 16, 3), [1], [120], [120, 120], 2),
@@ -36,31 +36,11 @@ def test_residues_are_divided(xs: Any, ws: Any, strides: Any, dilations: Any, pa
     assert all(s.startswith(f"winograd F({9 - k},{k}) along axis {axis}") for s in says), says
 
 
-def check_epilogue(name: str, case: tuple[Any, ...], ly: str, tolerance: float) -> None:
-    """One of EPILOGUES after a case of FAR; the residual in the output's own memory and elsewhere."""
-    rng = np.random.default_rng(32)
-    fn, np_fn, kinds = EPILOGUES[name]
-    xs, ws, strides, dilations, pads = case[:5]
-    x, w, b = data(rng, xs), data(rng, ws), data(rng, ws[0])
-    plain = ref.conv(x, w, b, strides, dilations, pads, 1)
-    per_channel, residual = data(rng, ws[0]).reshape((1, -1) + (1,) * (len(xs) - 2)), data(rng, plain.shape)
-    want = np_fn(plain, *(per_channel if k == "b" else residual for k in kinds))
-    if "scaled" in name:  # so are the errors
-        tolerance = tolerance * max(1.0, float(np.abs(per_channel).max())) ** (2 if "twice" in name else 1)
-    params = {"strides": strides, "dilations": dilations, "pads": pads, "group": 1}
-    for in_place in (False, True):
-        y = layout(rng, residual, ly)
-        r = y if in_place else layout(rng, residual, "last")
-        operands = [np.broadcast_to(per_channel, plain.shape) if k == "b" else r for k in kinds]
-        run("conv", [channels_last(x), w, b], [y], params, epilogue=fn, epi_ins=operands, consts=(1, 2), threads=2)
-        np.testing.assert_allclose(y, want, rtol=0, atol=tolerance * np.abs(plain).max())
-
-
 @pytest.mark.parametrize("ly", ["last", "first", "any"])
 @pytest.mark.parametrize("name", EPILOGUES)
 def test_epilogues_of_divided_residues(name: str, ly: str) -> None:
     for case in (FAR[0], FAR[3]):
-        check_epilogue(name, case, ly, 2e-5)
+        check_epilogue(name, (*case[:5], 1), ly, 2e-5)
 
 
 SQUARE = [  # x shape, output channels, dilations, pads: images of residues, of unequal sizes
@@ -89,7 +69,7 @@ def test_winograd_of_residues(xs: Any, m: int, dilations: Any, pads: Any) -> Non
 @pytest.mark.parametrize("name", EPILOGUES)
 def test_epilogues_of_winograd_of_residues(name: str, ly: str) -> None:
     xs, m, dilations, pads = SQUARE[1]
-    check_epilogue(name, (xs, (m, xs[1], 3, 3), [1, 1], dilations, pads), ly, WINOGRAD_TOLERANCE + 1e-5)
+    check_epilogue(name, (xs, (m, xs[1], 3, 3), [1, 1], dilations, pads, 1), ly, WINOGRAD_TOLERANCE + 1e-5)
 
 
 def test_windows_too_wide_to_stage_go_tap_by_tap() -> None:
